@@ -1,0 +1,36 @@
+# make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
+# make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
+
+SHELL := /bin/bash
+ARGS :=
+PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+# The run's folder: what ARGS says, or the recipe's own.
+RUN = $(lastword runs/textbook $(shell set -- $(ARGS); while [ $$# -gt 0 ]; do case $$1 in \
+	--run_dir) echo "$$2";; --run_dir=*) echo "$${1#*=}";; esac; shift; done))
+
+.PHONY: setup train test check
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version) (about a minute)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: setup
+	.venv/bin/bertjax pretrain --config configs/textbook.yaml $(ARGS)
+	@echo
+	.venv/bin/bertjax encode $(RUN) "a crane is flying"
+	@echo
+	.venv/bin/bertjax encode $(RUN) "a crane driver came" "he just left"
+
+test: check
+	.venv/bin/pytest
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy

@@ -1,0 +1,35 @@
+"""Pretrain BERT encoders in JAX."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bertjax.config import BertConfig as BertConfig
+    from bertjax.config import Config as Config
+    from bertjax.encode import Encoder as Encoder
+    from bertjax.errors import BertjaxError as BertjaxError
+    from bertjax.model import Bert as Bert
+    from bertjax.pretraining import pretrain as pretrain
+    from bertjax.recipe import load_config as load_config
+
+# Looked up when first asked for: `bertjax --help` must not wait for jax.
+_ROOMS = {
+    "Bert": "model",
+    "BertConfig": "config",
+    "BertjaxError": "errors",
+    "Config": "config",
+    "Encoder": "encode",
+    "load_config": "recipe",
+    "pretrain": "pretraining",
+}
+__all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "load_config", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'bertjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bertjax.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,48 @@
+"""Checkpoints on Orbax: saved in the background, each whole or not there at all."""
+
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from bertjax.errors import BertjaxError
+
+
+class Checkpoints:
+    """The numbered checkpoints of a folder. Use as a context manager: leaving it waits for the last save.
+
+    A checkpoint is a dict of named pytrees, so that a reader can take the parameters alone.
+    """
+
+    def __init__(self, folder: Path, *, keep: int | None = None):
+        self._folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's number, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, trees: dict[str, Any]) -> None:
+        """Starts to save; the trees may be donated as soon as this returns."""
+        self._manager.save(step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in trees.items()}))
+
+    def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
+        """Trees like the templates, whose leaves are `jax.ShapeDtypeStruct`s with their shardings.
+
+        Raises:
+          BertjaxError: this checkpoint cannot be read as such trees.
+        """
+        args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in templates.items()})
+        try:
+            restored = self._manager.restore(step, args=args)
+        except Exception as error:  # Orbax raises bare exceptions of many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
+        return {name: restored[name] for name in templates}

@@ -1,0 +1,148 @@
+"""The command line. Each command imports what it needs when it is called: help and mistakes answer at once."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bertjax.errors import BertjaxError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_HELP)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        import importlib.metadata
+
+        print(f"bertjax {importlib.metadata.version('bertjax')}")
+        return 0
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        if argv[0] not in _COMMANDS:
+            raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
+        _COMMANDS[argv[0]](argv[1:])
+    except BertjaxError as error:
+        print(f"bertjax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+_HELP = """\
+usage: bertjax COMMAND ...
+
+Pretrain BERT encoders in JAX.
+
+commands:
+  pretrain   train on a corpus as a recipe says:   bertjax pretrain --config configs/textbook.yaml
+  encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
+  evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
+  prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
+
+bertjax COMMAND --help tells more; bertjax --version tells the version."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes become the one line that every other mistake is."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise BertjaxError(f"{message}; '{self.prog} --help' tells what it takes")
+
+
+def _pretrain(argv: list[str]) -> None:
+    from bertjax.recipe import config_parser, parse_config
+
+    parser = config_parser(
+        "bertjax pretrain",
+        usage="bertjax pretrain [--config FILE] [--KEY VALUE ...] [--resume]",
+        description=(
+            "Train a BERT as a recipe says. Every key of the recipe can be given here too, "
+            "as in --train.steps 200 or --data.train_split test; what is given here wins."
+        ),
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in run_dir, exactly where it stopped",
+    )
+    config, namespace = parse_config(parser, argv)
+    from bertjax.pretraining import pretrain
+
+    pretrain(config, resume=namespace.resume)
+
+
+def _prepare(argv: list[str]) -> None:
+    from bertjax.recipe import config_parser, parse_config
+
+    parser = config_parser(
+        "bertjax prepare",
+        usage="bertjax prepare [--config FILE] [--KEY VALUE ...]",
+        description="Fetch a corpus, build its vocabulary and tokenise it, as 'bertjax pretrain' would first of all.",
+    )
+    config, _ = parse_config(parser, argv)
+    from bertjax.data.prepare import describe, prepare
+
+    print(describe(prepare(config)))
+
+
+def _encode(argv: list[str]) -> None:
+    parser = _Parser(prog="bertjax encode", description="Print the representations of a text, or of a pair of texts.")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
+    parser.add_argument("text", metavar="TEXT", help='such as "a crane is flying"')
+    parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
+    parser.add_argument("--out", metavar="FILE.npy", type=Path, help="save the vectors, float32 [1, tokens, hidden]")
+    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    args = parser.parse_args(argv)
+    if args.out and args.out.suffix != ".npy":
+        raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
+    if args.out and args.out.exists():
+        raise BertjaxError(f"--out {args.out} exists and is left as it is; give another name")
+    import numpy as np
+
+    from bertjax.encode import Encoder
+
+    encoder = Encoder.load(args.run)
+    words = encoder.tokenizer.split(args.text)
+    pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
+    encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
+    tokens = ["<cls>", *words, "<sep>", *([] if pair is None else [*pair, "<sep>"])]
+    print(f"{len(tokens)} tokens: {' '.join(tokens)}")
+    print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
+    width = max(map(len, tokens))
+    for token, vector in zip(tokens, encoded_1td[0], strict=False):
+        print(f"  {token:<{width}}  " + "  ".join(f"{value:8.4f}" for value in vector[:3]))
+    if args.out:
+        try:
+            with open(args.out, "xb") as file:
+                np.save(file, encoded_1td)
+        except OSError as error:
+            args.out.unlink(missing_ok=True)
+            raise BertjaxError(f"cannot write --out {args.out}: {error.strerror}; give another place") from error
+        print(f"saved in {args.out}")
+
+
+def _evaluate(argv: list[str]) -> None:
+    parser = _Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
+    parser.add_argument("--split", choices=("train", "valid", "test"), help="another split than the run held out")
+    parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
+    args = parser.parse_args(argv)
+    from bertjax.evaluate import evaluate_run
+
+    corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+    print(f"{corpus}, {num_pairs:,} pairs, masks fixed")
+    for head in ("mlm", "nsp"):
+        print(f"  {head.upper()} loss {means[f'{head}_loss']:.4f}, accuracy {means[f'{head}_accuracy']:.2%}")
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "pretrain": _pretrain,
+    "encode": _encode,
+    "evaluate": _evaluate,
+    "prepare": _prepare,
+}

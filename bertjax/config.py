@@ -1,0 +1,247 @@
+"""What a run is made of: one frozen dataclass per part. The text under a field is its help on the command line."""
+
+import dataclasses
+from typing import Literal
+
+from bertjax.errors import BertjaxError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BertjaxError(message)
+
+
+def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        _require(value >= least, f"{prefix}.{name}={value} is too small; give {least} or more")
+
+
+Source = Literal["wikitext-2", "python-docs"]
+Split = Literal["train", "valid", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Text: where it comes from and how it becomes pairs of sentences"""
+
+    source: Source = "wikitext-2"
+    """WikiText-2, or the documentation that ships inside Python (needs no download)"""
+    path: str | None = None
+    """folder that already holds wiki.{train,valid,test}.tokens; it is looked in first"""
+    fallback: Literal["python-docs"] | None = None
+    """corpus to use when the source cannot be had; without it that is an error"""
+    cache: str | None = None
+    """folder for downloads and tokenised corpora; by default bertjax in the user's cache folder"""
+    train_split: Split = "train"
+    """split to learn from; the vocabulary is built from it too"""
+    eval_split: Split = "valid"
+    """split that is held out"""
+    max_length: int = 128
+    """tokens in a pair at most, <cls> and both <sep> included"""
+    too_long: Literal["truncate", "drop"] = "truncate"
+    """a pair longer than that loses words from its longer side, or is left out (the textbook's way)"""
+    mlm_rate: float = 0.15
+    """share of a pair's words to predict; at least one is"""
+    predict_unk: bool = False
+    """let <unk> itself be a word to predict (the textbook's way)"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "data", 5, "max_length")
+        _require(0 < self.mlm_rate <= 1, f"data.mlm_rate={self.mlm_rate} is not a share; give 0 < rate <= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Vocabulary"""
+
+    min_frequency: int = 5
+    """a word seen less often than this in the training split becomes <unk>"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "tokenizer", 1, "min_frequency")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Model; the defaults are BERT-base as published (Devlin et al. 2019, section 3)"""
+
+    vocab_size: int | None = None
+    """rows of the embedding table; by default as many as the tokenizer has tokens"""
+    hidden_size: int = 768
+    """features of a token"""
+    num_layers: int = 12
+    """encoder layers"""
+    num_heads: int = 12
+    """attention heads in a layer; must divide hidden_size"""
+    intermediate_size: int = 3072
+    """features inside a feed-forward layer"""
+    max_position: int = 512
+    """longest sequence that can be read, in tokens"""
+    dropout: float = 0.1
+    """rate on attention weights and on every sublayer's output while training"""
+    hidden_act: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    """activation of the feed-forward layers and of the MLM head; gelu is the exact one"""
+    layer_norm_eps: float = 1e-12
+    """added to the variance in layer norms"""
+    embedding_norm: bool = True
+    """layer norm, then dropout, on the summed embeddings: BERT has it, the textbook has not"""
+    tied_head: bool = True
+    """predict words with the transposed token embeddings: BERT does, the textbook has a matrix of its own"""
+    init: Literal["bert", "textbook"] = "bert"
+    """truncated normal of 0.02, or PyTorch's defaults as the textbook has them"""
+
+    def __post_init__(self) -> None:
+        sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
+        _at_least(self, "model", 1, *sizes)
+        if self.vocab_size is not None:
+            _at_least(self, "model", 6, "vocab_size")
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            f"model.hidden_size={self.hidden_size} is not divisible by model.num_heads={self.num_heads}; "
+            "change one of them",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
+        _require(self.layer_norm_eps > 0, f"model.layer_norm_eps={self.layer_norm_eps} must be positive")
+
+    @classmethod
+    def textbook(cls, vocab_size: int | None = None) -> "BertConfig":
+        """The small model of "Dive into Deep Learning", section 15.10: 2 layers, 128 hidden, 2 heads."""
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=128,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=256,
+            max_position=1000,
+            dropout=0.2,
+            hidden_act="relu",
+            layer_norm_eps=1e-5,
+            embedding_norm=False,
+            tied_head=False,
+            init="textbook",
+        )
+
+    @classmethod
+    def base(cls, vocab_size: int | None = None) -> "BertConfig":
+        """BERT-base (Devlin et al. 2019, section 3)."""
+        return cls(vocab_size=vocab_size)
+
+    @classmethod
+    def large(cls, vocab_size: int | None = None) -> "BertConfig":
+        """BERT-large (Devlin et al. 2019, section 3)."""
+        return cls(vocab_size=vocab_size, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser"""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    """Adam, or AdamW with decay on matrices only (no biases, no norms)"""
+    learning_rate: float = 1e-4
+    """highest learning rate"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises in equal parts to its highest"""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """what the learning rate does after warm-up: stays, or falls to 0 at the last step"""
+    b1: float = 0.9
+    """decay of the mean of gradients"""
+    b2: float = 0.999
+    """decay of the mean of squared gradients"""
+    eps: float = 1e-8
+    """added to the root of the mean of squares"""
+    weight_decay: float = 0.0
+    """AdamW's decay, times the learning rate"""
+    clip_norm: float | None = None
+    """largest global norm of the gradients; longer ones are scaled down to it"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "optim", 0, "warmup_steps", "weight_decay")
+        for name in ("learning_rate", "eps", "clip_norm"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"optim.{name}={value} must be positive")
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optim.{name}={value} is not a decay; give 0 <= {name} < 1")
+        _require(
+            self.name == "adamw" or self.weight_decay == 0,
+            f"optim.weight_decay={self.weight_decay} has no effect with optim.name=adam; use adamw or give 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Training"""
+
+    steps: int = 1000
+    """optimiser steps"""
+    batch_size: int = 256
+    """pairs in a step, over all devices"""
+    accumulate: int = 1
+    """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
+    log_every: int = 10
+    """steps between lines of metrics.jsonl"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every")
+        _require(
+            self.batch_size % self.accumulate == 0,
+            f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "
+            "change one of them",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Held-out figures"""
+
+    every: int = 0
+    """steps between evaluations; 0 for one at the end only"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "eval", 0, "every")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints"""
+
+    every: int = 0
+    """steps between checkpoints; 0 for one at the end only"""
+    keep: int = 3
+    """newest checkpoints that stay"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "checkpoint", 0, "every")
+        _at_least(self, "checkpoint", 1, "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Run"""
+
+    run_dir: str = "runs/bert"
+    """folder that is made for everything the run writes"""
+    seed: int = 0
+    """of the weights, the pairs, the masks and the dropout"""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    model: BertConfig = dataclasses.field(default_factory=BertConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed={self.seed} is not a seed; give 0 or more, below 2**32")
+        _require(
+            self.data.max_length <= self.model.max_position,
+            f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}; "
+            "shorten the pairs or give the model more positions",
+        )
+        _require(
+            self.optim.warmup_steps <= self.train.steps,
+            f"optim.warmup_steps={self.optim.warmup_steps} is above train.steps={self.train.steps}; "
+            "warm up for fewer steps or train longer",
+        )

@@ -1,0 +1,1 @@
+"""From text to batches. numpy only: nothing in this package imports jax."""

@@ -1,0 +1,121 @@
+"""From the configuration to tokenizer, corpora and batches: text is found, its vocabulary built, its ids stored."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from bertjax.config import Config, DataConfig
+from bertjax.data.batches import PairBatches
+from bertjax.data.corpus import Corpus, cache_key, load_or_build, writing_in
+from bertjax.data.sources import Text, cache_folder, open_texts
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+
+# Held-out pairs and masks are the same in every run, whatever its seed.
+_HELD_OUT_SEED = 0x5EED
+
+
+class Prepared(NamedTuple):
+    """What a run reads."""
+
+    config: Config  # with the source that was found and the vocabulary's size filled in
+    tokenizer: Tokenizer
+    train: Corpus
+    held_out: Corpus
+    instead_of: str | None  # why the fallback was taken; None where it was not
+
+
+def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
+    """Finds, tokenises and opens both splits; the vocabulary is the training split's unless a tokenizer is given.
+
+    Raises:
+      BertjaxError: the text cannot be had, holds nothing to learn from, or the cache cannot be written.
+    """
+    data = config.data
+    cache = Path(data.cache) if data.cache else cache_folder()
+    splits = list(dict.fromkeys([data.train_split, data.eval_split]))
+    texts = open_texts(data.source, splits, path=data.path, cache=cache, fallback=data.fallback)
+    if tokenizer is None:
+        tokenizer = _train_tokenizer(cache, texts.splits[data.train_split], config.tokenizer.min_frequency)
+    corpora = {
+        split: load_or_build(cache, text.name, text.fingerprint, text.documents(), tokenizer)
+        for split, text in texts.splits.items()
+    }
+    vocab_size = config.model.vocab_size or tokenizer.vocab_size
+    if vocab_size < tokenizer.vocab_size:
+        raise BertjaxError(
+            f"model.vocab_size={vocab_size} is below the tokenizer's {tokenizer.vocab_size} tokens; leave it out, "
+            "or raise tokenizer.min_frequency"
+        )
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, source=texts.source),
+        model=dataclasses.replace(config.model, vocab_size=vocab_size),
+    )
+    return Prepared(config, tokenizer, corpora[data.train_split], corpora[data.eval_split], texts.instead_of)
+
+
+def train_batches(prepared: Prepared) -> PairBatches:
+    """Raises BertjaxError where the corpus has fewer pairs than a batch."""
+    batch_size = prepared.config.train.batch_size
+    batches = _batches(prepared, prepared.train, seed=prepared.config.seed)
+    if batches.num_pairs < batch_size:
+        raise BertjaxError(
+            f"the corpus {prepared.train.name} has {batches.num_pairs} pairs that fit in "
+            f"data.max_length={prepared.config.data.max_length}, fewer than train.batch_size={batch_size}; "
+            "give more text or a smaller batch"
+        )
+    return batches
+
+
+def held_out_batches(prepared: Prepared) -> PairBatches:
+    """Batches of the held-out split."""
+    return _batches(prepared, prepared.held_out, seed=_HELD_OUT_SEED)
+
+
+def describe(prepared: Prepared) -> str:
+    """A line for each split, and before them a notice where the fallback was taken."""
+    lines = []
+    if prepared.instead_of is not None:
+        lines.append(f"NOTICE:   {prepared.config.data.source} is read instead, because {prepared.instead_of}")
+    for role, corpus, batches in (
+        ("train:", prepared.train, train_batches(prepared)),
+        ("held out:", prepared.held_out, held_out_batches(prepared)),
+    ):
+        lines.append(
+            f"{role:<10}{corpus.name}: {len(corpus.paragraphs) - 1:,} paragraphs, {len(corpus.sentences) - 1:,} "
+            f"sentences, {corpus.ids.size:,} tokens, {batches.num_pairs:,} pairs that fit"
+        )
+    lines.append(f"words:    {prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
+    return "\n".join(lines)
+
+
+def _batches(prepared: Prepared, corpus: Corpus, *, seed: int) -> PairBatches:
+    data: DataConfig = prepared.config.data
+    return PairBatches(
+        corpus,
+        batch_size=prepared.config.train.batch_size,
+        max_length=data.max_length,
+        vocab_size=prepared.tokenizer.vocab_size,
+        mlm_rate=data.mlm_rate,
+        predict_unk=data.predict_unk,
+        too_long=data.too_long,
+        seed=seed,
+    )
+
+
+def _train_tokenizer(cache: Path, text: Text, min_frequency: int) -> Tokenizer:
+    """The vocabulary of a text; from the cache where it was built before."""
+    path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{cache_key(text.fingerprint, min_frequency)}.json"
+    if path.exists():
+        return Tokenizer.load(path)
+    sentences = (sentence for document in text.documents() for paragraph in document for sentence in paragraph)
+    tokenizer = Tokenizer.train(sentences, min_frequency=min_frequency)
+    with writing_in(cache):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as unfinished:
+            (Path(unfinished) / path.name).write_text(tokenizer.to_json(), encoding="utf-8")
+            os.replace(Path(unfinished) / path.name, path)
+    return tokenizer

@@ -1,0 +1,116 @@
+"""Where text comes from: WikiText-2, found or fetched, and the corpus that Python itself carries."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from bertjax.config import Source
+from bertjax.data import python_docs, wikitext
+from bertjax.errors import BertjaxError
+
+Document = list[list[str]]  # paragraphs, each a list of sentences
+
+SOURCES = ("wikitext-2", "python-docs")
+SPLITS = ("train", "valid", "test")
+
+
+class Text(NamedTuple):
+    name: str  # "wikitext-2/valid"
+    fingerprint: str  # changes whenever the documents would
+    documents: Callable[[], Iterator[Document]]  # may be called again: a build makes two passes
+
+
+class Texts(NamedTuple):
+    source: Source  # which it is in the end
+    splits: dict[str, Text]
+    instead_of: str | None  # why the fallback was taken; None if it was not
+
+
+def cache_folder() -> Path:
+    """Where downloads go unless data.cache says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
+        return Path(base, "bertjax")
+    try:
+        return Path.home() / ".cache" / "bertjax"
+    except RuntimeError as error:
+        raise BertjaxError(f"no home folder to keep downloads in ({error}): set data.cache") from None
+
+
+def open_texts(
+    source: str,
+    splits: Sequence[str],
+    *,
+    path: str | Path | None = None,
+    cache: str | Path,
+    fallback: str | None = None,
+) -> Texts:
+    """The splits of `source`, 'wikitext-2' or 'python-docs', or of `fallback` if WikiText-2 cannot be had.
+
+    WikiText-2's files are looked for in `path`, $BERTJAX_DATA/wikitext-2 and `cache`/wikitext-2, and what is
+    missing is downloaded there. Raises BertjaxError with every place tried and why it did not serve.
+    """
+    if source not in SOURCES:
+        raise BertjaxError(f"data.source={source!r} is not one of {', '.join(SOURCES)}")
+    if fallback not in (None, "python-docs"):
+        raise BertjaxError(f"data.fallback={fallback!r} is neither null nor python-docs")
+    for split in splits:
+        if split not in SPLITS:
+            raise BertjaxError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+    if source == "python-docs":
+        return _python_docs(splits, instead_of=None)
+    if path is not None and not Path(path).is_dir():
+        raise BertjaxError(f"data.path={path} is not a folder: give the one with the wiki.*.tokens files")
+    folders = [Path(path)] if path is not None else []
+    if os.environ.get("BERTJAX_DATA"):
+        folders.append(Path(os.environ["BERTJAX_DATA"], "wikitext-2"))
+    home = Path(cache, "wikitext-2")
+    tried = [*folders, home]
+    files = _find(splits, tried)
+    missing = [split for split in splits if split not in files]
+    try:
+        wikitext.download(missing, home)
+    except OSError as error:
+        why = error.strerror or error
+        raise BertjaxError(f"cannot write to {home} ({why}): set data.cache to a folder with room") from None
+    except BertjaxError as error:
+        reason = f"{error}; nor is it in {', '.join(map(str, tried))}"
+        if fallback is None:
+            remedy = "put the files into data.path, or set data.fallback: python-docs"
+            raise BertjaxError(f"{reason}: {remedy}") from None
+        return _python_docs(splits, instead_of=reason)
+    files |= _find(missing, [home])
+    texts = {
+        split: Text(f"wikitext-2/{split}", _fingerprint(files[split]), partial(wikitext.documents, files[split]))
+        for split in splits
+    }
+    return Texts("wikitext-2", texts, instead_of=None)
+
+
+def _python_docs(splits: Sequence[str], instead_of: str | None) -> Texts:
+    fingerprint = python_docs.fingerprint()
+    texts = {
+        split: Text(f"python-docs/{split}", f"{fingerprint}/{split}", partial(python_docs.documents, split))
+        for split in splits
+    }
+    return Texts("python-docs", texts, instead_of)
+
+
+def _find(splits: Sequence[str], folders: Sequence[Path]) -> dict[str, Path]:
+    """Each split's file in the first folder that has it."""
+    files: dict[str, Path] = {}
+    for split in splits:
+        for folder in folders:
+            if os.path.isfile(folder / wikitext.file_name(split)):
+                files.setdefault(split, folder / wikitext.file_name(split))
+    return files
+
+
+def _fingerprint(file: Path) -> str:
+    """The git blob id of the content."""
+    try:
+        return wikitext.blob_id(file.read_bytes())
+    except OSError as error:
+        raise BertjaxError(f"cannot read {file}: {error.strerror or error}") from None

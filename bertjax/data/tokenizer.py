@@ -1,0 +1,79 @@
+"""Words to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+from bertjax.errors import BertjaxError
+
+# Special tokens have the first ids in every vocabulary, so that masks and padding need no look-up.
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
+PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
+NUM_SPECIAL = len(SPECIAL_TOKENS)
+
+
+class Tokenizer:
+    """Lower-cases text, splits it at white space, and numbers the words of a vocabulary."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._ids = engine.get_vocab()
+
+    @classmethod
+    def train(cls, sentences: Iterable[str], *, min_frequency: int) -> "Tokenizer":
+        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens."""
+        engine = _engine({token: number for number, token in enumerate(SPECIAL_TOKENS)})
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=2**31, min_frequency=min_frequency, special_tokens=[], show_progress=False
+        )
+        engine.train_from_iterator(sentences, trainer)
+        counted = engine.get_vocab()
+        # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
+        words = sorted(counted.keys() - set(SPECIAL_TOKENS), key=counted.__getitem__)
+        return cls(_engine({token: number for number, token in enumerate([*SPECIAL_TOKENS, *words])}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Raises BertjaxError where the file is missing, damaged, or not one of ours."""
+        try:
+            tokenizer = cls(Engine.from_str(Path(path).read_text(encoding="utf-8")))
+        except Exception as error:  # the library raises bare Exceptions
+            raise BertjaxError(f"{path} is not a tokenizer that can be read: {error}") from error
+        if tuple(tokenizer.tokens(range(NUM_SPECIAL))) != SPECIAL_TOKENS:
+            raise BertjaxError(f"{path} does not begin with the tokens {' '.join(SPECIAL_TOKENS)}; give a bertjax one")
+        return tokenizer
+
+    def to_json(self) -> str:
+        """The text of `tokenizer.json`."""
+        return self._engine.to_str(pretty=True)
+
+    @property
+    def vocab_size(self) -> int:
+        """Special tokens included."""
+        return len(self._ids)
+
+    def split(self, text: str) -> list[str]:
+        """The words of a text, lower-cased as in training."""
+        normal = self._engine.normalizer.normalize_str(text)
+        return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(normal)]
+
+    def ids(self, words: Sequence[str]) -> list[int]:
+        """A number for each word; `UNK` for one outside the vocabulary."""
+        return [self._ids.get(word, UNK) for word in words]
+
+    def tokens(self, ids: Iterable[int]) -> list[str | None]:
+        """The token of each id; None for an id outside the vocabulary."""
+        return [self._engine.id_to_token(int(number)) for number in ids]
+
+    def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
+        """The ids of each sentence's words, computed on all cores."""
+        return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
+
+
+def _engine(vocabulary: dict[str, int]) -> Engine:
+    engine = Engine(models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNK]))
+    engine.normalizer = normalizers.Lowercase()
+    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return engine

@@ -1,0 +1,157 @@
+"""A trained folder in, token representations out."""
+
+import functools
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bertjax.config import BertConfig
+from bertjax.data.batches import truncate
+from bertjax.data.tokenizer import CLS, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.model import Bert
+from bertjax.run import RunFolder
+
+Pooling = Literal["cls", "mean"]
+Words = list[list[str]]
+
+# Rows and lengths are padded up to a few sizes, so that a new length seldom means a new compilation.
+_SHORTEST_LENGTH = 16
+_ROWS = (1, 8, 64)
+
+
+class Encoder:
+    """Text to vectors, with dropout off. Make one with `Encoder.load`."""
+
+    def __init__(self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer):
+        self.config, self.tokenizer = config, tokenizer
+        self._params = params
+        self._forward = jax.jit(functools.partial(_forward, Bert(config)), static_argnames="pooling")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Encoder":
+        """The newest checkpoint of a run. Raises BertjaxError where the folder has none."""
+        run = RunFolder(folder)
+        config = run.config().model
+        params = run.load_params(Bert(config), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        return cls(config, params, run.tokenizer())
+
+    def encode_tokens(
+        self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
+    ) -> np.ndarray:
+        """Representations of `<cls> tokens <sep>` or `<cls> tokens <sep> pair <sep>`.
+
+        Args:
+          tokens: words as in the vocabulary; one that is not there becomes `<unk>`, with a warning.
+          truncate: shorten what is longer than the model's positions, instead of an error.
+
+        Returns:
+          float32 [1, t, hidden], t counting the special tokens.
+        """
+        rows = self._rows([list(tokens)], None if pair is None else [list(pair)], truncate)
+        return self._run(rows, pooling=None)[:, : len(rows[0][0])]
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        pairs: str | Iterable[str] | None = None,
+        *,
+        pooling: Pooling = "mean",
+        truncate: bool = False,
+    ) -> np.ndarray:
+        """One vector a text, or a pair of texts; lower-cased and split into words as in training.
+
+        Args:
+          pooling: "mean" over all tokens, special ones included, or the vector of "cls".
+          truncate: shorten what is longer than the model's positions, instead of an error.
+
+        Returns:
+          float32 [texts, hidden], in the order given.
+        """
+        if pooling not in ("cls", "mean"):
+            raise BertjaxError(f"pooling={pooling!r} is not known; give 'cls' or 'mean'")
+        firsts, seconds = ([texts] if isinstance(texts, str) else list(texts)), None
+        if pairs is not None:
+            seconds = [pairs] if isinstance(pairs, str) else list(pairs)
+            if len(seconds) != len(firsts):
+                raise BertjaxError(f"{len(firsts)} texts and {len(seconds)} pairs; give one pair for each text")
+        split = self.tokenizer.split
+        rows = self._rows([split(x) for x in firsts], seconds and [split(x) for x in seconds], truncate)
+        vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
+        by_length = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
+        for start in range(0, len(rows), _ROWS[-1]):
+            some = by_length[start : start + _ROWS[-1]]
+            vectors[some] = self._run([rows[number] for number in some], pooling=pooling)
+        return vectors
+
+    def _split(self, texts: str | Iterable[str]) -> Words:
+        return [self.tokenizer.split(text) for text in ([texts] if isinstance(texts, str) else texts)]
+
+    def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[tuple[list[int], int]]:
+        """For each text its ids with special tokens, and how many of them are segment A's."""
+        self._warn_of_unknown([*firsts, *(seconds or [])])
+        rows = []
+        for number, first in enumerate(firsts):
+            a = self.tokenizer.ids(first)
+            b = None if seconds is None else self.tokenizer.ids(seconds[number])
+            room = self.config.max_position - (2 if b is None else 3)
+            if len(a) + len(b or []) > room:
+                if not shorten:
+                    raise BertjaxError(
+                        f"text {number} has {len(a) + len(b or [])} words, more than the {room} that fit beside special tokens "
+                        f"in the model's {self.config.max_position} positions; shorten it or allow truncate"
+                    )
+                len_a, len_b = truncate(np.array([len(a)]), np.array([len(b or [])]), room)
+                a, b = a[: len_a[0]], b and b[: len_b[0]]
+            rows.append(([CLS, *a, SEP, *([] if b is None else [*b, SEP])], len(a) + 2))
+        return rows
+
+    def _warn_of_unknown(self, texts: list[list[str]]) -> None:
+        words = [word for text in texts for word in text]
+        numbered = zip(words, self.tokenizer.ids(words), strict=True)
+        unknown = [word for word, token in numbered if token == UNK and word != SPECIAL_TOKENS[UNK]]
+        if unknown:
+            some = ", ".join(list(dict.fromkeys(unknown))[:5])
+            message = f"{len(unknown)} of {len(words)} words are not in the vocabulary and became <unk>: {some}"
+            warnings.warn(message, stacklevel=4)
+
+    def _run(self, rows: list[tuple[list[int], int]], pooling: Pooling | None) -> np.ndarray:
+        longest = max(len(ids) for ids, _ in rows)
+        length = _SHORTEST_LENGTH
+        while length < longest:
+            length *= 2
+        shape = (min(n for n in _ROWS if n >= len(rows)), min(length, self.config.max_position))
+        tokens_bt, segments_bt, sequences_bt = np.full(shape, PAD), np.zeros(shape, int), np.zeros(shape, int)
+        for row, (ids, len_a) in enumerate(rows):
+            tokens_bt[row, : len(ids)] = ids
+            segments_bt[row, len_a : len(ids)] = 1
+            sequences_bt[row, : len(ids)] = 1
+        vectors = self._forward(self._params, tokens_bt, segments_bt, sequences_bt, pooling=pooling)
+        return np.asarray(vectors)[: len(rows)]
+
+
+def _forward(
+    model: Bert,
+    params: dict[str, Any],
+    tokens_bt: Array,
+    segments_bt: Array,
+    sequences_bt: Array,
+    *,
+    pooling: Pooling | None,
+) -> Array:
+    """Representations [b, t, d], or their pooled vectors [b, d]."""
+    positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+    args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
+    encoded_btd = model.apply({"params": params}, *args, method=model.encode)
+    if pooling is None:
+        return encoded_btd
+    if pooling == "cls":
+        return encoded_btd[:, 0]
+    real_bt1 = (sequences_bt > 0)[:, :, None]
+    return jnp.where(real_bt1, encoded_btd, 0).sum(1) / jnp.maximum(real_bt1.sum(1), 1)

@@ -1,0 +1,172 @@
+"""A whole run: text in, a folder with a trained encoder out."""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import Config
+from bertjax.data.prepare import Prepared, describe, held_out_batches, prepare, train_batches
+from bertjax.errors import BertjaxError
+from bertjax.evaluate import compile_eval_step, evaluate
+from bertjax.model import Bert, num_parameters
+from bertjax.optim import make_optimizer, make_schedule
+from bertjax.progress import Progress, describe_devices
+from bertjax.report import plot_losses
+from bertjax.run import RunFolder
+from bertjax.sharding import check_divisible, data_mesh, place_batch, replicated, with_sharding
+from bertjax.train import Metrics, TrainState, compile_train_step, init_state
+
+
+def pretrain(config: Config, *, resume: bool = False) -> Path:
+    """Trains as the configuration says and returns the run's folder.
+
+    Args:
+      resume: go on from the newest checkpoint of `config.run_dir`.
+
+    Raises:
+      BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
+      KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
+    """
+    mesh = data_mesh()
+    check_divisible(config.train.batch_size, config.train.accumulate, mesh)
+    folder = RunFolder(config.run_dir)
+    prepared = _resume(folder, config) if resume else _begin(folder, config)
+    _introduce(prepared, mesh)
+    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints, _stop_on_ctrl_c() as stop:
+        progress = _fit(folder, prepared, mesh, checkpoints, stop, resume=resume)
+    plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
+    _conclude(folder, progress, mesh)
+    if progress.step < config.train.steps:
+        raise KeyboardInterrupt
+    return folder.path
+
+
+def _begin(folder: RunFolder, config: Config) -> Prepared:
+    folder.check_free()
+    prepared = prepare(config)
+    train_batches(prepared), held_out_batches(prepared)  # what these refuse must not leave a folder behind
+    folder.create(prepared)
+    return prepared
+
+
+def _resume(folder: RunFolder, config: Config) -> Prepared:
+    made_from = folder.config().data.source
+    if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
+    prepared = prepare(config, folder.tokenizer())
+    folder.check_same(prepared)
+    return prepared
+
+
+def _fit(
+    folder: RunFolder,
+    prepared: Prepared,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    stop: threading.Event,
+    *,
+    resume: bool,
+) -> Progress:
+    """The loop. Each step is dispatched before the metrics of the one before are read."""
+    config = prepared.config
+    steps = config.train.steps
+    batches, held_out = train_batches(prepared), held_out_batches(prepared)
+    model, optimizer = Bert(config.model), make_optimizer(config.optim, steps)
+    train_step = compile_train_step(mesh, model, optimizer, seed=config.seed, accumulate=config.train.accumulate)
+    eval_step = compile_eval_step(mesh, model)
+    fresh = functools.partial(init_state, model, optimizer, config.seed)
+    state = _restore(folder, checkpoints, fresh, mesh) if resume else jax.jit(fresh, out_shardings=replicated(mesh))()
+    start = int(state.step)
+    if start >= steps:
+        raise BertjaxError(f"{folder.path} has made its {start} steps; give a greater --train.steps to go further")
+    progress = Progress(folder, config.train, start=start, learning_rate=make_schedule(config.optim, steps))
+    with contextlib.closing(progress):
+        pending: Metrics | None = None
+        for step in range(start + 1, steps + 1):
+            state, metrics = train_step(state, place_batch(batches.batch_at(step - 1), mesh))
+            if pending is not None:
+                progress.step_done(pending)
+            pending = metrics
+            stopping = stop.is_set()
+            test = not stopping and (step == steps or _due(step, config.eval.every))
+            save = stopping or step == steps or _due(step, config.checkpoint.every)
+            if test or save:
+                progress.step_done(pending)
+                pending = None
+            if test:
+                progress.held_out(evaluate(eval_step, state.params, held_out.first_epoch(), mesh))
+            if save:  # after the evaluation: a checkpoint vouches for all the lines up to its step
+                checkpoints.save(step, {"params": state.params, "opt_state": state.opt_state})
+            if stopping:
+                break
+            if test or save:
+                progress.restart_clock()
+    return progress
+
+
+def _restore(folder: RunFolder, checkpoints: Checkpoints, fresh: Callable[[], TrainState], mesh: Mesh) -> TrainState:
+    """The newest checkpoint's state, and metrics.jsonl as it was then."""
+    step = folder.latest_step(checkpoints)
+    template = with_sharding(jax.eval_shape(fresh), replicated(mesh))
+    trees = checkpoints.restore(step, {"params": template.params, "opt_state": template.opt_state})
+    folder.drop_metrics_after(step)
+    return TrainState(jax.device_put(jnp.int32(step), replicated(mesh)), **trees)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextlib.contextmanager
+def _stop_on_ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second stops at once, as it would outside."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_ctrl_c(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        print("\nstopping after this step, then saving; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _introduce(prepared: Prepared, mesh: Mesh) -> None:
+    config = prepared.config
+    print(describe(prepared))
+    print(f"model:    {num_parameters(config.model):,} parameters, vocabulary {config.model.vocab_size:,}")
+    print(f"devices:  {describe_devices(mesh.devices.flat)}; folder: {config.run_dir}", flush=True)
+
+
+def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh) -> None:
+    """The textbook's two lines, and where everything is."""
+    means = progress.running_means
+    since = f" (mean over steps {progress.first_step} to {progress.step})"
+    print(f"MLM loss {means['mlm_loss']:.3f}, NSP loss {means['nsp_loss']:.3f}{since}")
+    print(
+        f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh.devices.flat)} "
+        f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
+    )
+    if progress.step < progress.steps:
+        print(f"stopped after step {progress.step}, saved; go on with")
+        print(f"  bertjax pretrain --config {folder.path / 'config.yaml'} --resume")
+    else:
+        print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
+        print(f'  bertjax encode {folder.path} "a crane is flying"')

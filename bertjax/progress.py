@@ -1,0 +1,102 @@
+"""What a person sees of a run while it goes, and what its metrics.jsonl keeps of it."""
+
+import collections
+import sys
+import time
+from typing import Any
+
+import jax
+import optax
+from tqdm import tqdm
+
+from bertjax.config import TrainConfig
+from bertjax.run import RunFolder
+from bertjax.train import Metrics
+
+
+class Progress:
+    """Takes each step's metrics, in order; writes lines, moves the bar, keeps running means and the rate.
+
+    The rate is over the time between one step's end and the next one's, data loading included. Left out are the
+    first step of the process, in which XLA compiles, and evaluations and checkpoints.
+    """
+
+    def __init__(self, folder: RunFolder, train: TrainConfig, *, start: int, learning_rate: optax.Schedule):
+        self.step, self.steps, self.first_step, self.first_seconds = start, train.steps, start + 1, 0.0
+        self._folder, self._train, self._learning_rate = folder, train, learning_rate
+        self._timed_steps, self._timed_seconds = 0, 0.0
+        self._totals: dict[str, float] = collections.defaultdict(float)
+        self._weights: dict[str, float] = collections.defaultdict(float)
+        self._interactive = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=train.steps,
+            initial=start,
+            disable=not self._interactive,
+            bar_format="step {n_fmt}/{total_fmt} |{bar}|{postfix}, {remaining} left",
+            dynamic_ncols=True,
+        )
+        self._bar.set_postfix_str("compiling the first step")
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves out the time since the last step's end."""
+        self._last_end = time.perf_counter()
+
+    def step_done(self, metrics: Metrics) -> None:
+        """Waits for the step's end; so call it when the next one is under way."""
+        metrics = jax.device_get(metrics)
+        seconds = time.perf_counter() - self._last_end
+        self.restart_clock()
+        self.step += 1
+        if self.step == self.first_step:
+            self.first_seconds = seconds
+        else:
+            self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
+        for name, mean in metrics.items():
+            self._totals[name] += float(mean.total)
+            self._weights[name] += float(mean.weight)
+        self._show({name: float(mean.total) / max(float(mean.weight), 1.0) for name, mean in metrics.items()})
+
+    def held_out(self, means: dict[str, float]) -> None:
+        """The figures of an evaluation after the last step."""
+        self._folder.append_metrics({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
+        self.say(
+            f"held out at step {self.step}: MLM loss {means['mlm_loss']:.3f}, accuracy {means['mlm_accuracy']:.1%}; "
+            f"NSP loss {means['nsp_loss']:.3f}, accuracy {means['nsp_accuracy']:.1%}"
+        )
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        tqdm.write(line, file=sys.stderr if self._interactive else sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Of all devices together; 0 until there is a second step to time."""
+        return self._timed_steps * self._train.batch_size / self._timed_seconds if self._timed_seconds else 0.0
+
+    @property
+    def running_means(self) -> dict[str, float]:
+        """Of each metric over this process's steps."""
+        return {name: self._totals[name] / max(self._weights[name], 1.0) for name in self._totals}
+
+    def _show(self, means: dict[str, float]) -> None:
+        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {self.pairs_per_second:,.0f} pairs/s"
+        self._bar.set_postfix_str(line, refresh=False)
+        self._bar.update()
+        if self.step % self._train.log_every == 0 or self.step == self.steps:
+            learning_rate = float(self._learning_rate(self.step - 1))
+            rates = {"learning_rate": learning_rate, "pairs_per_second": round(self.pairs_per_second, 1)}
+            self._folder.append_metrics({"step": self.step, **means, **rates})
+            if not self._interactive:
+                left = (self.steps - self.step) * self._timed_seconds / max(self._timed_steps, 1)
+                self.say(f"step {self.step}/{self.steps}  {line}  {tqdm.format_interval(round(left))} left")
+
+
+def describe_devices(devices: Any) -> str:
+    """Such as "4 x NVIDIA H100" or "1 x cpu"."""
+    return f"{len(devices)} x {devices[0].device_kind}"

@@ -1,0 +1,134 @@
+"""A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it."""
+
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import Config
+from bertjax.data.prepare import Prepared
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.model import Bert, init_params
+from bertjax.recipe import flat, load_config, save_config
+from bertjax.sharding import with_sharding
+
+# What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
+_MAY_CHANGE = {"run_dir", "train.steps", "train.log_every", "data.path", "data.cache", "data.fallback"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
+_PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
+
+
+class RunFolder:
+    """The files of a run, by what they mean."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.loss_plot = self.path / "loss.png"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self._config = self.path / "config.yaml"
+        self._tokenizer = self.path / "tokenizer.json"
+        self._environment = self.path / "environment.json"
+
+    def check_free(self) -> None:
+        """Raises BertjaxError where something is there already."""
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise BertjaxError(
+                f"{self.path} exists and is left as it is; go on with that run by --resume, "
+                "or give this one another folder with --run_dir"
+            )
+
+    def create(self, prepared: Prepared) -> None:
+        """Makes the folder and writes what a reader of it needs. Raises BertjaxError where it cannot."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save_config(prepared.config, self._config)
+            self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
+            self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            remedy = "give another folder with --run_dir"
+            raise BertjaxError(f"cannot write to {error.filename or self.path}: {error.strerror}; {remedy}") from error
+
+    def config(self) -> Config:
+        """The run's resolved configuration. Raises BertjaxError where this is not a run's folder."""
+        if not self._config.is_file():
+            raise BertjaxError(f"{self.path} is not a run's folder: it has no config.yaml; give one that has")
+        return load_config(self._config)
+
+    def tokenizer(self) -> Tokenizer:
+        """The run's vocabulary."""
+        return Tokenizer.load(self._tokenizer)
+
+    def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
+        """Its checkpoints, to read; with `keep` to write too."""
+        return Checkpoints(self.path / "checkpoints", keep=keep)
+
+    def latest_step(self, checkpoints: Checkpoints) -> int:
+        """The newest checkpoint's. Raises BertjaxError where the run has none."""
+        step = checkpoints.latest_step()
+        if step is None:
+            raise BertjaxError(f"{self.path} has no checkpoint: the run ended before its first; train it anew")
+        return step
+
+    def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+        """The newest checkpoint's parameters. Raises BertjaxError where the run has none."""
+        template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
+        with self.checkpoints() as checkpoints:
+            return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
+
+    def check_same(self, prepared: Prepared) -> None:
+        """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""
+        ours, theirs = flat(prepared.config), flat(self.config())
+        changed = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_CHANGE]
+        if changed:
+            what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
+            raise BertjaxError(f"{self.path} was made with another configuration: {what}; resume with the run's own")
+        made_from = json.loads(self._environment.read_text(encoding="utf-8"))["corpus"]["train"]
+        if made_from["digest"] != prepared.train.digest:
+            raise BertjaxError(
+                f"{self.path} was made from another text than the {prepared.train.name} found now; give the same one"
+            )
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        with open(self.metrics_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Leaves only the lines up to a step: those after it are computed again on resume."""
+        kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
+        unfinished = self.metrics_file.with_suffix(".unfinished")
+        unfinished.write_text("".join(kept), encoding="utf-8")
+        os.replace(unfinished, self.metrics_file)
+
+
+def _environment(prepared: Prepared) -> dict[str, Any]:
+    def corpus(part: Any) -> dict[str, Any]:
+        return {"name": part.name, "digest": part.digest, "tokens": int(np.int64(part.ids.size))}
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
+        "corpus": {
+            "source": prepared.config.data.source,
+            "fallback_because": prepared.instead_of,
+            "train": corpus(prepared.train),
+            "held_out": corpus(prepared.held_out),
+        },
+    }

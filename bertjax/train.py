@@ -1,0 +1,107 @@
+"""The training step: one pure function of state and batch, jitted with shardings over every device."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from bertjax import losses
+from bertjax.data.batches import Batch
+from bertjax.losses import Mean
+from bertjax.model import Bert, init_params
+from bertjax.sharding import by_rows, replicated
+
+Metrics = dict[str, Mean]
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Array  # int32, updates made so far
+    params: dict[str, Any]
+    opt_state: optax.OptState
+
+
+def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """A fresh state. Under `jax.eval_shape` it is the template of a checkpoint."""
+    params = init_params(model, jax.random.key(seed))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Metrics:
+    """Losses and accuracies of a batch; dropout is on where there is a key for it."""
+    mlm_logits_bpv, nsp_logits_bk2 = model.apply(
+        {"params": params},
+        *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
+        *(batch.mlm_positions_bp, batch.cls_positions_bk),
+        train=dropout_key is not None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    mlm, nsp = (batch.mlm_labels_bp, batch.mlm_weights_bp), (batch.nsp_labels_bk, batch.nsp_weights_bk)
+    return {
+        "mlm_loss": losses.mlm_loss(mlm_logits_bpv, *mlm),
+        "nsp_loss": losses.nsp_loss(nsp_logits_bk2, *nsp),
+        "mlm_accuracy": losses.accuracy(mlm_logits_bpv, *mlm),
+        "nsp_accuracy": losses.accuracy(nsp_logits_bk2, *nsp),
+        "mlm_loss_all_slots": losses.mlm_loss_all_slots(mlm_logits_bpv, batch.mlm_labels_bp),
+    }
+
+
+def gradients(
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int
+) -> tuple[dict[str, Any], Metrics]:
+    """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
+    mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
+    nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
+
+    def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
+        metrics = batch_metrics(model, params, part, key)
+        return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
+
+    def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
+        return jax.grad(share_of_loss, has_aux=True)(params, part, key)
+
+    if accumulate == 1:
+        return part_gradients(batch, dropout_key)
+    # Every accumulate-th row makes a part, so that a part's rows lie on all devices as the batch's do.
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    keys = jax.random.split(dropout_key, accumulate)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(part_gradients, jax.tree.map(lambda x: x[0], parts), keys[0]))
+    add_part = lambda total, part: (jax.tree.map(jnp.add, total, part_gradients(*part)), None)  # noqa: E731
+    return jax.lax.scan(add_part, zeros, (parts, keys))[0]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Bert,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulate: int = 1,
+) -> tuple[TrainState, Metrics]:
+    """One update, and the metrics of the batch before it."""
+    # threefry4x32 makes dropout bits several times faster than JAX's default on CPUs; it too splits over devices.
+    dropout_key = jax.random.fold_in(jax.random.key(seed, impl="threefry4x32"), state.step)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics["gradient_norm"] = Mean(optax.global_norm(grads), jnp.ones(()))
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def compile_train_step(
+    mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, *, seed: int, accumulate: int = 1
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`train_step` jitted over the mesh: batches by rows, everything else replicated, the old state given up."""
+    return jax.jit(
+        functools.partial(train_step, model=model, optimizer=optimizer, seed=seed, accumulate=accumulate),
+        in_shardings=(replicated(mesh), by_rows(mesh)),
+        out_shardings=replicated(mesh),
+        donate_argnums=0,
+    )
