@@ -76,13 +76,10 @@ class Encoder:
         """
         if pooling not in ("cls", "mean"):
             raise BertjaxError(f"pooling={pooling!r} is not known; give 'cls' or 'mean'")
-        firsts, seconds = ([texts] if isinstance(texts, str) else list(texts)), None
-        if pairs is not None:
-            seconds = [pairs] if isinstance(pairs, str) else list(pairs)
-            if len(seconds) != len(firsts):
-                raise BertjaxError(f"{len(firsts)} texts and {len(seconds)} pairs; give one pair for each text")
-        split = self.tokenizer.split
-        rows = self._rows([split(x) for x in firsts], seconds and [split(x) for x in seconds], truncate)
+        firsts, seconds = self._split(texts), None if pairs is None else self._split(pairs)
+        if seconds is not None and len(seconds) != len(firsts):
+            raise BertjaxError(f"{len(firsts)} texts and {len(seconds)} pairs; give one pair for each text")
+        rows = self._rows(firsts, seconds, truncate)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         by_length = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
         for start in range(0, len(rows), _ROWS[-1]):
@@ -104,7 +101,7 @@ class Encoder:
             if len(a) + len(b or []) > room:
                 if not shorten:
                     raise BertjaxError(
-                        f"text {number} has {len(a) + len(b or [])} words, more than the {room} that fit beside special tokens "
+                        f"text {number} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens "
                         f"in the model's {self.config.max_position} positions; shorten it or allow truncate"
                     )
                 len_a, len_b = truncate(np.array([len(a)]), np.array([len(b or [])]), room)

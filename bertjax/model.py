@@ -36,7 +36,7 @@ class Linear(nn.Module):
         kernel_init, bias_init = linear_initializers(self.init, fan_in=x_nd.shape[-1])
         kernel = self.param("kernel", kernel_init, kernel_shape)
         bias = self.param("bias", bias_init, (self.features,))
-        return x_nd @ kernel + bias
+        return x_nd @ kernel + bias[None]
 
 
 def linear_initializers(init: str, fan_in: int) -> tuple[Callable, Callable]:
@@ -124,7 +124,7 @@ class MlmHead(nn.Module):
         if not c.tied_head:
             return Linear(token_embedding_vd.shape[0], c.init, name="vocab")(hidden_nd)
         bias_v = self.param("bias", initializers.zeros, token_embedding_vd.shape[:1])
-        return hidden_nd @ token_embedding_vd.T + bias_v
+        return hidden_nd @ token_embedding_vd.T + bias_v[None]
 
 
 class Bert(nn.Module):

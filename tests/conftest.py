@@ -1,0 +1,47 @@
+"""Eight simulated devices, no silent broadcasting between ranks, and a corpus small enough to read."""
+
+import os
+
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # before jax is first imported
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def wikitext(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with WikiText's three files, of a made-up language in which what follows what can be learned."""
+    folder = tmp_path_factory.mktemp("wikitext-2")
+    for split, paragraphs in (("train", 60), ("valid", 12), ("test", 12)):
+        lines = [" = Title = \n", " \n"]
+        for number in range(paragraphs):
+            nouns = [f"noun{(number * 3 + i) % 7}" for i in range(4)]
+            sentences = [f"The {noun} sees a {noun} near noun{number % 5}" for noun in nouns]
+            lines.append(f" {' . '.join(sentences)} . \n")
+        (folder / f"wiki.{split}.tokens").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny(wikitext: Path, tmp_path: Path) -> Config:
+    """A run of 4 steps that takes seconds; 8 rows a step, one for each device."""
+    return Config(
+        run_dir=str(tmp_path / "run"),
+        data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),
+        tokenizer=TokenizerConfig(min_frequency=1),
+        model=BertConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1),
+        optim=OptimConfig(learning_rate=1e-2),
+        train=TrainConfig(steps=4, batch_size=8, log_every=1),
+    )
