@@ -91,7 +91,7 @@ def train_step(
     grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["gradient_norm"] = Mean(optax.global_norm(grads), jnp.ones(()))
+    metrics["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.ones(()))
     return TrainState(state.step + 1, params, opt_state), metrics
 
 

@@ -1,6 +1,7 @@
 """The tokenised corpus on disk: ids, sentence and paragraph offsets; built once, memory-mapped afterwards."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -45,14 +46,21 @@ def load_or_build(
     folder = cache / "corpora" / f"{name.replace('/', '-')}-{cache_key(FORMAT, fingerprint, tokenizer.to_json())}"
     if (corpus := _open(folder)) is None:
         with writing_in(cache):
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
-                _build(Path(unfinished) / "corpus", name, documents, tokenizer)
-                with contextlib.suppress(FileExistsError):  # another process was faster, with the same content
-                    os.rename(Path(unfinished) / "corpus", folder)
-        corpus = _open(folder)
-    assert corpus is not None
+                built = Path(unfinished) / "corpus"
+                _build(built, name, documents, tokenizer)
+                # Another process may have been faster: what it made is the same, so it stays, unless it is damaged.
+                if (corpus := _open(folder)) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    try:
+                        os.rename(built, folder)
+                    except OSError as error:
+                        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # made by another in this moment
+                            raise
+                    corpus = _open(folder)
+    if corpus is None:
+        raise BertjaxError(f"the tokenised corpus in {folder} cannot be read; remove that folder")
     return corpus
 
 
@@ -118,6 +126,6 @@ def _open(folder: Path) -> Corpus | None:
             part: np.memmap(folder / f"{part}.bin", info["dtypes"][part], mode="r", shape=(size,))
             for part, size in info["sizes"].items()
         }
-    except (OSError, ValueError, KeyError):
+        return Corpus(info["name"], info["digest"], **arrays)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Corpus(info["name"], info["digest"], **arrays)

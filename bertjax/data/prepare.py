@@ -1,5 +1,6 @@
 """From the configuration to tokenizer, corpora and batches: text is found, its vocabulary built, its ids stored."""
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -8,9 +9,9 @@ from typing import NamedTuple
 
 from bertjax.config import Config, DataConfig
 from bertjax.data.batches import PairBatches
-from bertjax.data.corpus import Corpus, cache_key, load_or_build, writing_in
+from bertjax.data.corpus import FORMAT, Corpus, cache_key, load_or_build, writing_in
 from bertjax.data.sources import Text, cache_folder, open_texts
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.errors import BertjaxError
 
 # Held-out pairs and masks are the same in every run, whatever its seed.
@@ -39,6 +40,11 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     texts = open_texts(data.source, splits, path=data.path, cache=cache, fallback=data.fallback)
     if tokenizer is None:
         tokenizer = _train_tokenizer(cache, texts.splits[data.train_split], config.tokenizer.min_frequency)
+    if tokenizer.vocab_size == NUM_SPECIAL:
+        raise BertjaxError(
+            f"no word of {texts.splits[data.train_split].name} is seen tokenizer.min_frequency="
+            f"{config.tokenizer.min_frequency} times; give a lower frequency or more text"
+        )
     corpora = {
         split: load_or_build(cache, text.name, text.fingerprint, text.documents(), tokenizer)
         for split, text in texts.splits.items()
@@ -108,8 +114,9 @@ def _batches(prepared: Prepared, corpus: Corpus, *, seed: int) -> PairBatches:
 
 def _train_tokenizer(cache: Path, text: Text, min_frequency: int) -> Tokenizer:
     """The vocabulary of a text; from the cache where it was built before."""
-    path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{cache_key(text.fingerprint, min_frequency)}.json"
-    if path.exists():
+    key = cache_key(FORMAT, text.fingerprint, min_frequency)
+    path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{key}.json"
+    with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident
         return Tokenizer.load(path)
     sentences = (sentence for document in text.documents() for paragraph in document for sentence in paragraph)
     tokenizer = Tokenizer.train(sentences, min_frequency=min_frequency)

@@ -38,12 +38,16 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Raises BertjaxError where the file is missing, damaged, or not one of ours."""
         try:
-            tokenizer = cls(Engine.from_str(Path(path).read_text(encoding="utf-8")))
+            engine = Engine.from_str(Path(path).read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exceptions
             raise BertjaxError(f"{path} is not a tokenizer that can be read: {error}") from error
-        if tuple(tokenizer.tokens(range(NUM_SPECIAL))) != SPECIAL_TOKENS:
-            raise BertjaxError(f"{path} does not begin with the tokens {' '.join(SPECIAL_TOKENS)}; give a bertjax one")
-        return tokenizer
+        vocabulary = engine.get_vocab()
+        if tuple(sorted(vocabulary, key=vocabulary.__getitem__)[:NUM_SPECIAL]) != SPECIAL_TOKENS:
+            raise BertjaxError(f"{path} does not begin with the tokens {' '.join(SPECIAL_TOKENS)}; give a run's own")
+        numbered_in_order = sorted(vocabulary.values()) == list(range(len(vocabulary)))
+        if not numbered_in_order or _engine(vocabulary).to_str() != engine.to_str():
+            raise BertjaxError(f"{path} is not a tokenizer that bertjax made; give the tokenizer.json of a run")
+        return cls(engine)
 
     def to_json(self) -> str:
         """The text of `tokenizer.json`."""

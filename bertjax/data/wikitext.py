@@ -64,19 +64,23 @@ def documents(path: Path) -> Iterator[list[list[str]]]:
 def _lines(path: Path) -> Iterator[str]:
     """The lines as open(path) gives them, line ends translated; an error says where the bad byte is."""
     offset = 0
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            start = raw.find(b"\0")
-            if start >= 0:
-                where = f"byte {offset + start} (line {number})"
-                raise BertjaxError(f"{path} has a NUL at {where}: give a UTF-8 text file")
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                where = f"byte {offset + error.start} (line {number})"
-                raise BertjaxError(f"{path} is not UTF-8 at {where}: convert it to UTF-8") from None
-            yield from io.StringIO(text, newline=None)
-            offset += len(raw)
+    try:
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                yield from io.StringIO(_text(path, raw, number, offset), newline=None)
+                offset += len(raw)
+    except OSError as error:
+        raise BertjaxError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _text(path: Path, raw: bytes, number: int, offset: int) -> str:
+    if (start := raw.find(b"\0")) >= 0:
+        raise BertjaxError(f"{path} has a NUL at byte {offset + start} (line {number}): give a UTF-8 text file")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {offset + error.start} (line {number})"
+        raise BertjaxError(f"{path} is not UTF-8 at {where}: convert it to UTF-8") from None
 
 
 class _Failed(Exception):

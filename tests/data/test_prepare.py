@@ -1,0 +1,263 @@
+"""From a configuration to batches: what is filled in, what is refused, what is kept; and WikiText-2 itself."""
+
+import collections
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertjax.config import BertConfig, Config, DataConfig
+from bertjax.data import corpus, python_docs
+from bertjax.data import wikitext as wikitext_module
+from bertjax.data.batches import Batch
+from bertjax.data.prepare import describe, held_out_batches, prepare, train_batches
+from bertjax.data.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, Tokenizer
+from bertjax.errors import BertjaxError
+
+REAL = os.environ.get("BERTJAX_DATA")  # before a fixture hides it
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """WikiText-2 is where a test puts it, or nowhere."""
+    monkeypatch.setattr(wikitext_module, "download", functools.partial(wikitext_module.download, mirrors=()))
+    monkeypatch.delenv("BERTJAX_DATA", raising=False)
+
+
+@pytest.fixture
+def small_docs(tmp_path, monkeypatch):
+    """Python's documentation, of a library of a hundred modules."""
+    stdlib = tmp_path / "stdlib"
+    stdlib.mkdir()
+    for i in range(100):
+        (stdlib / f"module{i}.py").write_text(f'"""Module number{i} is plain.  It does thing{i}.  No more is said."""')
+    for function in ("documents", "fingerprint"):
+        monkeypatch.setattr(python_docs, function, functools.partial(getattr(python_docs, function), stdlib=stdlib))
+
+
+def change(config, **parts):
+    """The configuration with fields of some of its parts replaced."""
+    return dataclasses.replace(
+        config, **{part: dataclasses.replace(getattr(config, part), **values) for part, values in parts.items()}
+    )
+
+
+def read_plainly(file):
+    """A file's paragraphs of sentences of words, as the textbook reads them."""
+    with open(file, encoding="utf-8") as lines:
+        paragraphs = [line.strip().lower().split(" . ") for line in lines if len(line.split(" . ")) >= 2]
+    return [[sentence.split() for sentence in paragraph] for paragraph in paragraphs]
+
+
+def count_words(paragraphs):
+    return collections.Counter(word for paragraph in paragraphs for sentence in paragraph for word in sentence)
+
+
+def words_of(tokenizer):
+    return tokenizer.tokens(range(NUM_SPECIAL, tokenizer.vocab_size))
+
+
+def refused(config, tokenizer=None, then=lambda prepared: None):
+    """The error's message."""
+    with pytest.raises(BertjaxError) as caught:
+        then(prepare(config, tokenizer))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The vocabulary.
+
+
+@pytest.mark.parametrize("min_frequency, words", [(1, {"a", "b", ".", "rare"}), (2, {"a", "b", "."})])
+def test_the_vocabulary_is_the_training_splits(tiny, tmp_path, min_frequency, words):
+    (tmp_path / "wiki.train.tokens").write_text(" A b . b a . \n rare . <unk> . \n")
+    (tmp_path / "wiki.valid.tokens").write_text(" a other . other b . \n")
+    config = change(tiny, data={"path": str(tmp_path)}, tokenizer={"min_frequency": min_frequency})
+    prepared = prepare(config)
+    assert set(words_of(prepared.tokenizer)) == words
+    assert prepared.tokenizer.tokens(prepared.held_out.ids) == ["a", "<unk>", "<unk>", "b", "."]
+    assert prepared.tokenizer.tokens(prepared.train.ids)[:4] == ["a", "b", "b", "a"]
+
+
+def test_a_given_tokenizer_is_used(tiny):
+    own, given = prepare(tiny), Tokenizer.train(["the noun1"], min_frequency=1)
+    prepared = prepare(tiny, given)
+    assert prepared.tokenizer is given and prepared.config.model.vocab_size == 7
+    tokens = own.tokenizer.tokens(own.train.ids)
+    assert prepared.train.ids.tolist() == given.ids(tokens)
+    assert prepared.train.ids.max() == 6  # so not the corpus that is in the cache
+
+
+def test_the_models_vocabulary_size(tiny):
+    size = prepare(tiny).tokenizer.vocab_size
+    for given in (None, size, size + 99):
+        config = change(tiny, model={"vocab_size": given})
+        assert prepare(config).config == change(tiny, model={"vocab_size": given or size})
+    message = refused(change(tiny, model={"vocab_size": size - 1}))
+    assert f"model.vocab_size={size - 1} is below the tokenizer's {size}" in message
+
+
+def test_only_the_tokenizers_words_are_drawn(tiny):
+    prepared = prepare(change(tiny, model={"vocab_size": 5000}, data={"mlm_rate": 1.0}))
+    for batches in (train_batches(prepared), held_out_batches(prepared)):
+        assert batches.batch_at(0).tokens_bt.max() < prepared.tokenizer.vocab_size
+
+
+# The source.
+
+
+def test_the_source_that_was_found_is_recorded(tiny, small_docs):
+    prepared = prepare(tiny)
+    assert (prepared.config.data.source, prepared.instead_of) == ("wikitext-2", None)
+    lost = change(tiny, data={"path": None, "fallback": "python-docs"})
+    prepared = prepare(lost)
+    assert prepared.config == change(
+        lost, data={"source": "python-docs"}, model={"vocab_size": prepared.tokenizer.vocab_size}
+    )
+    assert "cannot be downloaded" in prepared.instead_of
+    assert (prepared.train.name, prepared.held_out.name) == ("python-docs/train", "python-docs/valid")
+    assert "data.fallback" in refused(change(tiny, data={"path": None}))
+
+
+def test_the_description(tiny, wikitext, small_docs):
+    lines = describe(prepare(tiny)).splitlines()
+    assert len(lines) == 3 and "NOTICE" not in str(lines)
+    for line, split in zip(lines, ("train", "valid"), strict=False):
+        text = read_plainly(wikitext / f"wiki.{split}.tokens")
+        counts = (len(text), sum(map(len, text)), count_words(text).total(), sum(len(p) - 1 for p in text))
+        numbers = "{:,} paragraphs, {:,} sentences, {:,} tokens, {:,} pairs that fit".format(*counts)
+        assert line.endswith(f"wikitext-2/{split}: {numbers}")
+    notice, *lines = describe(prepare(change(tiny, data={"path": None, "fallback": "python-docs"}))).splitlines()
+    assert notice.startswith("NOTICE") and "python-docs is read instead, because WikiText-2" in notice
+    assert len(lines) == 3 and "python-docs/train" in lines[0]
+
+
+# Batches.
+
+
+def test_batches_are_as_the_configuration_says(tiny):
+    prepared = prepare(change(tiny, data={"mlm_rate": 0.5, "max_length": 20}, train={"batch_size": 16}))
+    for batches in (train_batches(prepared), held_out_batches(prepared)):
+        assert batches.batch_at(0).tokens_bt.shape == (16, 20)
+        assert batches.batch_at(0).mlm_labels_bp.shape == (16, 10)
+
+
+def test_the_seed_moves_the_training_batches_only(tiny):
+    one, other = prepare(tiny), prepare(dataclasses.replace(tiny, seed=1))
+    assert (train_batches(one).batch_at(0).tokens_bt != train_batches(other).batch_at(0).tokens_bt).any()
+    for a, b in zip(held_out_batches(one).first_epoch(), held_out_batches(other).first_epoch(), strict=True):
+        for name in Batch._fields:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_a_batch_of_more_than_the_pairs(tiny):
+    pairs = train_batches(prepare(tiny)).num_pairs
+    train_batches(prepare(change(tiny, train={"batch_size": pairs})))
+    more = change(tiny, train={"batch_size": pairs + 1})
+    message = refused(more, then=train_batches)
+    assert f"train.batch_size={pairs + 1}" in message and f"{pairs} pairs" in message
+    held_out_batches(prepare(more))  # there a batch may be filled up
+
+
+def test_text_of_rare_words_only(tiny):
+    refused(change(tiny, tokenizer={"min_frequency": 10**6}))
+
+
+# The cache.
+
+
+def test_the_second_start_builds_nothing(tiny, monkeypatch):
+    first = prepare(tiny)
+
+    def build(*args, **settings):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(Tokenizer, "train", build)
+    monkeypatch.setattr(corpus, "_build", build)
+    second = prepare(tiny)
+    assert second.config == first.config
+    assert second.tokenizer.to_json() == first.tokenizer.to_json()
+    assert (second.train.digest, second.held_out.digest) == (first.train.digest, first.held_out.digest)
+    with pytest.raises(AssertionError, match="built again"):
+        prepare(change(tiny, tokenizer={"min_frequency": 2}))
+
+
+def test_changed_text_is_read_anew(tiny, tmp_path):
+    config = change(tiny, data={"path": str(tmp_path)})
+    for word in ("heron", "crane"):
+        for split in ("train", "valid"):
+            (tmp_path / f"wiki.{split}.tokens").write_text(f" {word} flies . {word} lands . \n")
+        prepared = prepare(config)
+        assert word in words_of(prepared.tokenizer)
+        assert prepared.tokenizer.tokens(prepared.held_out.ids) == [word, "flies", word, "lands", "."]
+
+
+def test_without_a_folder_the_users_cache_is_used(tiny):
+    prepare(change(tiny, data={"cache": None}))
+    assert sorted(path.name for path in Path(os.environ["XDG_CACHE_HOME"], "bertjax").iterdir()) == [
+        "corpora",
+        "tokenizers",
+    ]
+
+
+def test_a_full_disk_leaves_no_half_vocabulary(tiny, tmp_path, monkeypatch):
+    def full(path, *args, **settings):
+        path.write_bytes(b"{")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        message = refused(tiny)
+    assert str(tmp_path / "cache") in message and "No space left" in message and "data.cache" in message
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    prepare(tiny)
+
+
+# WikiText-2, its valid split; the figures were counted by other programs.
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A function of too_long that reads the split with pairs of 64 tokens and words seen 5 times."""
+    if REAL is None:
+        pytest.skip("BERTJAX_DATA, the folder of the real text, is not set")
+    cache = tmp_path_factory.mktemp("cache")
+
+    def prepared(too_long):
+        data = DataConfig(
+            path=f"{REAL}/wikitext-2",
+            cache=str(cache),
+            train_split="valid",
+            eval_split="valid",
+            max_length=64,
+            too_long=too_long,
+        )
+        return prepare(Config(data=data, model=BertConfig.textbook()))
+
+    return prepared
+
+
+def test_real_counts(real):
+    prepared = real("drop")
+    assert len(prepared.train.paragraphs) - 1 == 1673
+    assert len(prepared.train.sentences) - 1 == 7889
+    assert prepared.train.ids.size == 201_533
+    assert prepared.tokenizer.vocab_size == prepared.config.model.vocab_size == 4271
+    text = read_plainly(f"{REAL}/wikitext-2/wiki.valid.tokens")
+    words = {word for word, count in count_words(text).items() if count >= 5 and word not in SPECIAL_TOKENS}
+    assert set(words_of(prepared.tokenizer)) == words
+    flat = [word if word in words else "<unk>" for paragraph in text for sentence in paragraph for word in sentence]
+    assert prepared.tokenizer.tokens(prepared.train.ids) == flat
+
+
+@pytest.mark.parametrize("too_long, num_pairs", [("drop", 4680), ("truncate", 6216)])
+def test_real_pairs(real, too_long, num_pairs):
+    batches = train_batches(real(too_long))
+    assert batches.num_pairs == num_pairs
+    lengths = np.concatenate([batches.batch_at(step).sequences_bt.sum(axis=1) for step in range(num_pairs // 256)])
+    assert lengths.max() == 64
+    if too_long == "drop":
+        assert 40 < lengths.mean() < 50

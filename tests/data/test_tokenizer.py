@@ -1,0 +1,115 @@
+"""Vocabularies: which id a word has, and that a file gives the same ids back."""
+
+import collections
+import random
+
+import pytest
+from tokenizers import Tokenizer as Engine
+from tokenizers import models
+
+from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.errors import BertjaxError
+
+
+def vocabulary(tokenizer):
+    return tokenizer.tokens(range(tokenizer.vocab_size))
+
+
+def some_text(seed):
+    """Sentences over 60 words, of which many are equally frequent."""
+    draw = random.Random(seed)
+    words = [f"Word{number}" for number in range(60)]
+    return [" ".join(draw.choices(words, weights=range(60, 0, -1), k=9)) for _ in range(40)]
+
+
+def test_special_tokens_come_first_whatever_the_text_holds():
+    tokenizer = Tokenizer.train(["a <unk> <unk> <unk> <mask> <PAD> b a"], min_frequency=1)
+    assert vocabulary(tokenizer) == [*SPECIAL_TOKENS, "a", "b"]
+    assert (PAD, UNK, CLS, SEP, MASK) == (0, 1, 2, 3, 4)
+    assert SPECIAL_TOKENS == ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
+    assert vocabulary(Tokenizer.train([], min_frequency=1)) == list(SPECIAL_TOKENS)
+
+
+@pytest.mark.parametrize("min_frequency", [1, 4, 10])
+def test_words_are_those_frequent_enough_and_most_frequent_first(min_frequency):
+    text = some_text(seed=0)
+    counts = collections.Counter(" ".join(text).lower().split())
+    words = vocabulary(Tokenizer.train(text, min_frequency=min_frequency))[NUM_SPECIAL:]
+    assert sorted(words) == sorted(word for word, count in counts.items() if count >= min_frequency) != []
+    assert [counts[word] for word in words] == sorted((counts[word] for word in words), reverse=True)
+
+
+def test_ties_do_not_depend_on_the_order_of_the_text():
+    text = some_text(seed=1)
+    shuffled = random.Random(2).sample(text, len(text))
+    assert Tokenizer.train(text, min_frequency=1).to_json() == Tokenizer.train(shuffled, min_frequency=1).to_json()
+    assert vocabulary(Tokenizer.train(["d b c a"], min_frequency=1))[NUM_SPECIAL:] == ["a", "b", "c", "d"]
+
+
+def test_case_is_lowered_in_training_and_in_use():
+    tokenizer = Tokenizer.train(["Crane CRANE crane", "\u00dcber"], min_frequency=1)
+    assert vocabulary(tokenizer)[NUM_SPECIAL:] == ["crane", "\u00fcber"]
+    assert tokenizer.split(" A  Crane\tcame ,\nso\u00a0.") == ["a", "crane", "came", ",", "so", "."]
+    assert tokenizer.encode_sentences(["cRaNe \u00dcBER"]) == [[5, 6]]
+
+
+def test_sentences_become_what_their_words_become():
+    text = some_text(seed=3)
+    tokenizer = Tokenizer.train(text[:5], min_frequency=2)
+    encoded = tokenizer.encode_sentences([*text, "", " \n"])
+    assert encoded == [tokenizer.ids(tokenizer.split(sentence)) for sentence in text] + [[], []]
+    known = set(vocabulary(tokenizer))
+    for sentence, ids in zip(text, encoded, strict=False):
+        words = sentence.lower().split()
+        assert tokenizer.tokens(ids) == [word if word in known else "<unk>" for word in words]
+    assert UNK in sum(encoded, [])
+
+
+def test_unknown_words_and_ids():
+    tokenizer = Tokenizer.train(["a b"], min_frequency=1)
+    assert tokenizer.ids(["b", "nowhere", "<unk>", "a"]) == [6, UNK, UNK, 5]
+    assert tokenizer.tokens([5, 7, 1]) == ["a", None, "<unk>"]
+
+
+def test_a_file_gives_the_tokenizer_back(tmp_path):
+    tokenizer = Tokenizer.train(some_text(seed=4), min_frequency=2)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_json(), encoding="utf-8")
+    loaded = Tokenizer.load(path)
+    assert loaded.to_json() == tokenizer.to_json()
+    assert vocabulary(loaded) == vocabulary(tokenizer)
+    sentences = ["Word0 nowhere WORD1", "  "]
+    assert loaded.encode_sentences(sentences) == tokenizer.encode_sentences(sentences)
+    assert loaded.split(sentences[0]) == tokenizer.split(sentences[0])
+
+
+GOOD = Tokenizer.train(["a b c"], min_frequency=1).to_json().encode()
+FOREIGN = Engine(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2}, unk_token="[UNK]")).to_str().encode()
+
+
+@pytest.mark.parametrize(
+    "data, complaint",
+    [
+        (None, "No such file"),
+        (b"", "is not a tokenizer that can be read"),
+        (b"{}", "is not a tokenizer that can be read"),
+        (b'{\n"version":\n\n1}', "is not a tokenizer that can be read"),
+        (GOOD[: len(GOOD) // 2], "is not a tokenizer that can be read"),
+        (b"\xff" + GOOD, "is not a tokenizer that can be read"),
+        (FOREIGN, "does not begin with the tokens <pad> <unk> <cls> <sep> <mask>"),
+        (GOOD.replace(b'"<cls>": 2', b'"<cls>": 3').replace(b'"<sep>": 3', b'"<sep>": 2'), "does not begin with"),
+    ],
+)
+def test_a_damaged_or_foreign_file(tmp_path, data, complaint):
+    path = tmp_path / "tokenizer.json"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(BertjaxError) as caught:
+        Tokenizer.load(path)
+    assert str(path) in str(caught.value) and complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_tokenizer(tmp_path):
+    with pytest.raises(BertjaxError, match="is not a tokenizer that can be read"):
+        Tokenizer.load(tmp_path)

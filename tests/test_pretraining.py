@@ -1,0 +1,169 @@
+"""Whole runs: what they leave behind, how they stop, and that going on equals never having stopped."""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import bertjax
+from bertjax.config import CheckpointConfig, Config, EvalConfig, TrainConfig
+from bertjax.data import wikitext as wikitext_room
+from bertjax.errors import BertjaxError
+from bertjax.model import Bert
+from bertjax.pretraining import pretrain
+from bertjax.recipe import save_config
+from bertjax.run import RunFolder
+
+
+def saved_params(folder: Path) -> dict:
+    run = RunFolder(folder)
+    return run.load_params(Bert(run.config().model), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
+def without_rates(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl, less what depends on the clock."""
+    return [{k: v for k, v in line.items() if k != "pairs_per_second"} for line in RunFolder(folder).metrics()]
+
+
+def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
+    save_config(tiny, tmp_path / "recipe.yaml")
+    config = bertjax.load_config(tmp_path / "recipe.yaml", ["train.steps=3", "eval.every=2"])
+    folder = bertjax.pretrain(config)
+    assert bertjax.pretrain is pretrain  # the name still means the function after it was used
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "tokenizer.json", "metrics.jsonl", "loss.png", "checkpoints", "environment.json"
+    }  # fmt: skip
+    lines = RunFolder(folder).metrics()
+    assert [line["step"] for line in lines if "mlm_loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines if "held_out_mlm_loss" in line] == [2, 3]
+    encoder = bertjax.Encoder.load(folder)
+    assert encoder.encode_tokens(["the", "noun1"]).shape == (1, 4, 16)
+
+
+def test_a_small_language_is_learnt(tiny: Config) -> None:
+    config = dataclasses.replace(
+        tiny,
+        train=TrainConfig(steps=120, batch_size=32, log_every=40),
+        model=dataclasses.replace(tiny.model, dropout=0),
+    )
+    held_out = RunFolder(pretrain(config)).metrics()[-1]
+    vocabulary = RunFolder(config.run_dir).tokenizer().vocab_size - 5
+    assert held_out["held_out_mlm_loss"] < 0.5 * np.log(vocabulary)
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop: int) -> None:
+    config = dataclasses.replace(
+        tiny,
+        train=dataclasses.replace(tiny.train, steps=5),
+        eval=EvalConfig(every=2),
+        checkpoint=CheckpointConfig(every=1, keep=5),
+    )
+    whole = pretrain(config)
+    folder = tmp_path / "stopped"
+    pretrain(dataclasses.replace(config, run_dir=str(folder), train=dataclasses.replace(config.train, steps=stop)))
+    RunFolder(folder).append_metrics({"step": 4, "mlm_loss": 1.0})  # a step made after the last checkpoint, then lost
+    if stop == 3:  # the end of the shorter run is no end here: its evaluation is not in the other run
+        RunFolder(folder).metrics_file.write_text(
+            "".join(
+                json.dumps(line) + "\n"
+                for line in RunFolder(folder).metrics()
+                if not ("held_out_mlm_loss" in line and line["step"] == 3)
+            )
+        )
+    pretrain(dataclasses.replace(config, run_dir=str(folder)), resume=True)
+    for ours, theirs in zip(jax.tree.leaves(saved_params(folder)), jax.tree.leaves(saved_params(whole)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert without_rates(folder) == without_rates(whole)
+
+
+def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_path: Path) -> None:
+    folder = pretrain(tiny)
+    with pytest.raises(BertjaxError, match="has made its 4 steps; give a greater --train.steps"):
+        pretrain(tiny, resume=True)
+    longer = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=6))
+    with pytest.raises(BertjaxError, match=r"another configuration: seed=1 \(the run has 0\)"):
+        pretrain(dataclasses.replace(longer, seed=1), resume=True)
+    (tmp_path / "wiki.train.tokens").write_text("a b . c d . e f . \n" * 20)
+    (tmp_path / "wiki.valid.tokens").write_text((wikitext / "wiki.valid.tokens").read_text())
+    elsewhere = dataclasses.replace(longer, data=dataclasses.replace(tiny.data, path=str(tmp_path)))
+    with pytest.raises(BertjaxError, match="made from another text"):
+        pretrain(elsewhere, resume=True)
+    assert pretrain(longer, resume=True) == folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": TrainConfig(batch_size=12)}, "train.batch_size=12 is not divisible by 8 devices"),
+        ({"train": TrainConfig(batch_size=4096)}, "180 pairs .* fewer than train.batch_size=4096"),
+        ({"run_dir": "/proc/nowhere/run"}, "cannot write to /proc/nowhere.*--run_dir"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(tiny: Config, change: dict, message: str) -> None:
+    config = dataclasses.replace(tiny, **change)
+    with pytest.raises(BertjaxError, match=message) as error:
+        pretrain(config)
+    assert "\n" not in str(error.value)
+    assert not Path(config.run_dir).exists()
+
+
+def test_there_is_nothing_to_resume(tiny: Config) -> None:
+    with pytest.raises(BertjaxError, match="not a run's folder"):
+        pretrain(tiny, resume=True)
+
+
+def test_the_fallback_is_said_and_recorded(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(wikitext_room, "download", functools.partial(wikitext_room.download, mirrors=()))
+    monkeypatch.delenv("BERTJAX_DATA", raising=False)
+    data = dataclasses.replace(tiny.data, path=None)
+    with pytest.raises(BertjaxError, match="set data.fallback: python-docs"):
+        pretrain(dataclasses.replace(tiny, data=data))
+    config = dataclasses.replace(
+        tiny, data=dataclasses.replace(data, fallback="python-docs"), checkpoint=CheckpointConfig(every=2)
+    )
+    folder = pretrain(config)
+    assert "NOTICE:   python-docs is read instead, because WikiText-2" in capsys.readouterr().out
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["corpus"]["source"] == "python-docs" and environment["corpus"]["fallback_because"]
+    assert RunFolder(folder).config().data.source == "python-docs"
+    pretrain(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5)), resume=True)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, train=TrainConfig(steps=100_000, batch_size=8, log_every=1))
+    save_config(config, tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "bertjax", "pretrain", "--config", str(tmp_path / "recipe.yaml")]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
+    run, deadline = RunFolder(config.run_dir), time.monotonic() + 120
+    while len(run.metrics()) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "stopping after this step" in err
+    with run.checkpoints() as checkpoints:
+        step = run.latest_step(checkpoints)
+    assert f"stopped after step {step}, saved; go on with" in out
+    assert step == run.metrics()[-1]["step"]
+    (resume,) = [line.split() for line in out.splitlines() if line.startswith("  bertjax pretrain")]
+    arguments = [*resume[1:], "--train.steps", str(step + 2)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bertjax", *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in run.metrics() if "mlm_loss" in line] == list(range(1, step + 3))

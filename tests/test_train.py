@@ -1,0 +1,156 @@
+"""The step learns, equals the textbook's, and is the same on any number of devices and in any number of parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_model import Reference, relative_error
+
+from bertjax.config import BertConfig
+from bertjax.data.batches import Batch
+from bertjax.model import Bert
+from bertjax.sharding import data_mesh, place_batch, replicated
+from bertjax.train import TrainState, compile_train_step, init_state
+
+SMALL = BertConfig(
+    vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
+)
+
+
+def random_batch(rows: int, seed: int = 0) -> Batch:
+    """Rows of different lengths, with different numbers of predictions."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(6, 13, rows)
+    place_bt = np.broadcast_to(np.arange(12, dtype=np.int32), (rows, 12))
+    real_bt = place_bt < lengths[:, None]
+    weights_bp = np.arange(3) < rng.integers(1, 4, rows)[:, None]
+    return Batch(
+        tokens_bt=rng.integers(5, 50, (rows, 12), np.int32) * real_bt,
+        segments_bt=(place_bt > 4).astype(np.int32) * real_bt,
+        positions_bt=place_bt * real_bt,
+        sequences_bt=real_bt.astype(np.int32),
+        mlm_positions_bp=np.arange(1, 4, dtype=np.int32) * weights_bp,
+        mlm_labels_bp=rng.integers(5, 50, (rows, 3), np.int32) * weights_bp,
+        mlm_weights_bp=weights_bp.astype(np.float32),
+        cls_positions_bk=np.zeros((rows, 1), np.int32),
+        nsp_labels_bk=rng.integers(0, 2, (rows, 1), np.int32),
+        nsp_weights_bk=np.ones((rows, 1), np.float32),
+    )
+
+
+def train(
+    config: BertConfig,
+    batches: list[Batch],
+    *,
+    devices: int = 1,
+    accumulate: int = 1,
+    seed: int = 0,
+    optimizer: optax.GradientTransformation | None = None,
+) -> tuple[TrainState, list[dict[str, float]]]:
+    mesh, model, optimizer = data_mesh(jax.devices()[:devices]), Bert(config), optimizer or optax.adam(1e-2)
+    step = compile_train_step(mesh, model, optimizer, seed=seed, accumulate=accumulate)
+    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
+    history = []
+    for batch in batches:
+        state, metrics = step(state, place_batch(batch, mesh))
+        history.append({name: float(mean.total / mean.weight) for name, mean in metrics.items()})
+    return state, history
+
+
+def assert_close(ours: TrainState, theirs: TrainState, tolerance: float) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(theirs.params):
+        mine = ours.params
+        for step in path:
+            mine = mine[step.key]
+        np.testing.assert_allclose(mine, leaf, rtol=tolerance, atol=tolerance, err_msg=str(path))
+
+
+def test_ten_steps_of_adam_equal_the_textbooks() -> None:
+    reference = Reference()
+    tokens_bt, segments_bt, positions_bt = reference.tokens
+    batch = Batch(
+        tokens_bt, segments_bt, positions_bt, reference.real_bt, reference.predictions[0], *reference.mlm,
+        reference.predictions[1], *reference.nsp,
+    )  # fmt: skip
+    optimizer = optax.adam(0.01)
+    params = jax.tree.map(jnp.asarray, reference.params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    step = compile_train_step(data_mesh(jax.devices()[:1]), reference.model, optimizer, seed=0)
+    losses = []
+    for _ in range(10):
+        state, metrics = step(state, batch)
+        losses.append([float(metrics[name].total / metrics[name].weight) for name in ("mlm_loss", "nsp_loss")])
+    theirs = reference.arrays["train/losses"]
+    assert np.abs(theirs[0] - theirs[-1]).max() > 0.5  # the ten steps do change the losses
+    np.testing.assert_allclose(losses, theirs, rtol=1e-4)
+    trained = reference.arrays["trained/mlm/vocab/kernel"]
+    assert relative_error(state.params["mlm"]["vocab"]["kernel"], trained) < 1e-3
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_devices_change_neither_losses_nor_parameters(devices: int) -> None:
+    batches = [random_batch(16, seed) for seed in range(5)]
+    one, one_history = train(SMALL, batches)
+    many, many_history = train(SMALL, batches, devices=devices)
+    for ours, theirs in zip(many_history, one_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert_close(many, one, 1e-4)
+    assert len(many.params["token_embedding"].sharding.device_set) == devices
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_accumulated_parts_equal_the_whole_batch(devices: int) -> None:
+    config = dataclasses.replace(SMALL, dropout=0.0)
+    batches = [random_batch(16, seed) for seed in range(3)]
+    whole, whole_history = train(config, batches)
+    parts, parts_history = train(config, batches, devices=devices, accumulate=4)
+    for ours, theirs in zip(parts_history, whole_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert_close(parts, whole, 1e-4)
+
+
+def test_parts_with_dropout_drop_differently() -> None:
+    row = random_batch(1)
+    batch = jax.tree.map(lambda x: np.repeat(x, 4, axis=0), row)
+    optimizer = optax.sgd(1.0)
+    whole, parts = (train(SMALL, [batch], accumulate=n, optimizer=optimizer)[1][0] for n in (1, 4))
+    alone = train(SMALL, [row], optimizer=optimizer)[1][0]
+    assert parts["mlm_loss"] != pytest.approx(alone["mlm_loss"], rel=1e-6)
+    assert parts["mlm_loss"] == pytest.approx(whole["mlm_loss"], rel=0.2)
+
+
+def test_one_batch_can_be_learnt_by_heart() -> None:
+    batch = random_batch(8)
+    _, history = train(dataclasses.replace(SMALL, dropout=0.0), [batch] * 150)
+    assert history[0]["mlm_loss"] > 3
+    assert history[-1]["mlm_loss"] < 0.05 and history[-1]["nsp_loss"] < 0.01
+    assert history[-1]["mlm_accuracy"] == history[-1]["nsp_accuracy"] == 1
+
+
+def test_equal_seeds_are_equal_bit_for_bit_and_others_are_not() -> None:
+    batches = [random_batch(8)] * 2
+    (one, _), (same, _), (other, _) = (train(SMALL, batches, seed=seed) for seed in (0, 0, 1))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (one.params["token_embedding"] != other.params["token_embedding"]).any()
+
+
+def test_dropout_is_new_in_every_step() -> None:
+    _, history = train(SMALL, [random_batch(8)] * 2, optimizer=optax.sgd(0.0))
+    assert history[0]["mlm_loss"] != history[1]["mlm_loss"]
+
+
+def test_the_old_state_is_given_up() -> None:
+    mesh, model, optimizer = data_mesh(jax.devices()[:1]), Bert(SMALL), optax.adam(1e-2)
+    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
+    compile_train_step(mesh, model, optimizer, seed=0)(state, place_batch(random_batch(8), mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_a_batch_without_predictions_gives_finite_gradients() -> None:
+    batch = random_batch(8)._replace(mlm_weights_bp=np.zeros((8, 3), np.float32))
+    state, _ = train(SMALL, [batch])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
