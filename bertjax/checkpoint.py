@@ -43,6 +43,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # Orbax raises bare exceptions of many kinds
-            reason = " ".join(str(error).split())[:200]
-            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            remedy = "remove that folder to use the one before it, if there is one"
+            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read; {remedy} ({reason})") from error
         return {name: restored[name] for name in templates}

@@ -1,12 +1,17 @@
 """The command line. Each command imports what it needs when it is called: help and mistakes answer at once."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bertjax.errors import BertjaxError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,16 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"bertjax {importlib.metadata.version('bertjax')}")
         return 0
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        if argv[0] not in _COMMANDS:
-            raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
-        _COMMANDS[argv[0]](argv[1:])
-    except BertjaxError as error:
-        print(f"bertjax: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        try:
+            if argv[0] not in _COMMANDS:
+                raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
+            _COMMANDS[argv[0]](argv[1:])
+            sys.stdout.flush()
+        except BertjaxError as error:
+            print(f"bertjax: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -102,28 +111,37 @@ def _encode(argv: list[str]) -> None:
         raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
     if args.out and args.out.exists():
         raise BertjaxError(f"--out {args.out} exists and is left as it is; give another name")
-    import numpy as np
-
+    if args.out and not args.out.parent.is_dir():
+        raise BertjaxError(f"--out {args.out}: there is no folder {args.out.parent}; make it first")
     from bertjax.encode import Encoder
 
     encoder = Encoder.load(args.run)
     words = encoder.tokenizer.split(args.text)
     pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
     encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
-    tokens = ["<cls>", *words, "<sep>", *([] if pair is None else [*pair, "<sep>"])]
+    tokens = encoder.tokens_read(words, pair, truncate=args.truncate)
     print(f"{len(tokens)} tokens: {' '.join(tokens)}")
     print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
     width = max(map(len, tokens))
-    for token, vector in zip(tokens, encoded_1td[0], strict=False):
+    for token, vector in zip(tokens, encoded_1td[0], strict=True):
         print(f"  {token:<{width}}  " + "  ".join(f"{value:8.4f}" for value in vector[:3]))
     if args.out:
-        try:
-            with open(args.out, "xb") as file:
-                np.save(file, encoded_1td)
-        except OSError as error:
-            args.out.unlink(missing_ok=True)
-            raise BertjaxError(f"cannot write --out {args.out}: {error.strerror}; give another place") from error
+        _save(args.out, encoded_1td)
         print(f"saved in {args.out}")
+
+
+def _save(path: Path, array: "np.ndarray") -> None:
+    import numpy as np
+
+    try:
+        with open(path, "xb") as file:
+            try:
+                np.save(file, array)
+            except OSError:
+                path.unlink()
+                raise
+    except OSError as error:
+        raise BertjaxError(f"cannot write --out {path}: {error.strerror}; give another place") from error
 
 
 def _evaluate(argv: list[str]) -> None:

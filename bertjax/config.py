@@ -1,6 +1,7 @@
 """What a run is made of: one frozen dataclass per part. The text under a field is its help on the command line."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from bertjax.errors import BertjaxError
@@ -14,7 +15,7 @@ def _require(condition: bool, message: str) -> None:
 def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
     for name in names:
         value = getattr(part, name)
-        _require(value >= least, f"{prefix}.{name}={value} is too small; give {least} or more")
+        _require(least <= value < math.inf, f"{prefix}.{name}={value} is impossible; give {least} or more")
 
 
 Source = Literal["wikitext-2", "python-docs"]
@@ -102,7 +103,10 @@ class BertConfig:
             "change one of them",
         )
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
-        _require(self.layer_norm_eps > 0, f"model.layer_norm_eps={self.layer_norm_eps} must be positive")
+        _require(
+            0 < self.layer_norm_eps < math.inf,
+            f"model.layer_norm_eps={self.layer_norm_eps} is impossible; give a positive number",
+        )
 
     @classmethod
     def textbook(cls, vocab_size: int | None = None) -> "BertConfig":
@@ -160,7 +164,9 @@ class OptimConfig:
         _at_least(self, "optim", 0, "warmup_steps", "weight_decay")
         for name in ("learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"optim.{name}={value} must be positive")
+            _require(
+                value is None or 0 < value < math.inf, f"optim.{name}={value} is impossible; give a positive number"
+            )
         for name in ("b1", "b2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"optim.{name}={value} is not a decay; give 0 <= {name} < 1")
@@ -234,6 +240,7 @@ class Config:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        _require(bool(self.run_dir.strip()), "run_dir is empty; give the name of a folder to make")
         _require(0 <= self.seed < 2**32, f"seed={self.seed} is not a seed; give 0 or more, below 2**32")
         _require(
             self.data.max_length <= self.model.max_position,

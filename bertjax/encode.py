@@ -19,7 +19,7 @@ from bertjax.model import Bert
 from bertjax.run import RunFolder
 
 Pooling = Literal["cls", "mean"]
-Words = list[list[str]]
+Words = Sequence[Sequence[str]]
 
 # Rows and lengths are padded up to a few sizes, so that a new length seldom means a new compilation.
 _SHORTEST_LENGTH = 16
@@ -54,8 +54,16 @@ class Encoder:
         Returns:
           float32 [1, t, hidden], t counting the special tokens.
         """
-        rows = self._rows([list(tokens)], None if pair is None else [list(pair)], truncate)
+        self._warn_of_unknown([tokens, pair or ()])
+        rows = self._rows([tokens], None if pair is None else [pair], truncate)
         return self._run(rows, pooling=None)[:, : len(rows[0][0])]
+
+    def tokens_read(
+        self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
+    ) -> list[str]:
+        """What `encode_tokens` reads: t tokens, special ones included, unknown words as `<unk>`."""
+        ((ids, _),) = self._rows([tokens], None if pair is None else [pair], truncate)
+        return self.tokenizer.tokens(ids)
 
     def encode(
         self,
@@ -79,6 +87,7 @@ class Encoder:
         firsts, seconds = self._split(texts), None if pairs is None else self._split(pairs)
         if seconds is not None and len(seconds) != len(firsts):
             raise BertjaxError(f"{len(firsts)} texts and {len(seconds)} pairs; give one pair for each text")
+        self._warn_of_unknown([*firsts, *(seconds or [])])
         rows = self._rows(firsts, seconds, truncate)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
         by_length = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
@@ -92,7 +101,6 @@ class Encoder:
 
     def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[tuple[list[int], int]]:
         """For each text its ids with special tokens, and how many of them are segment A's."""
-        self._warn_of_unknown([*firsts, *(seconds or [])])
         rows = []
         for number, first in enumerate(firsts):
             a = self.tokenizer.ids(first)
@@ -100,23 +108,26 @@ class Encoder:
             room = self.config.max_position - (2 if b is None else 3)
             if len(a) + len(b or []) > room:
                 if not shorten:
+                    which = f"text {number}" if len(firsts) > 1 else "the text"
                     raise BertjaxError(
-                        f"text {number} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens "
-                        f"in the model's {self.config.max_position} positions; shorten it or allow truncate"
+                        f"{which} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in the "
+                        f"model's {self.config.max_position} positions; shorten it, or have it shortened by truncate"
                     )
                 len_a, len_b = truncate(np.array([len(a)]), np.array([len(b or [])]), room)
                 a, b = a[: len_a[0]], b and b[: len_b[0]]
             rows.append(([CLS, *a, SEP, *([] if b is None else [*b, SEP])], len(a) + 2))
         return rows
 
-    def _warn_of_unknown(self, texts: list[list[str]]) -> None:
+    def _warn_of_unknown(self, texts: Words) -> None:
         words = [word for text in texts for word in text]
         numbered = zip(words, self.tokenizer.ids(words), strict=True)
         unknown = [word for word, token in numbered if token == UNK and word != SPECIAL_TOKENS[UNK]]
         if unknown:
             some = ", ".join(list(dict.fromkeys(unknown))[:5])
-            message = f"{len(unknown)} of {len(words)} words are not in the vocabulary and became <unk>: {some}"
-            warnings.warn(message, stacklevel=4)
+            message = (
+                f"read as <unk>, for the vocabulary lacks them: {len(unknown)} of {len(words)} words, such as {some}"
+            )
+            warnings.warn(message, stacklevel=3)
 
     def _run(self, rows: list[tuple[list[int], int]], pooling: Pooling | None) -> np.ndarray:
         longest = max(len(ids) for ids, _ in rows)

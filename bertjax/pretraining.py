@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import shlex
 import signal
 import sys
 import threading
@@ -85,10 +86,14 @@ def _fit(
     train_step = compile_train_step(mesh, model, optimizer, seed=config.seed, accumulate=config.train.accumulate)
     eval_step = compile_eval_step(mesh, model)
     fresh = functools.partial(init_state, model, optimizer, config.seed)
-    state = _restore(folder, checkpoints, fresh, mesh) if resume else jax.jit(fresh, out_shardings=replicated(mesh))()
-    start = int(state.step)
+    start = folder.latest_step(checkpoints) if resume else 0
     if start >= steps:
         raise BertjaxError(f"{folder.path} has made its {start} steps; give a greater --train.steps to go further")
+    if resume:
+        state = _restore(checkpoints, start, fresh, mesh)
+        folder.drop_metrics_after(start)
+    else:
+        state = jax.jit(fresh, out_shardings=replicated(mesh))()
     progress = Progress(folder, config.train, start=start, learning_rate=make_schedule(config.optim, steps))
     with contextlib.closing(progress):
         pending: Metrics | None = None
@@ -114,12 +119,9 @@ def _fit(
     return progress
 
 
-def _restore(folder: RunFolder, checkpoints: Checkpoints, fresh: Callable[[], TrainState], mesh: Mesh) -> TrainState:
-    """The newest checkpoint's state, and metrics.jsonl as it was then."""
-    step = folder.latest_step(checkpoints)
+def _restore(checkpoints: Checkpoints, step: int, fresh: Callable[[], TrainState], mesh: Mesh) -> TrainState:
     template = with_sharding(jax.eval_shape(fresh), replicated(mesh))
     trees = checkpoints.restore(step, {"params": template.params, "opt_state": template.opt_state})
-    folder.drop_metrics_after(step)
     return TrainState(jax.device_put(jnp.int32(step), replicated(mesh)), **trees)
 
 
@@ -164,9 +166,10 @@ def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh) -> None:
         f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh.devices.flat)} "
         f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
     )
+    name = shlex.quote(str(folder.path))
     if progress.step < progress.steps:
         print(f"stopped after step {progress.step}, saved; go on with")
-        print(f"  bertjax pretrain --config {folder.path / 'config.yaml'} --resume")
+        print(f"  bertjax pretrain --config {name}/config.yaml --resume")
     else:
         print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
-        print(f'  bertjax encode {folder.path} "a crane is flying"')
+        print(f'  bertjax encode {name} "a crane is flying"')

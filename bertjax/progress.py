@@ -85,7 +85,10 @@ class Progress:
         return {name: self._totals[name] / max(self._weights[name], 1.0) for name in self._totals}
 
     def _show(self, means: dict[str, float]) -> None:
-        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {self.pairs_per_second:,.0f} pairs/s"
+        known = (
+            f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
+        )
+        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {known}"
         self._bar.set_postfix_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
@@ -94,7 +97,8 @@ class Progress:
             self._folder.append_metrics({"step": self.step, **means, **rates})
             if not self._interactive:
                 left = (self.steps - self.step) * self._timed_seconds / max(self._timed_steps, 1)
-                self.say(f"step {self.step}/{self.steps}  {line}  {tqdm.format_interval(round(left))} left")
+                known = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
+                self.say(f"step {self.step}/{self.steps}  {line}{known}")
 
 
 def describe_devices(devices: Any) -> str:

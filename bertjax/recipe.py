@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from bertjax.errors import BertjaxError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-_PARTS = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
+EXAMPLE = "configs/textbook.yaml"
+_PARTS: dict[str, Any] = {
+    name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)
+}
+_TYPES: dict[str, Any] = {name: kind for name, kind in typing.get_type_hints(Config).items() if name not in _PARTS} | {
+    f"{name}.{key}": kind for name, part in _PARTS.items() for key, kind in typing.get_type_hints(part).items()
+}
 
 
 def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentParser:
@@ -24,7 +31,7 @@ def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentP
     Args:
       texts: argparse's `usage`, `description`, `epilog`.
     """
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, **texts)
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None, **texts)
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML recipe, such as those in configs/")
     parser.add_class_arguments(Config)
     for action in parser._actions:  # a part is given key by key, or in the recipe, never as a file of its own
@@ -39,22 +46,47 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
     Raises:
       BertjaxError: an unknown key, a wrong type or an impossible value, named with its remedy.
     """
+    args = list(args)
+    for given, value in zip(args, [*args[1:], ""], strict=True):
+        if given == "--config" or given.startswith("--config="):
+            _check_recipe(value if given == "--config" else given.removeprefix("--config="))
     try:
-        namespace = parser.parse_args(list(args))
+        namespace = parser.parse_args(args)
     except jsonargparse.ArgumentError as error:
-        raise BertjaxError(_one_line(str(error))) from error
-    except UnicodeDecodeError as error:
-        raise BertjaxError(f"config: the file is not UTF-8 text ({error.reason}); give a YAML recipe") from error
-    return _build(namespace), namespace
-
-
-def _build(namespace: jsonargparse.Namespace) -> Config:
+        raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
     values = {field.name: namespace[field.name] for field in dataclasses.fields(Config)}
     for name, part in _PARTS.items():
-        if not isinstance(values[name], jsonargparse.Namespace):
-            raise BertjaxError(f"{name}={values[name]} is one value; this part takes keys, as in {name}.KEY")
-        values[name] = part(**values[name].as_dict())  # type: ignore[operator]
-    return Config(**values)
+        keys = values[name].as_dict() if isinstance(values[name], jsonargparse.Namespace) else {}
+        if "__path__" in keys or not keys:
+            raise BertjaxError(_takes_keys(name))
+        values[name] = part(**keys)
+    return Config(**values), namespace
+
+
+def _check_recipe(path: str) -> None:
+    """What the parser would say of a recipe without naming the file, or not at all."""
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BertjaxError(
+            f"config {path} cannot be read: {error.strerror}; give a recipe such as {EXAMPLE}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BertjaxError(f"config {path} is not UTF-8 text; give a recipe such as {EXAMPLE}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise BertjaxError(f"config {path} is not YAML: {reason}; compare {EXAMPLE}") from error
+    if not isinstance(recipe, dict) or not recipe:
+        raise BertjaxError(f"config {path} holds no keys; give lines such as 'seed: 1', as in {EXAMPLE}")
+    for name, value in recipe.items():
+        if name not in _PARTS and name not in _TYPES:
+            raise BertjaxError(f"config {path}: there is no key {name}{_nearest(str(name))}")
+        if name in _PARTS and not isinstance(value, dict):
+            raise BertjaxError(f"config {path}: {_takes_keys(name)}")
+        for key, item in value.items() if name in _PARTS else ((None, value),):
+            dotted = f"{name}.{key}" if key is not None else name
+            if item is None and dotted in _TYPES and type(None) not in typing.get_args(_TYPES[dotted]):
+                raise BertjaxError(f"config {path}: {dotted}: expected {_words(_TYPES[dotted])}, got nothing")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -66,7 +98,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         if "=" not in override:
             raise BertjaxError(f"override {override!r} is not of the form key=value, as in train.steps=200")
-    config, _ = parse_config(config_parser(), ["--config", str(path), *(f"--{item}" for item in overrides)])
+    config, _ = parse_config(
+        config_parser(), ["--config", str(path), *(f"--{item.strip().lstrip('-')}" for item in overrides)]
+    )
     return config
 
 
@@ -83,34 +117,36 @@ def flat(config: Config) -> dict[str, Any]:
     return rows
 
 
-# How jsonargparse words a mistake, and how we do: on one line, in the reader's terms.
-_WORDINGS = (
-    (r"^Parser key \"(.+?)\":", r"\1:"),
-    (
-        r"Does not validate against any of the Union subtypes .*Given value: (.*)",
-        r"wrong type. Got value: \1",
-    ),
-    (r"Expected a <class 'int'>\.", "expected a whole number."),
-    (r"Expected a <class 'float'>\.", "expected a number."),
-    (r"Expected a <class 'str'>\.", "expected text."),
-    (r"Expected a <class 'bool'>\.", "expected true or false."),
-    (r"Expected a typing\.Literal\[(.+?)\]\.", r"expected one of \1."),
-    (
-        r"^Unexpected config:.*",
-        "config: the file holds no keys; give a YAML recipe with lines such as 'seed: 1'",
-    ),
-    (r"Unable to load config ('.*?').*", r"got \1, but this part takes keys"),
-)
-_UNKNOWN_KEY = r"does not accept option '(.+?)'|Option '(.+?)' is not accepted|[Uu]nrecognized arguments: (?:--)?(\S+)"
-
-
-def _one_line(message: str) -> str:
-    message = " ".join(message.split())
-    for theirs, ours in _WORDINGS:
-        message = re.sub(theirs, ours, message)
-    if unknown := re.search(_UNKNOWN_KEY, message):
-        asked = next(filter(None, unknown.groups())).split("=")[0]
-        known = {name: key for key in flat(Config()) for name in (key, key.split(".")[-1])}
-        near = difflib.get_close_matches(asked, known, n=1)
-        message += f"; did you mean {known[near[0]]}?" if near else "; 'bertjax pretrain --help' lists every key"
+def _in_our_words(message: str) -> str:
+    """jsonargparse's message, with what was needed said in the reader's terms and the nearest known key."""
+    if wrong := re.match(r"Parser key \"(.+?)\":.*?(?:Got|Given) value: ?(.*)", message):
+        key, value = wrong.groups()
+        if key in _TYPES:
+            return f"{key}: expected {_words(_TYPES[key])}, got {value or 'nothing'}"
+    if (whole := re.match(r"Parser key \"(\w+)\": Unable to load config", message)) and whole[1] in _PARTS:
+        return _takes_keys(whole[1])
+    if unknown := re.search(r"Group '(.+?)' does not accept option '(.+?)'", message):
+        key = ".".join(unknown.groups())
+        return f"there is no key {key}{_nearest(key)}"
+    if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        return f"there is no option {unknown[1]}{_nearest(unknown[1].lstrip('-').split('=')[0])}"
     return message
+
+
+def _takes_keys(part: str) -> str:
+    return f"{part} is a part and takes keys, such as {part}.{dataclasses.fields(_PARTS[part])[0].name}"
+
+
+def _nearest(key: str) -> str:
+    known = {name.split(".")[-1]: name for name in (*_TYPES, *_PARTS)}
+    near = difflib.get_close_matches(key.split(".")[-1], known, n=1)
+    return f"; did you mean {known[near[0]]}?" if near else "; 'bertjax pretrain --help' lists every key"
+
+
+def _words(kind: Any) -> str:
+    """A type as a reader would say it."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if typing.get_args(kind):
+        return " or ".join(_words(choice) for choice in typing.get_args(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "null")

@@ -32,6 +32,6 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)

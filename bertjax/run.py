@@ -40,7 +40,9 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raises BertjaxError where something is there already."""
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+        if self.path.exists() and not self.path.is_dir():
+            raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
+        if self.path.exists() and any(self.path.iterdir()):
             raise BertjaxError(
                 f"{self.path} exists and is left as it is; go on with that run by --resume, "
                 "or give this one another folder with --run_dir"
@@ -91,8 +93,11 @@ class RunFolder:
         if changed:
             what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
             raise BertjaxError(f"{self.path} was made with another configuration: {what}; resume with the run's own")
-        made_from = json.loads(self._environment.read_text(encoding="utf-8"))["corpus"]["train"]
-        if made_from["digest"] != prepared.train.digest:
+        try:
+            made_from = json.loads(self._environment.read_text(encoding="utf-8"))["corpus"]["train"]["digest"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BertjaxError(f"{self._environment} does not tell the run's text: {error!r}; train anew") from error
+        if made_from != prepared.train.digest:
             raise BertjaxError(
                 f"{self.path} was made from another text than the {prepared.train.name} found now; give the same one"
             )
@@ -104,10 +109,11 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
 
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""

@@ -86,8 +86,7 @@ def train_step(
     accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it."""
-    # threefry4x32 makes dropout bits several times faster than JAX's default on CPUs; it too splits over devices.
-    dropout_key = jax.random.fold_in(jax.random.key(seed, impl="threefry4x32"), state.step)
+    dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -166,8 +166,8 @@ for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "
 @pytest.mark.parametrize(
     "script, argv, line",
     [
-        ("pretrain.py", ["--train.steps", "0"], "bertjax: train.steps=0 is too small; give 1 or more\n"),
-        ("prepare_data.py", ["--train.steps", "0"], "bertjax: train.steps=0 is too small; give 1 or more\n"),
+        ("pretrain.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more\n"),
+        ("prepare_data.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more\n"),
         (
             "encode.py",
             ["run", "text", "--out", "v.txt"],
@@ -292,7 +292,7 @@ def test_encode_leaves_other_files_alone(trained, cli, tmp_path):
     assert_refused(cli("encode", trained[0], "the noun1", "--out", file), str(file), "another name")
     assert_refused(cli("encode", trained[0], "the noun1", "--out", tmp_path / "v"), "does not end in .npy")
     outcome = cli("encode", trained[0], "the noun1", "--out", tmp_path / "none" / "v.npy")
-    assert_refused(outcome, "cannot write", "No such file or directory")
+    assert_refused(outcome, "there is no folder", "make it first")
     assert file.read_bytes() == b"mine" and list(tmp_path.rglob("*.npy")) == [file]
 
 
@@ -307,7 +307,7 @@ def test_encode_leaves_a_link_to_nowhere_alone(trained, cli, tmp_path):
 def test_encode_warns_of_unknown_words_in_one_line(trained, cli):
     code, out, err = cli("encode", trained[0], "the zebra sees a gnu")
     assert code == 0 and "7 tokens" in out
-    assert err.startswith("warning: 2 of 5 words ") and "zebra, gnu" in err and err.count("\n") == 1
+    assert "2 of 5 words" in err and err.startswith("warning: ") and "zebra, gnu" in err and err.count("\n") == 1
 
 
 def test_encode_of_a_long_text(trained, cli):

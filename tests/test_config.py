@@ -140,7 +140,7 @@ def test_parts_are_frozen():
     "text, given, meant",
     [
         ("sed: 1", "sed", "seed"),
-        ("trian: {steps: 3}", "trian.steps", "train.steps"),
+        ("trian: {steps: 3}", "trian", "train"),
         ("model: {hidden_sise: 8}", "hidden_sise", "model.hidden_size"),
         ("train:\n  stepss: 3", "stepss", "train.steps"),
         ("steps: 3", "steps", "train.steps"),
@@ -150,7 +150,7 @@ def test_parts_are_frozen():
 )
 def test_unknown_key_in_a_file(recipe, text, given, meant):
     message = refusal(recipe(text))
-    assert f"'{given}'" in message and meant in message.split(";")[1]
+    assert f"{given};" in message and meant in message.split(";")[1]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ WRONG_TYPES = [  # key, value in YAML, what the message offers
     ("optim.learning_rate", "true", "number"),
     ("data.predict_unk", "maybe", "true or false"),
     ("data.predict_unk", "1", "true or false"),
-    ("data.source", "wiki", "'wikitext-2', 'python-docs'"),
-    ("model.hidden_act", "tanh", "'gelu', 'gelu_tanh', 'relu'"),
+    ("data.source", "wiki", "wikitext-2, python-docs"),
+    ("model.hidden_act", "tanh", "gelu, gelu_tanh, relu"),
     ("run_dir", "3", "text"),
-    ("model.vocab_size", "big", "expected"),
-    ("model.vocab_size", "7.5", "expected"),
-    ("optim.clip_norm", "x", "expected"),
-    ("data.fallback", "wiki", "expected"),
-    ("data.cache", "[1, 2]", "expected"),
+    ("model.vocab_size", "big", "a whole number or null"),
+    ("model.vocab_size", "7.5", "a whole number or null"),
+    ("optim.clip_norm", "x", "a number or null"),
+    ("data.fallback", "wiki", "one of python-docs or null"),
+    ("data.cache", "[1, 2]", "text or null"),
 ]
 
 
@@ -219,7 +219,7 @@ def test_null_as_an_override(recipe):
 @pytest.mark.parametrize("text", ["model: 3", "model: [1]", "model: null", "model:", "model: bert", "model: ''"])
 def test_part_that_is_no_mapping(recipe, text):
     message = refusal(recipe(f"seed: 1\n{text}\n"))
-    assert message.startswith("model") and "takes keys" in message
+    assert "model is a part and takes keys" in message
 
 
 @pytest.mark.parametrize("override", ["model=3", "model=null", "model=", "model=other.yaml"])
@@ -232,8 +232,7 @@ def test_override_of_a_part(recipe, tmp_path, monkeypatch, override):
 
 def test_part_that_names_a_file_is_no_include(recipe, tmp_path):
     (tmp_path / "other.yaml").write_text("hidden_size: 24")
-    message = refusal(recipe("model: other.yaml"))
-    assert message.startswith("model") and "takes keys" in message
+    assert "model is a part and takes keys" in refusal(recipe("model: other.yaml"))
 
 
 # Values that cannot be. Each row: keys, and what the message must hold.
@@ -265,6 +264,9 @@ IMPOSSIBLE = [
     (["optim.clip_norm=0"], ["optim.clip_norm=0", "positive"]),
     (["optim.weight_decay=-1"], ["optim.weight_decay=-1", "0 or more"]),
     (["optim.name=adam", "optim.weight_decay=0.1"], ["optim.weight_decay=0.1", "optim.name=adam", "adamw"]),
+    (["optim.learning_rate=.inf"], ["optim.learning_rate=inf", "positive"]),
+    (["optim.weight_decay=.inf"], ["optim.weight_decay=inf", "0 or more"]),
+    (["run_dir=' '"], ["run_dir is empty", "folder"]),
     (["optim.b1=1"], ["optim.b1=1", "b1 < 1"]),
     (["optim.b2=-0.1"], ["optim.b2=-0.1", "0 <= b2"]),
     (["eval.every=-1"], ["eval.every=-1", "0 or more"]),

@@ -39,6 +39,8 @@ class Tokenizer:
         """Raises BertjaxError where the file is missing, damaged, or not one of ours."""
         try:
             engine = Engine.from_str(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BertjaxError(f"{path} cannot be read: {error.strerror}; give a folder that has it") from error
         except Exception as error:  # the library raises bare Exceptions
             raise BertjaxError(f"{path} is not a tokenizer that can be read: {error}") from error
         vocabulary = engine.get_vocab()
@@ -59,17 +61,20 @@ class Tokenizer:
         return len(self._ids)
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, lower-cased as in training."""
-        normal = self._engine.normalizer.normalize_str(text)
+        """The words of a text, lower-cased as in training. Raises BertjaxError where it is not Unicode."""
+        try:
+            normal = self._engine.normalizer.normalize_str(text)
+        except UnicodeEncodeError as error:
+            raise BertjaxError(f"text {text[:40]!r} holds half a character, a lone surrogate; give UTF-8") from error
         return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(normal)]
 
     def ids(self, words: Sequence[str]) -> list[int]:
         """A number for each word; `UNK` for one outside the vocabulary."""
         return [self._ids.get(word, UNK) for word in words]
 
-    def tokens(self, ids: Iterable[int]) -> list[str | None]:
-        """The token of each id; None for an id outside the vocabulary."""
-        return [self._engine.id_to_token(int(number)) for number in ids]
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The token of each id; `<unk>` for an id outside the vocabulary."""
+        return [self._engine.id_to_token(int(number)) or SPECIAL_TOKENS[UNK] for number in ids]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """The ids of each sentence's words, computed on all cores."""
