@@ -6,8 +6,7 @@ ARGS :=
 PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 # The run's folder: what ARGS says, or the recipe's own.
-RUN = $(lastword runs/textbook $(shell set -- $(ARGS); while [ $$# -gt 0 ]; do case $$1 in \
-	--run_dir) echo "$$2";; --run_dir=*) echo "$${1#*=}";; esac; shift; done))
+RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
 .PHONY: setup train test check
 
