@@ -32,10 +32,10 @@ class Progress:
             total=train.steps,
             initial=start,
             disable=not self._interactive,
-            bar_format="step {n_fmt}/{total_fmt} |{bar}|{postfix}, {remaining} left",
+            desc="compiling the first step",
+            bar_format="step {n_fmt}/{total_fmt} |{bar}| {desc} {remaining} left",
             dynamic_ncols=True,
         )
-        self._bar.set_postfix_str("compiling the first step")
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -89,7 +89,7 @@ class Progress:
             f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
         )
         line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {known}"
-        self._bar.set_postfix_str(line, refresh=False)
+        self._bar.set_description_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
             learning_rate = float(self._learning_rate(self.step - 1))

@@ -134,7 +134,8 @@ def test_the_fallback_is_said_and_recorded(
         tiny, data=dataclasses.replace(data, fallback="python-docs"), checkpoint=CheckpointConfig(every=2)
     )
     folder = pretrain(config)
-    assert "NOTICE:   python-docs is read instead, because WikiText-2" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "NOTICE:   python-docs is read instead of what was asked for, because\n          WikiText-2" in out
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["corpus"]["source"] == "python-docs" and environment["corpus"]["fallback_because"]
     assert RunFolder(folder).config().data.source == "python-docs"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,8 @@ def describe(prepared: Prepared) -> str:
     """A line for each split, and before them a notice where the fallback was taken."""
     lines = []
     if prepared.instead_of is not None:
-        lines.append(f"NOTICE:   {prepared.config.data.source} is read instead, because {prepared.instead_of}")
+        lines.append(f"NOTICE:   {prepared.config.data.source} is read instead of what was asked for, because")
+        lines.append(textwrap.indent(textwrap.fill(prepared.instead_of, 100, break_on_hyphens=False), " " * 10))
     for role, corpus, batches in (
         ("train:", prepared.train, train_batches(prepared)),
         ("held out:", prepared.held_out, held_out_batches(prepared)),

@@ -131,7 +131,7 @@ def test_the_description(tiny, wikitext, small_docs):
         numbers = "{:,} paragraphs, {:,} sentences, {:,} tokens, {:,} pairs that fit".format(*counts)
         assert line.endswith(f"wikitext-2/{split}: {numbers}")
     notice, *lines = describe(prepare(change(tiny, data={"path": None, "fallback": "python-docs"}))).splitlines()
-    assert notice.startswith("NOTICE") and "python-docs is read instead, because WikiText-2" in notice
+    assert notice.startswith("NOTICE:   python-docs is read instead of what was asked for")
     assert len(lines) == 3 and "python-docs/train" in lines[0]
 
 
