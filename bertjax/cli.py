@@ -124,7 +124,7 @@ def _encode(argv: list[str]) -> None:
     print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
     width = max(map(len, tokens))
     for token, vector in zip(tokens, encoded_1td[0], strict=True):
-        print(f"  {token:<{width}}  " + "  ".join(f"{value:8.4f}" for value in vector[:3]))
+        print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
     if args.out:
         _save(args.out, encoded_1td)
         print(f"saved in {args.out}")
