@@ -87,7 +87,11 @@ def describe(prepared: Prepared) -> str:
     lines = []
     if prepared.instead_of is not None:
         lines.append(f"NOTICE:   {prepared.config.data.source} is read instead of what was asked for, because")
-        lines.append(textwrap.indent(textwrap.fill(prepared.instead_of, 100, break_on_hyphens=False), " " * 10))
+        lines.append(
+            textwrap.indent(
+                textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False), " " * 10
+            )
+        )
     for role, corpus, batches in (
         ("train:", prepared.train, train_batches(prepared)),
         ("held out:", prepared.held_out, held_out_batches(prepared)),
