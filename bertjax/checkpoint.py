@@ -1,5 +1,9 @@
 """Checkpoints on Orbax: saved in the background, each whole or not there at all."""
 
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +44,24 @@ class Checkpoints:
           BertjaxError: this checkpoint cannot be read as such trees.
         """
         args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in templates.items()})
-        try:
-            restored = self._manager.restore(step, args=args)
-        except Exception as error:  # Orbax raises bare exceptions of many kinds
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        reason = ""
+        with _quiet_orphans():
+            try:
+                restored = self._manager.restore(step, args=args)
+            except Exception as error:  # Orbax raises bare exceptions of many kinds
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        if reason:
             remedy = "remove that folder to use the one before it, if there is one"
-            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read; {remedy} ({reason})") from error
+            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read; {remedy} ({reason})")
         return {name: restored[name] for name in templates}
+
+
+@contextlib.contextmanager
+def _quiet_orphans() -> Iterator[None]:
+    """A read of Orbax's that fails leaves coroutines behind, each of which would print a page when it is collected."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = hook

@@ -62,6 +62,8 @@ def _begin(folder: RunFolder, config: Config) -> Prepared:
 
 def _resume(folder: RunFolder, config: Config) -> Prepared:
     made_from = folder.config().data.source
+    with folder.checkpoints() as checkpoints:
+        folder.latest_step(checkpoints)  # refuses where there is none
     if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
     prepared = prepare(config, folder.tokenizer())

@@ -1,5 +1,7 @@
 """What is saved comes back bit for bit, on other devices too, or is refused."""
 
+import gc
+import os
 import shutil
 from pathlib import Path
 
@@ -72,6 +74,20 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.latest_step() is None
+
+
+def test_a_checkpoint_cut_short_is_refused_quietly(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, {"params": tree(1)})
+    for file in tmp_path.rglob("d/*"):
+        os.truncate(file, file.stat().st_size // 2)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(BertjaxError, match="1 cannot be read; remove that folder"),
+    ):
+        checkpoints.restore(1, {"params": template()})
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_on_one_line(tmp_path: Path) -> None:

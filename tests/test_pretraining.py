@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_what_is_refused_leaves_no_folder(tiny: Config, change: dict, message: s
 def test_there_is_nothing_to_resume(tiny: Config) -> None:
     with pytest.raises(BertjaxError, match="not a run's folder"):
         pretrain(tiny, resume=True)
+    folder = pretrain(tiny)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(BertjaxError, match="has no checkpoint"):
+        pretrain(dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=5)), resume=True)
+    assert not (folder / "checkpoints").exists()
 
 
 def test_the_fallback_is_said_and_recorded(
