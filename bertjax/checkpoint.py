@@ -20,7 +20,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int | None = None):
         self._folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, read_only=keep is None)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -35,7 +35,9 @@ class Checkpoints:
 
     def save(self, step: int, trees: dict[str, Any]) -> None:
         """Starts to save; the trees may be donated as soon as this returns."""
-        self._manager.save(step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in trees.items()}))
+        args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in trees.items()})
+        if not self._manager.save(step, args=args):
+            raise BertjaxError(f"checkpoint {self._folder / str(step)} is there already and is left as it is")
 
     def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
         """Trees like the templates, whose leaves are `jax.ShapeDtypeStruct`s with their shardings.
@@ -51,8 +53,7 @@ class Checkpoints:
             except Exception as error:  # Orbax raises bare exceptions of many kinds
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         if reason:
-            remedy = "remove that folder to use the one before it, if there is one"
-            raise BertjaxError(f"checkpoint {self._folder / str(step)} cannot be read; {remedy} ({reason})")
+            raise BertjaxError(f"checkpoint {self._folder / str(step)} is damaged or of another model ({reason})")
         return {name: restored[name] for name in templates}
 
 

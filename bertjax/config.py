@@ -15,7 +15,7 @@ def _require(condition: bool, message: str) -> None:
 def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
     for name in names:
         value = getattr(part, name)
-        _require(least <= value < math.inf, f"{prefix}.{name}={value} is impossible; give {least} or more")
+        _require(least <= value < 2**31, f"{prefix}.{name}={value} is impossible; give {least} or more, below 2**31")
 
 
 Source = Literal["wikitext-2", "python-docs"]

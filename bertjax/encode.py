@@ -54,6 +54,8 @@ class Encoder:
         Returns:
           float32 [1, t, hidden], t counting the special tokens.
         """
+        if isinstance(tokens, str) or isinstance(pair, str):
+            raise BertjaxError("encode_tokens takes lists of words, got text; split it, or give it to encode")
         self._warn_of_unknown([tokens, pair or ()])
         rows = self._rows([tokens], None if pair is None else [pair], truncate)
         return self._run(rows, pooling=None)[:, : len(rows[0][0])]
@@ -113,8 +115,8 @@ class Encoder:
                         f"{which} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in the "
                         f"model's {self.config.max_position} positions; shorten it, or have it shortened by truncate"
                     )
-                len_a, len_b = truncate(np.array([len(a)]), np.array([len(b or [])]), room)
-                a, b = a[: len_a[0]], b and b[: len_b[0]]
+                len_a, len_b = truncate(len(a), len(b or []), room)
+                a, b = a[:len_a], None if b is None else b[:len_b]
             rows.append(([CLS, *a, SEP, *([] if b is None else [*b, SEP])], len(a) + 2))
         return rows
 

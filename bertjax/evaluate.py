@@ -1,6 +1,5 @@
 """Held-out losses and accuracies."""
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -12,7 +11,8 @@ from jax.sharding import Mesh
 
 from bertjax.config import Split
 from bertjax.data.batches import Batch
-from bertjax.data.prepare import held_out_batches, prepare
+from bertjax.data.prepare import prepare_held_out
+from bertjax.losses import RunningMeans
 from bertjax.model import Bert
 from bertjax.run import RunFolder
 from bertjax.sharding import by_rows, data_mesh, place_batch, replicated
@@ -32,21 +32,14 @@ def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
 
 def evaluate(eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], mesh: Mesh) -> dict[str, float]:
     """The mean of each metric over all the batches: losses in nats, accuracies as shares."""
-    totals: dict[str, float] = collections.defaultdict(float)
-    weights: dict[str, float] = collections.defaultdict(float)
-
-    def add(metrics: Metrics) -> None:
-        for name, mean in metrics.items():
-            totals[name] += float(mean.total)
-            weights[name] += float(mean.weight)
-
-    previous: Metrics = {}
+    running = RunningMeans()
+    pending: Metrics = {}
     for batch in batches:
         metrics = eval_step(params, place_batch(batch, mesh))
-        add(previous)  # a batch late: the host makes the next one while the device computes this one
-        previous = metrics
-    add(previous)
-    return {name: totals[name] / max(weights[name], 1.0) for name in totals}
+        running.add(jax.device_get(pending))  # a batch late: the host makes the next while the device is at this one
+        pending = metrics
+    running.add(jax.device_get(pending))
+    return running.means()
 
 
 def evaluate_run(
@@ -64,9 +57,10 @@ def evaluate_run(
     run = RunFolder(folder)
     config = run.config()
     data = dataclasses.replace(config.data, eval_split=split or config.data.eval_split, path=path or config.data.path)
-    prepared = prepare(dataclasses.replace(config, data=data), run.tokenizer())
+    config = dataclasses.replace(config, data=data)
     mesh, model = data_mesh(), Bert(config.model)
+    rows = -(-config.train.batch_size // config.train.accumulate // mesh.size) * mesh.size
+    corpus, batches = prepare_held_out(config, run.tokenizer(), rows=rows)
     params = run.load_params(model, replicated(mesh))
-    batches = held_out_batches(prepared)
     means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(), mesh)
-    return prepared.held_out.name, batches.num_pairs, means
+    return corpus.name, batches.num_pairs, means

@@ -107,8 +107,12 @@ class Block(nn.Module):
         attention = Attention(c.num_heads, c.dropout, c.init, name="attention")
         feed_forward = FeedForward(c.intermediate_size, c.hidden_act, c.init, name="ffn")
         attended_nd = attention(x_nd, sequences_bt, train=train)
-        x_nd = nn.LayerNorm(c.layer_norm_eps, name="attention_norm")(x_nd + dropout(attended_nd))
-        return nn.LayerNorm(c.layer_norm_eps, name="ffn_norm")(x_nd + dropout(feed_forward(x_nd)))
+        x_nd = nn.LayerNorm(c.layer_norm_eps, use_fast_variance=False, name="attention_norm")(
+            x_nd + dropout(attended_nd)
+        )
+        return nn.LayerNorm(c.layer_norm_eps, use_fast_variance=False, name="ffn_norm")(
+            x_nd + dropout(feed_forward(x_nd))
+        )
 
 
 class MlmHead(nn.Module):
@@ -120,7 +124,7 @@ class MlmHead(nn.Module):
     def __call__(self, x_nd: Array, token_embedding_vd: Array) -> Array:
         c = self.config
         hidden_nd = ACTIVATIONS[c.hidden_act](Linear(c.hidden_size, c.init, name="hidden")(x_nd))
-        hidden_nd = nn.LayerNorm(c.layer_norm_eps, name="norm")(hidden_nd)
+        hidden_nd = nn.LayerNorm(c.layer_norm_eps, use_fast_variance=False, name="norm")(hidden_nd)
         if not c.tied_head:
             return Linear(token_embedding_vd.shape[0], c.init, name="vocab")(hidden_nd)
         bias_v = self.param("bias", initializers.zeros, token_embedding_vd.shape[:1])
@@ -143,7 +147,7 @@ class Bert(nn.Module):
         self.segment_embedding = self.param("segment_embedding", embedding_init, (2, c.hidden_size))
         self.position_embedding = self.param("position_embedding", embedding_init, (c.max_position, c.hidden_size))
         if c.embedding_norm:
-            self.embedding_norm = nn.LayerNorm(c.layer_norm_eps)
+            self.embedding_norm = nn.LayerNorm(c.layer_norm_eps, use_fast_variance=False)
             self.embedding_dropout = nn.Dropout(c.dropout)
         self.block = [Block(c) for _ in range(c.num_layers)]
         self.pooler = Linear(c.hidden_size, c.init)

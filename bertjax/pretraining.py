@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config
-from bertjax.data.prepare import Prepared, describe, held_out_batches, prepare, train_batches
+from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import compile_eval_step, evaluate
 from bertjax.model import Bert, num_parameters
@@ -43,9 +43,11 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
     folder = RunFolder(config.run_dir)
     prepared = _resume(folder, config) if resume else _begin(folder, config)
     _introduce(prepared, mesh)
-    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints, _stop_on_ctrl_c() as stop:
-        progress = _fit(folder, prepared, mesh, checkpoints, stop, resume=resume)
-    plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
+    with folder.writing():
+        # Ctrl-C is ours until the checkpoints are closed: closing waits for the last one to be written.
+        with _stop_on_ctrl_c() as stop, folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:
+            progress = _fit(folder, prepared, mesh, checkpoints, stop, resume=resume)
+        plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
     _conclude(folder, progress, mesh)
     if progress.step < config.train.steps:
         raise KeyboardInterrupt
@@ -55,7 +57,6 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
 def _begin(folder: RunFolder, config: Config) -> Prepared:
     folder.check_free()
     prepared = prepare(config)
-    train_batches(prepared), held_out_batches(prepared)  # what these refuse must not leave a folder behind
     folder.create(prepared)
     return prepared
 
@@ -63,11 +64,14 @@ def _begin(folder: RunFolder, config: Config) -> Prepared:
 def _resume(folder: RunFolder, config: Config) -> Prepared:
     made_from = folder.config().data.source
     with folder.checkpoints() as checkpoints:
-        folder.latest_step(checkpoints)  # refuses where there is none
+        step = folder.latest_step(checkpoints)
     if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
     prepared = prepare(config, folder.tokenizer())
     folder.check_same(prepared)
+    if step >= config.train.steps:
+        raise BertjaxError(f"{folder.path} has made its {step} steps; give a greater --train.steps to go further")
+    folder.rewrite_config(prepared)
     return prepared
 
 
@@ -83,20 +87,21 @@ def _fit(
     """The loop. Each step is dispatched before the metrics of the one before are read."""
     config = prepared.config
     steps = config.train.steps
-    batches, held_out = train_batches(prepared), held_out_batches(prepared)
+    batches, held_out = prepared.train_batches, prepared.held_out_batches
     model, optimizer = Bert(config.model), make_optimizer(config.optim, steps)
-    train_step = compile_train_step(mesh, model, optimizer, seed=config.seed, accumulate=config.train.accumulate)
+    schedule = make_schedule(config.optim, steps)
+    train_step = compile_train_step(
+        mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
+    )
     eval_step = compile_eval_step(mesh, model)
     fresh = functools.partial(init_state, model, optimizer, config.seed)
     start = folder.latest_step(checkpoints) if resume else 0
-    if start >= steps:
-        raise BertjaxError(f"{folder.path} has made its {start} steps; give a greater --train.steps to go further")
     if resume:
         state = _restore(checkpoints, start, fresh, mesh)
         folder.drop_metrics_after(start)
     else:
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
-    progress = Progress(folder, config.train, start=start, learning_rate=make_schedule(config.optim, steps))
+    progress = Progress(folder, config.train, start=start)
     with contextlib.closing(progress):
         pending: Metrics | None = None
         for step in range(start + 1, steps + 1):
@@ -105,18 +110,18 @@ def _fit(
                 progress.step_done(pending)
             pending = metrics
             stopping = stop.is_set()
-            test = not stopping and (step == steps or _due(step, config.eval.every))
-            save = stopping or step == steps or _due(step, config.checkpoint.every)
-            if test or save:
+            evaluating = not stopping and (step == steps or _due(step, config.eval.every))
+            saving = stopping or step == steps or _due(step, config.checkpoint.every)
+            if evaluating or saving:
                 progress.step_done(pending)
                 pending = None
-            if test:
+            if evaluating:
                 progress.held_out(evaluate(eval_step, state.params, held_out.first_epoch(), mesh))
-            if save:  # after the evaluation: a checkpoint vouches for all the lines up to its step
+            if saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
                 checkpoints.save(step, {"params": state.params, "opt_state": state.opt_state})
             if stopping:
                 break
-            if test or save:
+            if evaluating or saving:
                 progress.restart_clock()
     return progress
 
@@ -143,7 +148,8 @@ def _stop_on_ctrl_c() -> Iterator[threading.Event]:
     def on_ctrl_c(*_: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
-        print("\nstopping after this step, then saving; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        # Not print: what the signal interrupted may be in the middle of one.
+        os.write(2, b"\nstopping after this step, then saving; Ctrl-C again stops at once\n")
 
     signal.signal(signal.SIGINT, on_ctrl_c)
     try:
@@ -156,7 +162,7 @@ def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     config = prepared.config
     print(describe(prepared))
     print(f"model:    {num_parameters(config.model):,} parameters, vocabulary {config.model.vocab_size:,}")
-    print(f"devices:  {describe_devices(mesh.devices.flat)}; folder: {config.run_dir}", flush=True)
+    print(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}", flush=True)
 
 
 def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh) -> None:
@@ -165,13 +171,13 @@ def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh) -> None:
     since = f" (mean over steps {progress.first_step} to {progress.step})"
     print(f"MLM loss {means['mlm_loss']:.3f}, NSP loss {means['nsp_loss']:.3f}{since}")
     print(
-        f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh.devices.flat)} "
+        f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh)} "
         f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
     )
     name = shlex.quote(str(folder.path))
     if progress.step < progress.steps:
         print(f"stopped after step {progress.step}, saved; go on with")
-        print(f"  bertjax pretrain --config {name}/config.yaml --resume")
+        print(f"  bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume")
     else:
         print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
         print(f'  bertjax encode {name} "a crane is flying"')

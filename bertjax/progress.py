@@ -1,15 +1,14 @@
 """What a person sees of a run while it goes, and what its metrics.jsonl keeps of it."""
 
-import collections
 import sys
 import time
-from typing import Any
 
 import jax
-import optax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from bertjax.config import TrainConfig
+from bertjax.losses import RunningMeans
 from bertjax.run import RunFolder
 from bertjax.train import Metrics
 
@@ -21,12 +20,11 @@ class Progress:
     first step of the process, in which XLA compiles, and evaluations and checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, train: TrainConfig, *, start: int, learning_rate: optax.Schedule):
+    def __init__(self, folder: RunFolder, train: TrainConfig, *, start: int):
         self.step, self.steps, self.first_step, self.first_seconds = start, train.steps, start + 1, 0.0
-        self._folder, self._train, self._learning_rate = folder, train, learning_rate
+        self._folder, self._train = folder, train
         self._timed_steps, self._timed_seconds = 0, 0.0
-        self._totals: dict[str, float] = collections.defaultdict(float)
-        self._weights: dict[str, float] = collections.defaultdict(float)
+        self._running = RunningMeans()
         self._interactive = sys.stderr.isatty()
         self._bar = tqdm(
             total=train.steps,
@@ -52,10 +50,10 @@ class Progress:
             self.first_seconds = seconds
         else:
             self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
-        for name, mean in metrics.items():
-            self._totals[name] += float(mean.total)
-            self._weights[name] += float(mean.weight)
-        self._show({name: float(mean.total) / max(float(mean.weight), 1.0) for name, mean in metrics.items()})
+        self._running.add(metrics)
+        of_step = RunningMeans()
+        of_step.add(metrics)
+        self._show(of_step.means())
 
     def held_out(self, means: dict[str, float]) -> None:
         """The figures of an evaluation after the last step."""
@@ -82,25 +80,23 @@ class Progress:
     @property
     def running_means(self) -> dict[str, float]:
         """Of each metric over this process's steps."""
-        return {name: self._totals[name] / max(self._weights[name], 1.0) for name in self._totals}
+        return self._running.means()
 
     def _show(self, means: dict[str, float]) -> None:
-        known = (
-            f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
-        )
-        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {known}"
+        rate = f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
+        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {rate}"
         self._bar.set_description_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
-            learning_rate = float(self._learning_rate(self.step - 1))
-            rates = {"learning_rate": learning_rate, "pairs_per_second": round(self.pairs_per_second, 1)}
-            self._folder.append_metrics({"step": self.step, **means, **rates})
+            self._folder.append_metrics(
+                {"step": self.step, **means, "pairs_per_second": round(self.pairs_per_second, 1)}
+            )
             if not self._interactive:
                 left = (self.steps - self.step) * self._timed_seconds / max(self._timed_steps, 1)
-                known = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
-                self.say(f"step {self.step}/{self.steps}  {line}{known}")
+                time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
+                self.say(f"step {self.step}/{self.steps}  {line}{time_left}")
 
 
-def describe_devices(devices: Any) -> str:
+def describe_devices(mesh: Mesh) -> str:
     """Such as "4 x NVIDIA H100" or "1 x cpu"."""
-    return f"{len(devices)} x {devices[0].device_kind}"
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"

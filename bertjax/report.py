@@ -1,7 +1,10 @@
 """Pictures of a run."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -10,28 +13,31 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
     Args:
       metrics: the lines of metrics.jsonl.
     """
-    import matplotlib
+    draw_losses(metrics, title).savefig(path, dpi=120)
 
-    matplotlib.use("Agg")  # a file, never a window
-    import matplotlib.pyplot as plt
 
-    figure, (mlm, nsp) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, name, label, color in ((mlm, "mlm_loss", "MLM", "C0"), (nsp, "nsp_loss", "NSP", "C1")):
-        for key, style in (
-            (name, {"lw": 1.5}),
-            (f"held_out_{name}", {"ls": "", "marker": "o", "ms": 6, "mec": "w"}),
-        ):
-            rows = [(record["step"], record[key]) for record in metrics if record.get(key) is not None]
-            if rows:
-                held_out = key.startswith("held_out")
-                steps, losses = zip(*rows, strict=True)
-                text = f"held out (last {losses[-1]:.3f})" if held_out else "training"
-                axes.plot(steps, losses, label=text, color="k" if held_out else color, zorder=2 + held_out, **style)
-        axes.set(title=f"{label} loss", xlabel="step", ylabel="nats")
+def draw_losses(metrics: list[dict[str, Any]], title: str) -> "Figure":
+    """What `plot_losses` saves."""
+    from matplotlib.figure import Figure  # not pyplot: it would keep the figure, and choose a caller's backend
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, head, color in zip(figure.subplots(1, 2), ("mlm", "nsp"), ("C0", "C1"), strict=True):
+        training = [(line["step"], line[f"{head}_loss"]) for line in metrics if line.get(f"{head}_loss") is not None]
+        held_out = [
+            (line["step"], line[f"held_out_{head}_loss"])
+            for line in metrics
+            if line.get(f"held_out_{head}_loss") is not None
+        ]
+        if training:
+            marker = "." if len(training) < 10 else ""  # a line of one point would not be seen
+            axes.plot(*zip(*training, strict=True), color=color, marker=marker, label="training")
+        if held_out:
+            label = f"held out (last {held_out[-1][1]:.3f})"
+            axes.plot(*zip(*held_out, strict=True), "ok", ms=6, mec="w", label=label)
+        if training or held_out:
+            axes.legend(frameon=False)
+        axes.set(title=f"{head.upper()} loss", xlabel="step", ylabel="nats")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False)
     figure.suptitle(title, parse_math=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

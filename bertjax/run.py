@@ -1,19 +1,21 @@
 """A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it."""
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config
+from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -22,7 +24,8 @@ from bertjax.recipe import flat, load_config, save_config
 from bertjax.sharding import with_sharding
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
-_MAY_CHANGE = {"run_dir", "train.steps", "train.log_every", "data.path", "data.cache", "data.fallback"}
+# Neither do more steps, but where the learning rate falls towards the last one.
+_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
@@ -43,21 +46,41 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
         if self.path.exists() and any(self.path.iterdir()):
-            raise BertjaxError(
-                f"{self.path} exists and is left as it is; go on with that run by --resume, "
-                "or give this one another folder with --run_dir"
-            )
+            raise self._taken()
 
     def create(self, prepared: Prepared) -> None:
         """Makes the folder and writes what a reader of it needs. Raises BertjaxError where it cannot."""
-        try:
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._config.touch(exist_ok=False)  # of two runs that found the folder free, one has it
+            except FileExistsError as error:
+                raise self._taken() from error
             save_config(prepared.config, self._config)
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
             self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
+
+    def rewrite_config(self, prepared: Prepared) -> None:
+        """The configuration as it is from now on: a resumed run may go further than it first meant to."""
+        with self.writing():
+            save_config(prepared.config, self._config.with_suffix(".unfinished"))
+            os.replace(self._config.with_suffix(".unfinished"), self._config)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a full disk or a missing permission into a BertjaxError."""
+        try:
+            yield
         except OSError as error:
-            remedy = "give another folder with --run_dir"
+            remedy = "make room or give another folder with --run_dir"
             raise BertjaxError(f"cannot write to {error.filename or self.path}: {error.strerror}; {remedy}") from error
+
+    def _taken(self) -> BertjaxError:
+        if self.path.joinpath("checkpoints").is_dir():
+            go_on = "go on with that run by --resume, or give this one another folder with --run_dir"
+        else:
+            go_on = "it has no checkpoint to --resume from, so give this run another folder with --run_dir or remove it"
+        return BertjaxError(f"{self.path} exists and is left as it is; {go_on}")
 
     def config(self) -> Config:
         """The run's resolved configuration. Raises BertjaxError where this is not a run's folder."""
@@ -89,18 +112,21 @@ class RunFolder:
     def check_same(self, prepared: Prepared) -> None:
         """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""
         ours, theirs = flat(prepared.config), flat(self.config())
-        changed = [key for key in ours if ours[key] != theirs[key] and key not in _MAY_CHANGE]
+        may_change = _MAY_CHANGE | ({"train.steps"} if prepared.config.optim.schedule == "constant" else set())
+        changed = [key for key in ours if ours[key] != theirs[key] and key not in may_change]
         if changed:
             what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
             raise BertjaxError(f"{self.path} was made with another configuration: {what}; resume with the run's own")
         try:
-            made_from = json.loads(self._environment.read_text(encoding="utf-8"))["corpus"]["train"]["digest"]
+            made_from = json.loads(self._environment.read_text(encoding="utf-8"))["corpus"]
+            digests = [made_from[part]["digest"] for part in ("train", "held_out")]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BertjaxError(f"{self._environment} does not tell the run's text: {error!r}; train anew") from error
-        if made_from != prepared.train.digest:
-            raise BertjaxError(
-                f"{self.path} was made from another text than the {prepared.train.name} found now; give the same one"
-            )
+        for digest, corpus in zip(digests, (prepared.train, prepared.held_out), strict=True):
+            if digest != corpus.digest:
+                raise BertjaxError(
+                    f"{self.path} was made with another text than the {corpus.name} found now; give the same one"
+                )
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
@@ -123,18 +149,25 @@ class RunFolder:
         os.replace(unfinished, self.metrics_file)
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # bertjax itself, run from its source
+        return "not installed"
+
+
 def _environment(prepared: Prepared) -> dict[str, Any]:
-    def corpus(part: Any) -> dict[str, Any]:
-        return {"name": part.name, "digest": part.digest, "tokens": int(np.int64(part.ids.size))}
+    def described(corpus: Corpus) -> dict[str, Any]:
+        return {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
 
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
         "corpus": {
             "source": prepared.config.data.source,
             "fallback_because": prepared.instead_of,
-            "train": corpus(prepared.train),
-            "held_out": corpus(prepared.held_out),
+            "train": described(prepared.train),
+            "held_out": described(prepared.held_out),
         },
     }

@@ -48,7 +48,9 @@ def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key
         "nsp_loss": losses.nsp_loss(nsp_logits_bk2, *nsp),
         "mlm_accuracy": losses.accuracy(mlm_logits_bpv, *mlm),
         "nsp_accuracy": losses.accuracy(nsp_logits_bk2, *nsp),
-        "mlm_loss_all_slots": losses.mlm_loss_all_slots(mlm_logits_bpv, batch.mlm_labels_bp),
+        "mlm_loss_all_slots": losses.mlm_loss_all_slots(
+            mlm_logits_bpv, batch.mlm_labels_bp, batch.nsp_weights_bk.max(axis=1, keepdims=True)
+        ),
     }
 
 
@@ -72,7 +74,10 @@ def gradients(
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
     keys = jax.random.split(dropout_key, accumulate)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(part_gradients, jax.tree.map(lambda x: x[0], parts), keys[0]))
-    add_part = lambda total, part: (jax.tree.map(jnp.add, total, part_gradients(*part)), None)  # noqa: E731
+
+    def add_part(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, part_gradients(*part)), None
+
     return jax.lax.scan(add_part, zeros, (parts, keys))[0]
 
 
@@ -82,6 +87,7 @@ def train_step(
     *,
     model: Bert,
     optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
@@ -90,16 +96,31 @@ def train_step(
     grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.ones(()))
+    one = jnp.ones(())
+    metrics |= {
+        "gradient_norm": Mean(optax.tree.norm(grads), one),
+        "learning_rate": Mean(schedule(state.step) * one, one),
+    }
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
 def compile_train_step(
-    mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, *, seed: int, accumulate: int = 1
+    mesh: Mesh,
+    model: Bert,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    seed: int,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`train_step` jitted over the mesh: batches by rows, everything else replicated, the old state given up."""
+    """`train_step` jitted over the mesh: batches by rows, everything else replicated, the old state given up.
+
+    Args:
+      schedule: the optimizer's own learning rate, to be reported.
+    """
+    fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
     return jax.jit(
-        functools.partial(train_step, model=model, optimizer=optimizer, seed=seed, accumulate=accumulate),
+        functools.partial(train_step, **fixed),
         in_shardings=(replicated(mesh), by_rows(mesh)),
         out_shardings=replicated(mesh),
         donate_argnums=0,

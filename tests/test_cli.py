@@ -166,8 +166,12 @@ for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "
 @pytest.mark.parametrize(
     "script, argv, line",
     [
-        ("pretrain.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more\n"),
-        ("prepare_data.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more\n"),
+        ("pretrain.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more, below 2**31\n"),
+        (
+            "prepare_data.py",
+            ["--train.steps", "0"],
+            "bertjax: train.steps=0 is impossible; give 1 or more, below 2**31\n",
+        ),
         (
             "encode.py",
             ["run", "text", "--out", "v.txt"],

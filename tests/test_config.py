@@ -110,7 +110,7 @@ def test_numbers_without_a_point_are_numbers(recipe, text, value):
             optim=OptimConfig(learning_rate=3e-4, eps=1e-12, clip_norm=None), model=BertConfig(layer_norm_eps=1e-12)
         ),
         Config(optim=OptimConfig(learning_rate=0.1 + 0.2, eps=5e-324, clip_norm=1.7e308)),
-        Config(seed=2**32 - 1, model=BertConfig.textbook(vocab_size=20000), train=TrainConfig(steps=10**12)),
+        Config(seed=2**32 - 1, model=BertConfig.textbook(vocab_size=20000), train=TrainConfig(steps=2**31 - 1)),
         Config(run_dir="runs/é: 1 #2", data=DataConfig(path="/a b/'c'", cache="123", predict_unk=True)),
     ],
 )
@@ -266,6 +266,7 @@ IMPOSSIBLE = [
     (["optim.name=adam", "optim.weight_decay=0.1"], ["optim.weight_decay=0.1", "optim.name=adam", "adamw"]),
     (["optim.learning_rate=.inf"], ["optim.learning_rate=inf", "positive"]),
     (["optim.weight_decay=.inf"], ["optim.weight_decay=inf", "0 or more"]),
+    (["train.steps=2147483648"], ["train.steps=2147483648", "below 2**31"]),
     (["run_dir=' '"], ["run_dir is empty", "folder"]),
     (["optim.b1=1"], ["optim.b1=1", "b1 < 1"]),
     (["optim.b2=-0.1"], ["optim.b2=-0.1", "0 <= b2"]),

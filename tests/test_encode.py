@@ -105,5 +105,10 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     assert fresh._forward._cache_size() == 3 + 3  # 1, 8 and 64 rows of length 16
 
 
+def test_text_is_not_taken_for_words(encoder: Encoder) -> None:
+    with pytest.raises(BertjaxError, match="takes lists of words, got text"):
+        encoder.encode_tokens("a crane")
+
+
 def test_dropout_is_off(encoder: Encoder) -> None:
     np.testing.assert_array_equal(encoder.encode_tokens(CRANE), encoder.encode_tokens(CRANE))

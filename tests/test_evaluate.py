@@ -1,5 +1,6 @@
 """Held-out figures are means over all pairs, each counted once, and the same every time."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,16 +8,18 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config
-from bertjax.data.prepare import held_out_batches, prepare
+from bertjax.data.prepare import prepare
 from bertjax.evaluate import compile_eval_step, evaluate, evaluate_run
 from bertjax.model import Bert, init_params
 from bertjax.pretraining import pretrain
+from bertjax.recipe import save_config
+from bertjax.run import RunFolder
 from bertjax.sharding import data_mesh
 
 
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
     prepared = prepare(tiny)
-    batches = held_out_batches(prepared)
+    batches = prepared.held_out_batches
     assert batches.num_pairs % batches.batch_size  # the last batch is not full
     model = Bert(prepared.config.model)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
@@ -43,9 +46,12 @@ def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     folder = pretrain(tiny)
     name, num_pairs, means = evaluate_run(folder)
     assert name == "wikitext-2/valid" and num_pairs > 30
-    from bertjax.run import RunFolder
-
     (line,) = [record for record in RunFolder(folder).metrics() if "held_out_mlm_loss" in record]
     assert line["step"] == 4
     assert {key.removeprefix("held_out_"): value for key, value in line.items() if key != "step"} == means
+    # Of 12 rows a batch on 8 devices: evaluation rounds up, and counts the same pairs.
+    run = RunFolder(folder)
+    odd = dataclasses.replace(run.config(), train=dataclasses.replace(tiny.train, batch_size=12))
+    save_config(odd, folder / "config.yaml")
+    assert evaluate_run(folder)[2] == pytest.approx(means, rel=1e-5)
     assert evaluate_run(folder, split="train", path=Path(tiny.data.path or ""))[0] == "wikitext-2/train"

@@ -45,7 +45,7 @@ _JAX = {"losses", "sharding", "model", "optim", "train", "evaluate", "encode", "
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/
     "flax": {"bertjax.model"},
-    "optax": {"bertjax.losses", "bertjax.optim", "bertjax.train", "bertjax.progress"},
+    "optax": {"bertjax.losses", "bertjax.optim", "bertjax.train"},
     "orbax": {"bertjax.checkpoint"},
     "matplotlib": {"bertjax.report"},
     "tokenizers": {"bertjax.data.tokenizer"},
@@ -160,14 +160,6 @@ def test_the_checks_find_what_they_look_for(module, source, complaint):
 def test_the_checks_let_pass_what_may_be():
     source = "import json\nimport jax.numpy\nimport flax.linen\nfrom bertjax.config import Config\njax.eval_shape(f)"
     assert complaints("bertjax.model", source + "\nnp.load(f, allow_pickle=False)\nmodel.eval()") == []
-
-
-def test_progress_knows_optax_as_a_type_only():
-    tree = ast.parse(rooms()["bertjax.progress"].read_text(encoding="utf-8"))
-    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]
-    typed = {name for annotation in annotations for name in ast.walk(annotation)}
-    used = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "optax"]
-    assert used and set(used) <= typed
 
 
 def test_public_names_are_what_their_rooms_hold():

@@ -90,7 +90,7 @@ def test_losses_and_every_gradient_equal_the_textbooks(reference: Reference) -> 
     gradients, (mlm, nsp) = jax.jit(jax.grad(reference.loss, has_aux=True))(reference.params)
     assert relative_error(mlm, reference.arrays["loss/mlm"]) < 1e-5
     assert relative_error(nsp, reference.arrays["loss/nsp"]) < 1e-5
-    all_slots = losses.mlm_loss_all_slots(reference.logits(reference.params)[0], reference.mlm[0])
+    all_slots = losses.mlm_loss_all_slots(reference.logits(reference.params)[0], reference.mlm[0], reference.nsp[1])
     assert relative_error(all_slots.total / all_slots.weight, reference.arrays["loss/mlm_book"]) < 1e-5
     assert abs(reference.arrays["loss/mlm_book"] - reference.arrays["loss/mlm"]) > 0.1  # the two do differ
     for path, theirs in jax.tree_util.tree_leaves_with_path(nested(reference.arrays, "grad")):

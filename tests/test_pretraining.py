@@ -92,14 +92,18 @@ def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_pa
     with pytest.raises(BertjaxError, match="has made its 4 steps; give a greater --train.steps"):
         pretrain(tiny, resume=True)
     longer = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=6))
+    falling = dataclasses.replace(longer, optim=dataclasses.replace(tiny.optim, schedule="linear"))
+    with pytest.raises(BertjaxError, match=r"optim.schedule=linear .*, train.steps=6 \(the run has 4\)"):
+        pretrain(falling, resume=True)
     with pytest.raises(BertjaxError, match=r"another configuration: seed=1 \(the run has 0\)"):
         pretrain(dataclasses.replace(longer, seed=1), resume=True)
     (tmp_path / "wiki.train.tokens").write_text("a b . c d . e f . \n" * 20)
     (tmp_path / "wiki.valid.tokens").write_text((wikitext / "wiki.valid.tokens").read_text())
     elsewhere = dataclasses.replace(longer, data=dataclasses.replace(tiny.data, path=str(tmp_path)))
-    with pytest.raises(BertjaxError, match="made from another text"):
+    with pytest.raises(BertjaxError, match="made with another text"):
         pretrain(elsewhere, resume=True)
     assert pretrain(longer, resume=True) == folder
+    assert RunFolder(folder).config().train.steps == 6
 
 
 @pytest.mark.parametrize(
@@ -168,9 +172,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> Non
     assert f"stopped after step {step}, saved; go on with" in out
     assert step == run.metrics()[-1]["step"]
     (resume,) = [line.split() for line in out.splitlines() if line.startswith("  bertjax pretrain")]
-    arguments = [*resume[1:], "--train.steps", str(step + 2)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bertjax", *arguments], capture_output=True, text=True, env=environment
-    )
+    # The command as it was printed, once the run has an end that a test can wait for.
+    near = dataclasses.replace(run.config(), train=dataclasses.replace(config.train, steps=step + 2))
+    save_config(near, run.path / "config.yaml")
+    done = subprocess.run([sys.executable, "-m", *resume], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in run.metrics() if "mlm_loss" in line] == list(range(1, step + 3))

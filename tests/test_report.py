@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from bertjax.report import plot_losses
+from bertjax.report import draw_losses, plot_losses
 
 TRAINING = [{"step": step, "mlm_loss": 9 / step, "nsp_loss": 0.7 / step, "pairs_per_second": 1.0} for step in (1, 2, 3)]
 HELD_OUT = [{"step": step, "held_out_mlm_loss": 9 / step, "held_out_nsp_loss": 0.7 / step} for step in (2, 3)]
@@ -30,12 +30,12 @@ def test_losses_are_drawn(tmp_path, metrics):
     assert plt.get_fignums() == []
 
 
-def test_what_is_drawn_and_said(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plt, "close", drawn.append)
-    plot_losses(TRAINING + HELD_OUT, tmp_path / "loss.png", "textbook")
-    monkeypatch.undo()
-    [figure] = drawn
+def test_a_single_step_can_be_seen():
+    assert draw_losses(TRAINING[:1], "one step").axes[0].lines[0].get_marker() == "."
+
+
+def test_what_is_drawn_and_said():
+    figure = draw_losses(TRAINING + HELD_OUT, "textbook")
     mlm, nsp = figure.axes
     assert figure.get_suptitle() == "textbook"
     assert [axes.get_title() for axes in (mlm, nsp)] == ["MLM loss", "NSP loss"]
@@ -45,7 +45,6 @@ def test_what_is_drawn_and_said(tmp_path, monkeypatch):
         assert list(training.get_ydata()) == [first, first / 2, first / 3]
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
         assert labels == ["training", f"held out (last {first / 3:.3f})"]
-    plt.close(figure)
 
 
 @pytest.mark.parametrize("title", ["costs $1_$2, 5%", "a_b^c {x", "\\frac"])

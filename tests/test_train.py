@@ -18,6 +18,7 @@ from bertjax.train import TrainState, compile_train_step, init_state
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
 )
+RATE = optax.linear_schedule(1e-2, 0.0, 1000)  # only reported
 
 
 def random_batch(rows: int, seed: int = 0) -> Batch:
@@ -51,7 +52,7 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     mesh, model, optimizer = data_mesh(jax.devices()[:devices]), Bert(config), optimizer or optax.adam(1e-2)
-    step = compile_train_step(mesh, model, optimizer, seed=seed, accumulate=accumulate)
+    step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate)
     state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
     history = []
     for batch in batches:
@@ -78,7 +79,7 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     optimizer = optax.adam(0.01)
     params = jax.tree.map(jnp.asarray, reference.params)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    step = compile_train_step(data_mesh(jax.devices()[:1]), reference.model, optimizer, seed=0)
+    step = compile_train_step(data_mesh(jax.devices()[:1]), reference.model, optimizer, RATE, seed=0)
     losses = []
     for _ in range(10):
         state, metrics = step(state, batch)
@@ -146,7 +147,7 @@ def test_dropout_is_new_in_every_step() -> None:
 def test_the_old_state_is_given_up() -> None:
     mesh, model, optimizer = data_mesh(jax.devices()[:1]), Bert(SMALL), optax.adam(1e-2)
     state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
-    compile_train_step(mesh, model, optimizer, seed=0)(state, place_batch(random_batch(8), mesh))
+    compile_train_step(mesh, model, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 

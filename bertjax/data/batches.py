@@ -144,7 +144,7 @@ class PairBatches:
         return first_b, np.where(is_next_b, next_b, self._by_length[rank_b % len(self._rank)]), is_next_b
 
 
-def truncate(len_a_b: np.ndarray, len_b_b: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+def truncate(len_a_b: Any, len_b_b: Any, room: int) -> tuple[Any, Any]:
     """Lengths after words are taken from the longer side, one by one, until both fit in `room` together."""
     len_a_b = np.minimum(len_a_b, np.maximum(room - len_b_b, (room + 1) // 2))
     return len_a_b, np.minimum(len_b_b, room - len_a_b)

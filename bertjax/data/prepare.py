@@ -8,10 +8,10 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from bertjax.config import Config, DataConfig
+from bertjax.config import Config, Split
 from bertjax.data.batches import PairBatches
 from bertjax.data.corpus import FORMAT, Corpus, cache_key, load_or_build, writing_in
-from bertjax.data.sources import Text, cache_folder, open_texts
+from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -26,6 +26,8 @@ class Prepared(NamedTuple):
     tokenizer: Tokenizer
     train: Corpus
     held_out: Corpus
+    train_batches: PairBatches
+    held_out_batches: PairBatches
     instead_of: str | None  # why the fallback was taken; None where it was not
 
 
@@ -33,23 +35,17 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     """Finds, tokenises and opens both splits; the vocabulary is the training split's unless a tokenizer is given.
 
     Raises:
-      BertjaxError: the text cannot be had, holds nothing to learn from, or the cache cannot be written.
+      BertjaxError: the text cannot be had, holds fewer pairs than a batch, or the cache cannot be written.
     """
-    data = config.data
-    cache = Path(data.cache) if data.cache else cache_folder()
-    splits = list(dict.fromkeys([data.train_split, data.eval_split]))
-    texts = open_texts(data.source, splits, path=data.path, cache=cache, fallback=data.fallback)
+    data, train = config.data, config.train
+    texts = _find(config, data.train_split, data.eval_split)
     if tokenizer is None:
-        tokenizer = _train_tokenizer(cache, texts.splits[data.train_split], config.tokenizer.min_frequency)
+        tokenizer = _train_tokenizer(_cache(config), texts.splits[data.train_split], config.tokenizer.min_frequency)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {texts.splits[data.train_split].name} is seen tokenizer.min_frequency="
             f"{config.tokenizer.min_frequency} times; give a lower frequency or more text"
         )
-    corpora = {
-        split: load_or_build(cache, text.name, text.fingerprint, text.documents(), tokenizer)
-        for split, text in texts.splits.items()
-    }
     vocab_size = config.model.vocab_size or tokenizer.vocab_size
     if vocab_size < tokenizer.vocab_size:
         raise BertjaxError(
@@ -61,40 +57,37 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         data=dataclasses.replace(data, source=texts.source),
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
-    return Prepared(config, tokenizer, corpora[data.train_split], corpora[data.eval_split], texts.instead_of)
-
-
-def train_batches(prepared: Prepared) -> PairBatches:
-    """Raises BertjaxError where the corpus has fewer pairs than a batch."""
-    batch_size = prepared.config.train.batch_size
-    batches = _batches(prepared, prepared.train, seed=prepared.config.seed)
-    if batches.num_pairs < batch_size:
+    corpora = {split: _tokenise(config, text, tokenizer) for split, text in texts.splits.items()}
+    corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
+    train_batches = _batches(config, corpus, tokenizer, rows=train.batch_size, seed=config.seed)
+    if train_batches.num_pairs < train.batch_size:
         raise BertjaxError(
-            f"the corpus {prepared.train.name} has {batches.num_pairs} pairs that fit in "
-            f"data.max_length={prepared.config.data.max_length}, fewer than train.batch_size={batch_size}; "
-            "give more text or a smaller batch"
+            f"the corpus {corpus.name} has {train_batches.num_pairs} pairs that fit in data.max_length="
+            f"{data.max_length}, fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
         )
-    return batches
+    # Evaluation needs no more memory at once than a part of a batch does in training.
+    rows = train.batch_size // train.accumulate
+    held_out_batches = _batches(config, held_out, tokenizer, rows=rows, seed=_HELD_OUT_SEED)
+    return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, texts.instead_of)
 
 
-def held_out_batches(prepared: Prepared) -> PairBatches:
-    """Batches of the held-out split."""
-    return _batches(prepared, prepared.held_out, seed=_HELD_OUT_SEED)
+def prepare_held_out(config: Config, tokenizer: Tokenizer, *, rows: int) -> tuple[Corpus, PairBatches]:
+    """The held-out split alone, in batches of so many rows. Raises BertjaxError where it cannot be had."""
+    text = _find(config, config.data.eval_split).splits[config.data.eval_split]
+    corpus = _tokenise(config, text, tokenizer)
+    return corpus, _batches(config, corpus, tokenizer, rows=rows, seed=_HELD_OUT_SEED)
 
 
 def describe(prepared: Prepared) -> str:
     """A line for each split, and before them a notice where the fallback was taken."""
     lines = []
     if prepared.instead_of is not None:
+        reason = textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False)
         lines.append(f"NOTICE:   {prepared.config.data.source} is read instead of what was asked for, because")
-        lines.append(
-            textwrap.indent(
-                textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False), " " * 10
-            )
-        )
+        lines.append(textwrap.indent(reason, " " * 10))
     for role, corpus, batches in (
-        ("train:", prepared.train, train_batches(prepared)),
-        ("held out:", prepared.held_out, held_out_batches(prepared)),
+        ("train:", prepared.train, prepared.train_batches),
+        ("held out:", prepared.held_out, prepared.held_out_batches),
     ):
         lines.append(
             f"{role:<10}{corpus.name}: {len(corpus.paragraphs) - 1:,} paragraphs, {len(corpus.sentences) - 1:,} "
@@ -104,13 +97,27 @@ def describe(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-def _batches(prepared: Prepared, corpus: Corpus, *, seed: int) -> PairBatches:
-    data: DataConfig = prepared.config.data
+def _cache(config: Config) -> Path:
+    return Path(config.data.cache) if config.data.cache else cache_folder()
+
+
+def _find(config: Config, *splits: Split) -> Texts:
+    data = config.data
+    wanted = list(dict.fromkeys(splits))
+    return open_texts(data.source, wanted, path=data.path, cache=_cache(config), fallback=data.fallback)
+
+
+def _tokenise(config: Config, text: Text, tokenizer: Tokenizer) -> Corpus:
+    return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
+
+
+def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, rows: int, seed: int) -> PairBatches:
+    data = config.data
     return PairBatches(
         corpus,
-        batch_size=prepared.config.train.batch_size,
+        batch_size=rows,
         max_length=data.max_length,
-        vocab_size=prepared.tokenizer.vocab_size,
+        vocab_size=tokenizer.vocab_size,
         mlm_rate=data.mlm_rate,
         predict_unk=data.predict_unk,
         too_long=data.too_long,

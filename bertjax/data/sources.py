@@ -6,14 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bertjax.config import Source
+from bertjax.config import Source, Split
 from bertjax.data import python_docs, wikitext
 from bertjax.errors import BertjaxError
 
 Document = list[list[str]]  # paragraphs, each a list of sentences
-
-SOURCES = ("wikitext-2", "python-docs")
-SPLITS = ("train", "valid", "test")
 
 
 class Text(NamedTuple):
@@ -24,7 +21,7 @@ class Text(NamedTuple):
 
 class Texts(NamedTuple):
     source: Source  # which it is in the end
-    splits: dict[str, Text]
+    splits: dict[Split, Text]
     instead_of: str | None  # why the fallback was taken; None if it was not
 
 
@@ -40,25 +37,18 @@ def cache_folder() -> Path:
 
 
 def open_texts(
-    source: str,
-    splits: Sequence[str],
+    source: Source,
+    splits: Sequence[Split],
     *,
     path: str | Path | None = None,
     cache: str | Path,
-    fallback: str | None = None,
+    fallback: Source | None = None,
 ) -> Texts:
     """The splits of `source`, 'wikitext-2' or 'python-docs', or of `fallback` if WikiText-2 cannot be had.
 
     WikiText-2's files are looked for in `path`, $BERTJAX_DATA/wikitext-2 and `cache`/wikitext-2, and what is
     missing is downloaded there. Raises BertjaxError with every place tried and why it did not serve.
     """
-    if source not in SOURCES:
-        raise BertjaxError(f"data.source={source!r} is not one of {', '.join(SOURCES)}")
-    if fallback not in (None, "python-docs"):
-        raise BertjaxError(f"data.fallback={fallback!r} is neither null nor python-docs")
-    for split in splits:
-        if split not in SPLITS:
-            raise BertjaxError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if source == "python-docs":
         return _python_docs(splits, instead_of=None)
     if path is not None and not Path(path).is_dir():
@@ -89,7 +79,7 @@ def open_texts(
     return Texts("wikitext-2", texts, instead_of=None)
 
 
-def _python_docs(splits: Sequence[str], instead_of: str | None) -> Texts:
+def _python_docs(splits: Sequence[Split], instead_of: str | None) -> Texts:
     fingerprint = python_docs.fingerprint()
     texts = {
         split: Text(f"python-docs/{split}", f"{fingerprint}/{split}", partial(python_docs.documents, split))
@@ -98,9 +88,9 @@ def _python_docs(splits: Sequence[str], instead_of: str | None) -> Texts:
     return Texts("python-docs", texts, instead_of)
 
 
-def _find(splits: Sequence[str], folders: Sequence[Path]) -> dict[str, Path]:
+def _find(splits: Sequence[Split], folders: Sequence[Path]) -> dict[Split, Path]:
     """Each split's file in the first folder that has it."""
-    files: dict[str, Path] = {}
+    files: dict[Split, Path] = {}
     for split in splits:
         for folder in folders:
             if os.path.isfile(folder / wikitext.file_name(split)):

@@ -87,11 +87,11 @@ class _Failed(Exception):
     """Why a mirror gave nothing."""
 
 
-class _FailedNow(_Failed):
+class _Transient(_Failed):
     """Another try may do better."""
 
 
-def _bound(size: int) -> None:
+def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise _Failed(f"more than {MAX_BYTES} bytes")
 
@@ -104,7 +104,7 @@ def _from_zip(body: bytes, split: str) -> bytes:
     """The member's bytes; the archive's own paths are never used, so that it cannot choose where to write."""
     with zipfile.ZipFile(io.BytesIO(body)) as archive, archive.open(f"wikitext-2/{file_name(split)}") as file:
         data = file.read(MAX_BYTES + 1)
-    _bound(len(data))
+    _check_size(len(data))
     return data
 
 
@@ -115,7 +115,7 @@ def _from_parquet(body: bytes, split: str) -> bytes:
     data = bytearray()
     for batch in parquet.ParquetFile(io.BytesIO(body)).iter_batches(batch_size=1024, columns=["text"]):
         data += "".join(row or " \n" for row in batch.column(0).to_pylist()).encode()
-        _bound(len(data))
+        _check_size(len(data))
     return bytes(data)
 
 
@@ -207,7 +207,7 @@ def _fetch(mirror: Mirror, url: str, timeout: float, deadline: float, attempts: 
         try:
             body = _in_time(deadline, partial(_read, url, timeout, deadline))
             break
-        except _FailedNow:
+        except _Transient:
             if attempts <= 0 or time.monotonic() + PAUSE > deadline:
                 raise
             time.sleep(PAUSE)
@@ -245,17 +245,17 @@ def _read(url: str, timeout: float, deadline: float) -> bytes:
                 while chunk := response.read1(1 << 16):
                     body += chunk
                     bar.update(len(chunk))
-                    _bound(max(len(body), size or 0))
+                    _check_size(max(len(body), size or 0))
                     if time.monotonic() > deadline:
                         raise _Failed("timed out")
     except urllib.error.HTTPError as error:
         error.close()
-        kind = _FailedNow if error.code >= 500 or error.code in (408, 429) else _Failed
+        kind = _Transient if error.code >= 500 or error.code in (408, 429) else _Failed
         raise kind(f"HTTP {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        kind = _Failed if isinstance(reason, TimeoutError) else _FailedNow  # a silent server costs enough once
+        kind = _Failed if isinstance(reason, TimeoutError) else _Transient  # a silent server costs enough once
         raise kind(str(reason) or type(reason).__name__) from None
     if size is not None and len(body) < size:
-        raise _FailedNow(f"cut short at {len(body)} of {size} bytes")
+        raise _Transient(f"cut short at {len(body)} of {size} bytes")
     return bytes(body)

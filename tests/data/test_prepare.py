@@ -13,7 +13,7 @@ from bertjax.config import BertConfig, Config, DataConfig
 from bertjax.data import corpus, python_docs
 from bertjax.data import wikitext as wikitext_module
 from bertjax.data.batches import Batch
-from bertjax.data.prepare import describe, held_out_batches, prepare, train_batches
+from bertjax.data.prepare import describe, prepare, prepare_held_out
 from bertjax.data.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -60,10 +60,10 @@ def words_of(tokenizer):
     return tokenizer.tokens(range(NUM_SPECIAL, tokenizer.vocab_size))
 
 
-def refused(config, tokenizer=None, then=lambda prepared: None):
+def refused(config, tokenizer=None):
     """The error's message."""
     with pytest.raises(BertjaxError) as caught:
-        then(prepare(config, tokenizer))
+        prepare(config, tokenizer)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -75,7 +75,9 @@ def refused(config, tokenizer=None, then=lambda prepared: None):
 def test_the_vocabulary_is_the_training_splits(tiny, tmp_path, min_frequency, words):
     (tmp_path / "wiki.train.tokens").write_text(" A b . b a . \n rare . <unk> . \n")
     (tmp_path / "wiki.valid.tokens").write_text(" a other . other b . \n")
-    config = change(tiny, data={"path": str(tmp_path)}, tokenizer={"min_frequency": min_frequency})
+    config = change(
+        tiny, data={"path": str(tmp_path)}, tokenizer={"min_frequency": min_frequency}, train={"batch_size": 1}
+    )
     prepared = prepare(config)
     assert set(words_of(prepared.tokenizer)) == words
     assert prepared.tokenizer.tokens(prepared.held_out.ids) == ["a", "<unk>", "<unk>", "b", "."]
@@ -102,7 +104,7 @@ def test_the_models_vocabulary_size(tiny):
 
 def test_only_the_tokenizers_words_are_drawn(tiny):
     prepared = prepare(change(tiny, model={"vocab_size": 5000}, data={"mlm_rate": 1.0}))
-    for batches in (train_batches(prepared), held_out_batches(prepared)):
+    for batches in (prepared.train_batches, prepared.held_out_batches):
         assert batches.batch_at(0).tokens_bt.max() < prepared.tokenizer.vocab_size
 
 
@@ -141,26 +143,27 @@ def test_the_description(tiny, wikitext, small_docs):
 
 def test_batches_are_as_the_configuration_says(tiny):
     prepared = prepare(change(tiny, data={"mlm_rate": 0.5, "max_length": 20}, train={"batch_size": 16}))
-    for batches in (train_batches(prepared), held_out_batches(prepared)):
+    for batches in (prepared.train_batches, prepared.held_out_batches):
         assert batches.batch_at(0).tokens_bt.shape == (16, 20)
         assert batches.batch_at(0).mlm_labels_bp.shape == (16, 10)
 
 
 def test_the_seed_moves_the_training_batches_only(tiny):
     one, other = prepare(tiny), prepare(dataclasses.replace(tiny, seed=1))
-    assert (train_batches(one).batch_at(0).tokens_bt != train_batches(other).batch_at(0).tokens_bt).any()
-    for a, b in zip(held_out_batches(one).first_epoch(), held_out_batches(other).first_epoch(), strict=True):
+    assert (one.train_batches.batch_at(0).tokens_bt != other.train_batches.batch_at(0).tokens_bt).any()
+    for a, b in zip(one.held_out_batches.first_epoch(), other.held_out_batches.first_epoch(), strict=True):
         for name in Batch._fields:
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
 def test_a_batch_of_more_than_the_pairs(tiny):
-    pairs = train_batches(prepare(tiny)).num_pairs
-    train_batches(prepare(change(tiny, train={"batch_size": pairs})))
+    pairs = prepare(tiny).train_batches.num_pairs
+    prepare(change(tiny, train={"batch_size": pairs}))
     more = change(tiny, train={"batch_size": pairs + 1})
-    message = refused(more, then=train_batches)
+    message = refused(more)
     assert f"train.batch_size={pairs + 1}" in message and f"{pairs} pairs" in message
-    held_out_batches(prepare(more))  # there a batch may be filled up
+    corpus, batches = prepare_held_out(more, prepare(tiny).tokenizer, rows=pairs + 1)  # there it may be filled up
+    assert corpus.name == "wikitext-2/valid" and len(list(batches.first_epoch())) == 1
 
 
 def test_text_of_rare_words_only(tiny):
@@ -187,7 +190,7 @@ def test_the_second_start_builds_nothing(tiny, monkeypatch):
 
 
 def test_changed_text_is_read_anew(tiny, tmp_path):
-    config = change(tiny, data={"path": str(tmp_path)})
+    config = change(tiny, data={"path": str(tmp_path)}, train={"batch_size": 1})
     for word in ("heron", "crane"):
         for split in ("train", "valid"):
             (tmp_path / f"wiki.{split}.tokens").write_text(f" {word} flies . {word} lands . \n")
@@ -256,7 +259,7 @@ def test_real_counts(real):
 
 @pytest.mark.parametrize("too_long, num_pairs", [("drop", 4680), ("truncate", 6216)])
 def test_real_pairs(real, too_long, num_pairs):
-    batches = train_batches(real(too_long))
+    batches = real(too_long).train_batches
     assert batches.num_pairs == num_pairs
     lengths = np.concatenate([batches.batch_at(step).sequences_bt.sum(axis=1) for step in range(num_pairs // 256)])
     assert lengths.max() == 64
