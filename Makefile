@@ -8,6 +8,9 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 # The run's folder: what ARGS says, or the recipe's own.
 RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
+# An NVIDIA GPU needs jax's own build for it.
+EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
+
 .PHONY: setup train test check
 
 setup: .venv/ready
@@ -16,7 +19,7 @@ setup: .venv/ready
 	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
 	@echo "setting up .venv with $$($(PYTHON) --version) (about a minute)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 train: setup

@@ -20,14 +20,23 @@ from bertjax.config import CheckpointConfig, Config, EvalConfig, TrainConfig
 from bertjax.data import wikitext as wikitext_room
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
+from bertjax.optim import make_optimizer
 from bertjax.pretraining import pretrain
 from bertjax.recipe import save_config
 from bertjax.run import RunFolder
+from bertjax.sharding import with_sharding
+from bertjax.train import init_state
 
 
-def saved_params(folder: Path) -> dict:
+def saved_trees(folder: Path) -> list[np.ndarray]:
+    """The leaves of the newest parameters and optimiser state."""
     run = RunFolder(folder)
-    return run.load_params(Bert(run.config().model), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    config = run.config()
+    fresh = functools.partial(init_state, Bert(config.model), make_optimizer(config.optim, config.train.steps), 0)
+    template = with_sharding(jax.eval_shape(fresh), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    with run.checkpoints() as checkpoints:
+        templates = {"params": template.params, "opt_state": template.opt_state}
+        return jax.tree.leaves(checkpoints.restore(run.latest_step(checkpoints), templates))
 
 
 def without_rates(folder: Path) -> list[dict]:
@@ -65,26 +74,22 @@ def test_a_small_language_is_learnt(tiny: Config) -> None:
 def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop: int) -> None:
     config = dataclasses.replace(
         tiny,
+        optim=dataclasses.replace(tiny.optim, schedule="cosine", warmup_steps=2, weight_decay=0.1, clip_norm=0.5),
         train=dataclasses.replace(tiny.train, steps=5),
         eval=EvalConfig(every=2),
         checkpoint=CheckpointConfig(every=1, keep=5),
     )
     whole = pretrain(config)
-    folder = tmp_path / "stopped"
-    pretrain(dataclasses.replace(config, run_dir=str(folder), train=dataclasses.replace(config.train, steps=stop)))
-    RunFolder(folder).append_metrics({"step": 4, "mlm_loss": 1.0})  # a step made after the last checkpoint, then lost
-    if stop == 3:  # the end of the shorter run is no end here: its evaluation is not in the other run
-        RunFolder(folder).metrics_file.write_text(
-            "".join(
-                json.dumps(line) + "\n"
-                for line in RunFolder(folder).metrics()
-                if not ("held_out_mlm_loss" in line and line["step"] == 3)
-            )
-        )
-    pretrain(dataclasses.replace(config, run_dir=str(folder)), resume=True)
-    for ours, theirs in zip(jax.tree.leaves(saved_params(folder)), jax.tree.leaves(saved_params(whole)), strict=True):
+    killed = tmp_path / "killed"  # after its checkpoint of that step, in the middle of a line of metrics
+    shutil.copytree(whole, killed)
+    for step in range(stop + 1, 6):
+        shutil.rmtree(killed / "checkpoints" / str(step))
+    metrics = RunFolder(killed).metrics_file
+    metrics.write_text(metrics.read_text()[:-20])
+    pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
+    for ours, theirs in zip(saved_trees(killed), saved_trees(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert without_rates(folder) == without_rates(whole)
+    assert without_rates(killed) == without_rates(whole)
 
 
 def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_path: Path) -> None:
