@@ -1,7 +1,6 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
 
-SHELL := /bin/bash
 ARGS :=
 PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
