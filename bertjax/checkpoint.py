@@ -20,7 +20,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int | None = None):
         self._folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None, read_only=keep is None)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":

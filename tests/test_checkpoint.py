@@ -34,7 +34,7 @@ def assert_equal(ours: dict, theirs: dict) -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_trees_come_back_on_other_devices(tmp_path: Path, devices: int) -> None:
+def test_trees_come_back_on_other_devices(tmp_path: Path, devices: int, caplog: pytest.LogCaptureFixture) -> None:
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         checkpoints.save(5, {"params": tree(1), "opt_state": tree(2)})
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -43,6 +43,7 @@ def test_trees_come_back_on_other_devices(tmp_path: Path, devices: int) -> None:
         assert_equal(restored["params"], tree(1))
         assert_equal(restored["opt_state"], tree(2))
         assert len(restored["params"]["b"].sharding.device_set) == devices
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []  # nothing a user would see
 
 
 def test_one_tree_can_be_read_alone(tmp_path: Path) -> None:
