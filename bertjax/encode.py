@@ -77,6 +77,8 @@ class Encoder:
     ) -> np.ndarray:
         """One vector a text, or a pair of texts; lower-cased and split into words as in training.
 
+        A special token written in the text, such as `<mask>`, is read as that token.
+
         Args:
           pooling: "mean" over all tokens, special ones included, or the vector of "cls".
           truncate: shorten what is longer than the model's positions, instead of an error.

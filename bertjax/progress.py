@@ -16,6 +16,8 @@ from bertjax.train import Metrics
 class Progress:
     """Takes each step's metrics, in order; writes lines, moves the bar, keeps running means and the rate.
 
+    A line of metrics.jsonl is of one step, not a mean since the last: nothing of it is lost when a run is resumed.
+
     The rate is over the time between one step's end and the next one's, data loading included. Left out are the
     first step of the process, in which XLA compiles, and evaluations and checkpoints.
     """
