@@ -98,7 +98,7 @@ def test_devices_change_neither_losses_nor_parameters(devices: int) -> None:
     many, many_history = train(SMALL, batches, devices=devices)
     for ours, theirs in zip(many_history, one_history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    assert_close(many, one, 1e-4)
+    assert_close(many, one, 2e-5)
     assert len(many.params["token_embedding"].sharding.device_set) == devices
 
 
