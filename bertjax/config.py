@@ -186,6 +186,12 @@ class TrainConfig:
     """pairs in a step, over all devices"""
     accumulate: int = 1
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """what matrix products multiply; parameters, optimiser state and sums of products are float32 with either"""
+    remat: bool = False
+    """compute a layer's activations again on the way back instead of keeping them: less memory, more time"""
+    scan_layers: bool = False
+    """compile one encoder layer and loop over it: deep models compile several times faster"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
 

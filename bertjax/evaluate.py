@@ -13,7 +13,7 @@ from bertjax.config import Split
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare_held_out
 from bertjax.losses import RunningMeans
-from bertjax.model import Bert
+from bertjax.model import Bert, make_model
 from bertjax.run import RunFolder
 from bertjax.sharding import by_rows, data_mesh, place_batch, replicated
 from bertjax.train import Metrics, batch_metrics
@@ -24,7 +24,7 @@ EvalStep = Callable[[dict[str, Any], Batch], Metrics]
 def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
     """`batch_metrics` without dropout, jitted over the mesh."""
     return jax.jit(
-        functools.partial(batch_metrics, model),
+        functools.partial(batch_metrics, model, shards=mesh.size),
         in_shardings=(replicated(mesh), by_rows(mesh)),
         out_shardings=replicated(mesh),
     )
@@ -58,7 +58,7 @@ def evaluate_run(
     config = run.config()
     data = dataclasses.replace(config.data, eval_split=split or config.data.eval_split, path=path or config.data.path)
     config = dataclasses.replace(config, data=data)
-    mesh, model = data_mesh(), Bert(config.model)
+    mesh, model = data_mesh(), make_model(config.model, config.train)
     rows = -(-config.train.batch_size // config.train.accumulate // mesh.size) * mesh.size
     corpus, batches = prepare_held_out(config, run.tokenizer(), rows=rows)
     params = run.load_params(model, replicated(mesh))

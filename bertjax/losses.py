@@ -16,34 +16,20 @@ class Mean(NamedTuple):
     weight: Array
 
 
-def mlm_loss(logits_bpv: Array, labels_bp: Array, weights_bp: Array) -> Mean:
-    """Cross-entropy in nats over the predictions whose weight is 1."""
-    return _weighted(_cross_entropy(logits_bpv, labels_bp), weights_bp)
+def weighted_mean(values: Array, weights: Array) -> Mean:
+    """Of values whose weight is 1; weights are 1 or 0."""
+    return Mean((values * weights).sum(), weights.sum())
 
 
-def mlm_loss_all_slots(logits_bpv: Array, labels_bp: Array, rows_b1: Array) -> Mean:
-    """What the textbook prints: empty slots (label 0 read at position 0) of the rows of weight 1 count too."""
-    return _weighted(_cross_entropy(logits_bpv, labels_bp), jnp.broadcast_to(rows_b1, labels_bp.shape))
-
-
-def nsp_loss(logits_bk2: Array, labels_bk: Array, weights_bk: Array) -> Mean:
-    """Cross-entropy in nats over the sequences whose weight is 1; label 1 is "is next"."""
-    return _weighted(_cross_entropy(logits_bk2, labels_bk), weights_bk)
-
-
-def accuracy(logits: Array, labels: Array, weights: Array) -> Mean:
-    """Share of labels that no class is likelier than, over those whose weight is 1."""
-    # Not argmax: over a vocabulary of 20,256, XLA took 24 times as long for it as for the maximum on a CPU.
-    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return _weighted((of_label >= logits.max(axis=-1)).astype(jnp.float32), weights)
-
-
-def _cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """-log softmax(logits) at the label, in nats and float32: logits [..., classes], labels [...]."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
-def _weighted(values: Array, weights: Array) -> Mean:
-    return Mean((values * weights).sum(), weights.sum())
+def hits(logits: Array, labels: Array) -> Array:
+    """float32, 1 where no class is likelier than the label, else 0."""
+    of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return (of_label >= logits.max(axis=-1)).astype(jnp.float32)
 
 
 class RunningMeans:

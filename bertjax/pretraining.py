@@ -19,7 +19,7 @@ from bertjax.config import Config
 from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import compile_eval_step, evaluate
-from bertjax.model import Bert, num_parameters
+from bertjax.model import make_model, num_parameters
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
@@ -88,7 +88,7 @@ def _fit(
     config = prepared.config
     steps = config.train.steps
     batches, held_out = prepared.train_batches, prepared.held_out_batches
-    model, optimizer = Bert(config.model), make_optimizer(config.optim, steps)
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, steps)
     schedule = make_schedule(config.optim, steps)
     train_step = compile_train_step(
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate

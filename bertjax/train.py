@@ -10,9 +10,9 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax import losses
+from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batches import Batch
-from bertjax.losses import Mean
+from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.model import Bert, init_params
 from bertjax.sharding import by_rows, replicated
 
@@ -33,36 +33,52 @@ def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) 
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
-def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Metrics:
-    """Losses and accuracies of a batch; dropout is on where there is a key for it."""
-    mlm_logits_bpv, nsp_logits_bk2 = model.apply(
+def batch_metrics(
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, shards: int = 1
+) -> Metrics:
+    """Losses and accuracies of a batch; dropout is on where there is a key for it.
+
+    Args:
+      shards: devices that the batch's rows lie on.
+    """
+    predictions = model.apply(
         {"params": params},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
         *(batch.mlm_positions_bp, batch.cls_positions_bk),
         train=dropout_key is not None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
+        method="predict",
     )
-    mlm, nsp = (batch.mlm_labels_bp, batch.mlm_weights_bp), (batch.nsp_labels_bk, batch.nsp_weights_bk)
+    mlm_total, mlm = blockwise_cross_entropy(
+        predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
+        predictions.vocab_kernel_dv,
+        predictions.vocab_bias_v,
+        batch.mlm_labels_bp.reshape(-1),
+        batch.mlm_weights_bp.reshape(-1),
+        dtype=model.dtype,
+        shards=shards,
+    )
+    # The textbook's mean counts empty slots too (label 0 read at position 0), those of empty rows left out.
+    slots_bp = jnp.broadcast_to(batch.nsp_weights_bk.max(axis=1, keepdims=True), batch.mlm_weights_bp.shape)
+    nsp_logits_bk2 = predictions.nsp_logits_bk2
     return {
-        "mlm_loss": losses.mlm_loss(mlm_logits_bpv, *mlm),
-        "nsp_loss": losses.nsp_loss(nsp_logits_bk2, *nsp),
-        "mlm_accuracy": losses.accuracy(mlm_logits_bpv, *mlm),
-        "nsp_accuracy": losses.accuracy(nsp_logits_bk2, *nsp),
-        "mlm_loss_all_slots": losses.mlm_loss_all_slots(
-            mlm_logits_bpv, batch.mlm_labels_bp, batch.nsp_weights_bk.max(axis=1, keepdims=True)
-        ),
+        "mlm_loss": Mean(mlm_total, batch.mlm_weights_bp.sum()),
+        "nsp_loss": weighted_mean(cross_entropy(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
+        "mlm_accuracy": weighted_mean(mlm.hit_m, batch.mlm_weights_bp.reshape(-1)),
+        "nsp_accuracy": weighted_mean(hits(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
+        "mlm_loss_all_slots": weighted_mean(mlm.loss_m, slots_bp.reshape(-1)),
     }
 
 
 def gradients(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int, shards: int
 ) -> tuple[dict[str, Any], Metrics]:
     """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
     mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
     nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
 
     def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
-        metrics = batch_metrics(model, params, part, key)
+        metrics = batch_metrics(model, params, part, key, shards=shards)
         return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
 
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
@@ -90,10 +106,11 @@ def train_step(
     schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
+    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, shards)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     one = jnp.ones(())
@@ -120,7 +137,7 @@ def compile_train_step(
     """
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
     return jax.jit(
-        functools.partial(train_step, **fixed),
+        functools.partial(train_step, **fixed, shards=mesh.size),
         in_shardings=(replicated(mesh), by_rows(mesh)),
         out_shardings=replicated(mesh),
         donate_argnums=0,

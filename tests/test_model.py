@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax import losses
 from bertjax.config import BertConfig
+from bertjax.data.batches import Batch
 from bertjax.model import Bert, init_params, num_parameters
+from bertjax.train import batch_metrics
 
 REFERENCE = Path(__file__).parent / "reference"
 SMALL = BertConfig(
@@ -53,11 +54,14 @@ class Reference:
     def logits(self, params: dict) -> tuple[jax.Array, jax.Array]:
         return jax.jit(self.model.apply)({"params": params}, *self.tokens, self.real_bt, *self.predictions)
 
-    def loss(self, params: dict) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        mlm_logits, nsp_logits = self.logits(params)
-        mlm, nsp = losses.mlm_loss(mlm_logits, *self.mlm), losses.nsp_loss(nsp_logits, *self.nsp)
-        mlm, nsp = mlm.total / mlm.weight, nsp.total / nsp.weight
-        return mlm + nsp, (mlm, nsp)
+    def batch(self) -> Batch:
+        (positions_bp, cls_positions_bk), (labels_bp, weights_bp) = self.predictions, self.mlm
+        return Batch(*self.tokens, self.real_bt, positions_bp, labels_bp, weights_bp, cls_positions_bk, *self.nsp)
+
+    def loss(self, params: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
+        metrics = batch_metrics(self.model, params, self.batch())
+        means = {name: mean.total / mean.weight for name, mean in metrics.items()}
+        return means["mlm_loss"] + means["nsp_loss"], means
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +91,10 @@ def test_outputs_equal_the_textbooks(reference: Reference) -> None:
 
 
 def test_losses_and_every_gradient_equal_the_textbooks(reference: Reference) -> None:
-    gradients, (mlm, nsp) = jax.jit(jax.grad(reference.loss, has_aux=True))(reference.params)
-    assert relative_error(mlm, reference.arrays["loss/mlm"]) < 1e-5
-    assert relative_error(nsp, reference.arrays["loss/nsp"]) < 1e-5
-    all_slots = losses.mlm_loss_all_slots(reference.logits(reference.params)[0], reference.mlm[0], reference.nsp[1])
-    assert relative_error(all_slots.total / all_slots.weight, reference.arrays["loss/mlm_book"]) < 1e-5
+    gradients, means = jax.jit(jax.grad(reference.loss, has_aux=True))(reference.params)
+    assert relative_error(means["mlm_loss"], reference.arrays["loss/mlm"]) < 1e-5
+    assert relative_error(means["nsp_loss"], reference.arrays["loss/nsp"]) < 1e-5
+    assert relative_error(means["mlm_loss_all_slots"], reference.arrays["loss/mlm_book"]) < 1e-5
     assert abs(reference.arrays["loss/mlm_book"] - reference.arrays["loss/mlm"]) > 0.1  # the two do differ
     for path, theirs in jax.tree_util.tree_leaves_with_path(nested(reference.arrays, "grad")):
         ours = gradients
@@ -187,28 +190,62 @@ def test_dropout_is_off_unless_training(small: tuple[Bert, dict]) -> None:
     assert (dropped[0] != dropped[1]).any() and (dropped[0] != first).any()
 
 
-def test_dropout_drops_at_its_rate_and_keeps_the_mean() -> None:
-    model = Bert(dataclasses.replace(SMALL, num_layers=1, dropout=0.25))
-    params = jax.tree.map(jnp.zeros_like, fresh_params(model.config))
-    params["embedding_norm"]["bias"] = jnp.ones(16)  # what dropout is given is 1 everywhere
-    b1 = np.ones((64, 32), int)
+@pytest.fixture(scope="module")
+def plainly_computed(small: tuple[Bert, dict]) -> tuple[float, dict]:
+    return loss_and_gradients(*small)
 
-    @jax.jit
-    def run(key: jax.Array) -> dict:
-        is_dropout = lambda module, _: module.name == "embedding_dropout"  # noqa: E731
-        _, seen = model.apply(
-            {"params": params},
-            *(b1, b1 * 0, b1 * 0, b1),
-            train=True,
-            method="encode",
-            rngs={"dropout": key},
-            capture_intermediates=is_dropout,
-        )
-        return seen
 
-    (embedded,) = run(jax.random.key(0))["intermediates"]["embedding_dropout"]["__call__"]
-    assert set(np.unique(embedded)) == {0.0, np.float32(1 / 0.75)}
-    assert np.mean(embedded == 0) == pytest.approx(0.25, abs=0.02)
+def loss_and_gradients(model: Bert, params: dict) -> tuple[float, dict]:
+    """With dropout, of two rows of different lengths."""
+    real_bt = np.arange(8) < np.array([[8], [5]])
+    tokens_bt = np.concatenate([random_row(8, seed=0), random_row(8, seed=1)])
+
+    def loss(params: dict) -> jax.Array:
+        args = (tokens_bt, real_bt * 0, np.broadcast_to(np.arange(8), (2, 8)), real_bt.astype(int))
+        rngs = {"dropout": jax.random.key(3)}
+        encoded = model.apply({"params": params}, *args, train=True, method="encode", rngs=rngs)
+        return (jnp.where(real_bt[..., None], encoded, 0) ** 3).mean()
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize("how", [{"remat": True}, {"scan_layers": True}, {"remat": True, "scan_layers": True}])
+def test_remat_and_scan_change_nothing(small: tuple[Bert, dict], plainly_computed: tuple, how: dict) -> None:
+    model, params = small
+    loss, gradients = loss_and_gradients(dataclasses.replace(model, **how), params)
+    np.testing.assert_allclose(loss, plainly_computed[0], rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(plainly_computed[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * max(1, np.abs(theirs).max()))
+    ours = jax.eval_shape(lambda: init_params(dataclasses.replace(model, **how), jax.random.key(0)))
+    assert jax.tree.structure(ours) == jax.tree.structure(params)
+
+
+def test_scan_compiles_one_layer_and_remat_keeps_less() -> None:
+    config = dataclasses.replace(SMALL, num_layers=6)
+    params, rows = fresh_params(config), np.ones((8, 32), int)
+
+    def compiled(**how: bool) -> jax.stages.Compiled:
+        model = Bert(config, **how)
+
+        def loss(params: dict) -> jax.Array:
+            rngs = {"dropout": jax.random.key(0)}
+            args = (rows, rows * 0, rows * 0, rows)
+            return (model.apply({"params": params}, *args, train=True, method="encode", rngs=rngs) ** 2).sum()
+
+        return jax.jit(jax.grad(loss)).lower(params).compile()
+
+    plain, scanned, both = compiled(), compiled(scan_layers=True), compiled(scan_layers=True, remat=True)
+    assert len(scanned.as_text()) < 0.7 * len(plain.as_text())
+    memory = [program.memory_analysis().temp_size_in_bytes for program in (scanned, both)]
+    assert memory[1] < 0.7 * memory[0]
+
+
+def test_bfloat16_comes_close_and_leaves_parameters_float32(small: tuple[Bert, dict], plainly_computed: tuple) -> None:
+    model, params = small
+    loss, gradients = loss_and_gradients(dataclasses.replace(model, dtype=jnp.bfloat16), params)
+    assert loss != plainly_computed[0]
+    np.testing.assert_allclose(loss, plainly_computed[0], rtol=0.05, atol=0.01)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
 
 
 def test_logits_are_computed_at_predicted_positions_only() -> None:

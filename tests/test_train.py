@@ -71,11 +71,7 @@ def assert_close(ours: TrainState, theirs: TrainState, tolerance: float) -> None
 
 def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     reference = Reference()
-    tokens_bt, segments_bt, positions_bt = reference.tokens
-    batch = Batch(
-        tokens_bt, segments_bt, positions_bt, reference.real_bt, reference.predictions[0], *reference.mlm,
-        reference.predictions[1], *reference.nsp,
-    )  # fmt: skip
+    batch = reference.batch()
     optimizer = optax.adam(0.01)
     params = jax.tree.map(jnp.asarray, reference.params)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

@@ -1,0 +1,89 @@
+"""Block by block, the loss and every gradient are those of the plain definition over all logits at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.blockwise import Scores, blockwise_cross_entropy
+from bertjax.losses import cross_entropy, hits
+
+M, D, V = 37, 24, 501
+
+
+@pytest.fixture(scope="module")
+def head() -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    return {
+        "hidden_md": jnp.array(rng.normal(size=(M, D)), jnp.float32),
+        "kernel_dv": jnp.array(rng.normal(size=(D, V)), jnp.float32),
+        "bias_v": jnp.array(rng.normal(size=V), jnp.float32),
+        "labels_m": jnp.array(rng.integers(0, V, M)),
+        "weights_m": jnp.array(rng.integers(0, 2, M), jnp.float32),
+    }
+
+
+def plain(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array, head: dict) -> tuple[jax.Array, Scores]:
+    logits_mv = hidden_md @ kernel_dv + bias_v[None]
+    loss_m = cross_entropy(logits_mv, head["labels_m"])
+    return (loss_m * head["weights_m"]).sum() / 3, Scores(loss_m, hits(logits_mv, head["labels_m"]))
+
+
+def loss_and_gradients(head: dict, **how) -> tuple:  # type: ignore[no-untyped-def]
+    def blockwise(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array) -> tuple[jax.Array, Scores]:
+        rest = (head["labels_m"], head["weights_m"])
+        total, scores = blockwise_cross_entropy(hidden_md, kernel_dv, bias_v, *rest, **how)
+        return total / 3, scores  # a cotangent other than 1
+
+    function = blockwise if how else lambda *args: plain(*args, head)
+    arguments = (head["hidden_md"], head["kernel_dv"], head["bias_v"])
+    return jax.jit(jax.value_and_grad(function, (0, 1, 2), has_aux=True))(*arguments)
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("block_rows", [1, 5, 37, 100])
+def test_loss_and_gradients_equal_the_plain_path(head: dict, block_rows: int, shards: int) -> None:
+    (loss, scores), gradients = loss_and_gradients(head, block_rows=block_rows, shards=shards)
+    (plain_loss, plain_scores), plain_gradients = loss_and_gradients(head)
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+    np.testing.assert_allclose(scores.loss_m, plain_scores.loss_m, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(scores.hit_m, plain_scores.hit_m)
+    for ours, theirs in zip(gradients, plain_gradients, strict=True):
+        assert np.abs(theirs).max() > 0.1
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_without_gradients_the_figures_are_the_same(head: dict) -> None:
+    total, scores = jax.jit(lambda: blockwise_cross_entropy(**head, block_rows=5))()
+    (loss, with_gradients), _ = loss_and_gradients(head, block_rows=5)
+    np.testing.assert_allclose(total / 3, loss, rtol=1e-6)
+    np.testing.assert_array_equal(scores.hit_m, with_gradients.hit_m)
+
+
+def test_bfloat16_products_come_close(head: dict) -> None:
+    (loss, _), gradients = loss_and_gradients(head, block_rows=8, dtype=jnp.bfloat16)
+    (plain_loss, _), plain_gradients = loss_and_gradients(head)
+    assert loss != plain_loss
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-2)
+    for ours, theirs in zip(gradients, plain_gradients, strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
+
+
+def test_large_logits_neither_overflow_nor_vanish(head: dict) -> None:
+    large = head | {"hidden_md": head["hidden_md"] * 1000}
+    (loss, _), gradients = loss_and_gradients(large, block_rows=8)
+    (plain_loss, _), _ = loss_and_gradients(large)
+    assert np.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in gradients)
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-5)
+
+
+def test_no_more_than_a_block_of_logits_is_ever_held(head: dict) -> None:
+    def program(block_rows: int) -> str:
+        def total(hidden_md: jax.Array) -> jax.Array:
+            return blockwise_cross_entropy(hidden_md, *list(head.values())[1:], block_rows=block_rows)[0]
+
+        return jax.jit(jax.grad(total)).lower(head["hidden_md"]).compile().as_text()
+
+    assert f"[{M},{V}]" in program(M)  # what is looked for can be found
+    assert f"[{M},{V}]" not in program(8) and f"[40,{V}]" not in program(8)
