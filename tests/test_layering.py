@@ -20,6 +20,7 @@ FLOORS = {
     "bertjax.checkpoint": 1,
     "bertjax.data.wikitext": 1,
     "bertjax.data.python_docs": 1,
+    "bertjax.data.cache": 1,
     "bertjax.data.tokenizer": 1,
     "bertjax.recipe": 2,
     "bertjax.model": 2,

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from bertjax.config import Config, Split
 from bertjax.data.batches import PairBatches
-from bertjax.data.corpus import FORMAT, Corpus, cache_key, load_or_build, writing_in
+from bertjax.data.cache import cache_key, writing_in
+from bertjax.data.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.errors import BertjaxError
