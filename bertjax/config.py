@@ -40,6 +40,8 @@ class DataConfig:
     """split that is held out"""
     max_length: int = 128
     """tokens in a pair at most, <cls> and both <sep> included"""
+    row_length: int | None = None
+    """tokens in a row; rows longer than max_length hold several pairs, packed; by default max_length, one pair a row"""
     too_long: Literal["truncate", "drop"] = "truncate"
     """a pair longer than that loses words from its longer side, or is left out (the textbook's way)"""
     mlm_rate: float = 0.15
@@ -49,6 +51,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "data", 5, "max_length")
+        if self.row_length is not None:
+            _require(
+                self.max_length <= self.row_length < 2**31,
+                f"data.row_length={self.row_length} is below data.max_length={self.max_length}; "
+                "give rows at least as long as the pairs, or leave it out",
+            )
         _require(0 < self.mlm_rate <= 1, f"data.mlm_rate={self.mlm_rate} is not a share; give 0 < rate <= 1")
 
 

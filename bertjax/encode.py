@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from bertjax.config import BertConfig
-from bertjax.data.batches import truncate
+from bertjax.data.pairs import truncate
 from bertjax.data.tokenizer import CLS, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert

@@ -253,6 +253,7 @@ IMPOSSIBLE = [
     (["model.dropout=-0.1"], ["model.dropout=-0.1", "0 <= rate"]),
     (["model.dropout=.nan"], ["model.dropout=nan", "0 <= rate"]),
     (["model.layer_norm_eps=0"], ["model.layer_norm_eps=0", "positive"]),
+    (["data.row_length=127"], ["data.row_length=127", "data.max_length=128", "leave it out"]),
     (["data.max_length=4"], ["data.max_length=4", "5 or more"]),
     (["data.mlm_rate=0"], ["data.mlm_rate=0", "0 < rate"]),
     (["data.mlm_rate=1.01"], ["data.mlm_rate=1.01", "rate <= 1"]),
@@ -285,7 +286,8 @@ def test_impossible_value(recipe, keys, parts):
 
 
 @pytest.mark.parametrize(
-    "edge", ["optim.warmup_steps=1000", "model.dropout=0", "data.mlm_rate=1", "data.max_length=512"]
+    "edge",
+    ["optim.warmup_steps=1000", "model.dropout=0", "data.mlm_rate=1", "data.max_length=512", "data.row_length=512"],
 )
 def test_value_on_the_edge(recipe, edge):
     key, value = edge.split("=")

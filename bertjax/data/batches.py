@@ -1,17 +1,21 @@
-"""Batches as a pure function of (corpus, settings, seed, step): pairs of sentences, laid out and masked.
+"""Batches as a pure function of (corpus, settings, seed, step): pairs of sentences, laid out, masked and packed.
 
-Every random choice is a hash of the seed, the example's number and what is chosen. So nothing is kept between
-steps, any example can be made alone, and it is the same whatever the batch size and the number of devices.
+Every random choice is a hash of the seed, the pair's number and what is chosen. So nothing is kept between steps, and
+a pair is the same whatever the batch size, the number of devices, and the pairs that it shares a row with.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from bertjax.data.corpus import Corpus
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK
-from bertjax.errors import BertjaxError
+from bertjax.data.masking import mask_tokens, num_to_predict
+from bertjax.data.packing import Placement, most_in_a_row, pack
+from bertjax.data.pairs import Pairs, PairStream
+from bertjax.data.random import random_bits
+from bertjax.data.tokenizer import CLS, PAD, SEP
 
 Field = Any  # numpy's array on the host, jax's on the devices
 
@@ -31,22 +35,38 @@ class Batch(NamedTuple):
     nsp_weights_bk: Field  # float32, 1 or 0
 
 
+_PAIRS_AT_ONCE = 8192  # drawn and packed together; also enough to tell how long pairs are
+_DEAL = 4  # the stream of random numbers that deals rows to steps; pairs and masks have others
+
+
+class _Window(NamedTuple):
+    """The pairs of some consecutive steps, in the order of their rows."""
+
+    pairs: Pairs
+    placement: Placement  # rows are counted from the window's first
+    bounds: list[int]  # where each step's pairs begin, and the last one's end
+
+
 class PairBatches:
-    """Adjacent sentences of a paragraph, or one and a stranger, one pair a row (k = 1).
+    """Adjacent sentences of a paragraph, or one and a stranger, one pair a row (k = 1) or several, packed.
 
     Every epoch takes each adjacent pair once, in a new order, with new strangers and new masks.
 
     Args:
-      batch_size: rows (b).
-      max_length: tokens a row (t).
+      batch_size: pairs in a step; packed, where they share fewer rows, that is the mean over a window of steps.
+      max_length: tokens in a pair at most.
+      row_length: tokens a row (t); above max_length, several pairs share a row. By default max_length.
       vocab_size: of the tokenizer, for random replacements.
       mlm_rate: share of a pair's words to predict.
       predict_unk: whether a word that is <unk> in the text may be one to predict.
       too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit.
       seed: of every choice, below 2**32.
 
+    Attributes:
+      num_rows, row_length, num_predictions, max_sequences: b, t, p and k of every batch.
+
     Raises:
-      BertjaxError: the corpus has no pair that fits.
+      BertjaxError: the corpus has no pair that fits, or its folder cannot be written.
     """
 
     def __init__(
@@ -55,99 +75,188 @@ class PairBatches:
         *,
         batch_size: int,
         max_length: int,
+        row_length: int | None = None,
         vocab_size: int,
         mlm_rate: float,
         predict_unk: bool,
         too_long: Literal["truncate", "drop"],
         seed: int,
     ):
-        self.batch_size = batch_size
-        self._corpus, self._seed = corpus, seed
-        self._max_length, self._words = max_length, max_length - 3  # <cls> and two <sep>
+        self.batch_size = self.num_rows = batch_size
+        self.row_length = max_length if row_length is None else row_length
+        self.max_sequences, self.num_predictions = 1, max(1, round(mlm_rate * max_length))
+        self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
         self._vocab_size, self._mlm_rate, self._predict_unk = vocab_size, mlm_rate, predict_unk
-        lengths = np.diff(corpus.sentences)
-        is_first = np.ones(len(lengths), bool)
-        is_first[corpus.paragraphs[1:] - 1] = False
-        is_first &= (lengths + np.roll(lengths, -1) <= self._words) | (too_long == "truncate")
-        self._firsts = np.flatnonzero(is_first)
-        # Strangers come by rank of length: those that fit beside a given sentence are then a prefix.
-        self._by_length = np.argsort(lengths, kind="stable")
-        self._rank = np.empty_like(self._by_length)
-        self._rank[self._by_length] = np.arange(len(lengths))
-        limits = np.arange(self._words + 1) if too_long == "drop" else np.full(self._words + 1, lengths.max())
-        self._num_within = np.searchsorted(lengths[self._by_length], limits, side="right")
-        if not len(self._firsts):
-            raise BertjaxError(
-                f"the corpus {corpus.name} has no two adjacent sentences that fit in data.max_length={max_length}; "
-                "give more text or a greater length"
-            )
+        self._stream = PairStream(corpus, max_length=max_length, too_long=too_long, seed=seed)
+        self._steps_at_once = -(-_PAIRS_AT_ONCE // batch_size)
+        self._last: tuple[tuple[int, int | None], _Window] | None = None
+        if self.packed:
+            self._fix_shape()
+
+    @property
+    def packed(self) -> bool:
+        return self.row_length > self._max_length
 
     @property
     def num_pairs(self) -> int:
         """Pairs in an epoch."""
-        return len(self._firsts)
+        return self._stream.num_pairs
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' places that hold a token, over the first steps."""
+        tokens = self._window(0).pairs.lengths_n.sum()
+        return float(tokens / (self._steps_at_once * self.num_rows * self.row_length))
 
     def batch_at(self, step: int) -> Batch:
         """The batch of a training step; epochs follow one another without a gap."""
-        return self._batch(np.arange(step * self.batch_size, (step + 1) * self.batch_size))
+        number, step_in_window = divmod(step, self._steps_at_once)
+        return self._batch(self._window(number), step_in_window)
 
     def first_epoch(self) -> Iterator[Batch]:
-        """Every pair once, always the same way; the last batch is filled up with empty rows of weight 0."""
-        for start in range(0, self.num_pairs, self.batch_size):
-            yield self._batch(np.arange(start, start + self.batch_size), end=self.num_pairs)
+        """Every pair once, always the same way; where pairs run out rows are empty, of weight 0."""
+        for number in range(-(-self.num_pairs // (self._steps_at_once * self.batch_size))):
+            window = self._window(number, end=self.num_pairs)
+            for step in range(len(window.bounds) - 1):
+                yield self._batch(window, step)
 
-    def _batch(self, numbers_b: np.ndarray, end: int | None = None) -> Batch:
-        """The examples of these numbers; those from `end` on are empty rows."""
-        ids, sentences = self._corpus.ids, self._corpus.sentences
-        keys_b = random_bits(self._seed, numbers_b)
-        first_b, second_b, is_next_b = self._draw_pairs(numbers_b, keys_b)
-        len_a_b, len_b_b = truncate(self._length(first_b), self._length(second_b), self._words)
-        real_b = np.full(len(numbers_b), True) if end is None else numbers_b < end
-        tokens_bt, segments_bt, present_bt = lay_out(
-            ids, sentences[first_b], len_a_b, sentences[second_b], len_b_b, max_length=self._max_length
+    def _fix_shape(self) -> None:
+        """From the first window: the slack that packs best, and what a row and a step hold at most."""
+        lengths_n = self._draw(0).lengths_n
+        self.max_sequences = math.ceil(1.5 * self.row_length / lengths_n.mean())
+        slacks = range(0, self.row_length // 6, max(1, self.row_length // 64))
+        num_rows, self._slack = min((self._pack(lengths_n, slack).num_rows, slack) for slack in slacks)
+        # Windows differ in their total length, by more than five standard deviations hardly ever.
+        spare_rows = 5 * lengths_n.std() * len(lengths_n) ** 0.5 / self.row_length
+        self.num_rows = math.ceil((num_rows + spare_rows) / self._steps_at_once)
+        words = np.arange(self._max_length + 1) - 3
+        words[words < 2] = 0  # no pair has fewer
+        self.num_predictions = most_in_a_row(
+            num_to_predict(words, self._mlm_rate), row_length=self.row_length, max_sequences=self.max_sequences
         )
-        present_bt &= real_b[:, None]
-        tokens_bt, mlm_positions_bp, mlm_labels_bp, mlm_weights_bp = mask_tokens(
-            tokens_bt,
-            present_bt,
-            keys_b,
+
+    def _window(self, number: int, end: int | None = None) -> _Window:
+        """A function of its arguments, kept until the next: steps mostly come in order."""
+        if self._last is None or self._last[0] != (number, end):
+            self._last = (number, end), self._make_window(number, end)
+        return self._last[1]
+
+    def _make_window(self, number: int, end: int | None) -> _Window:
+        pairs = self._draw(number, end)
+        if not self.packed:
+            place_n = np.arange(len(pairs.keys_n))
+            bounds = [*range(0, len(place_n), self.batch_size), len(place_n)]
+            return _Window(pairs, Placement(place_n, 0 * place_n, 0 * place_n), bounds)
+        placement = self._pack(pairs.lengths_n, self._slack)
+        steps = self._steps_at_once if end is None else -(-placement.num_rows // self.num_rows)
+        max_length = self._max_length
+        while placement.num_rows > steps * self.num_rows:  # hardly ever; rather than a pair, some words are lost
+            max_length -= 1
+            pairs = pairs.shortened(max_length)
+            placement = self._pack(pairs.lengths_n, self._slack)
+        # The first rows have the longest pairs; dealt at random, every step has its share of all lengths.
+        dealt = np.argsort(random_bits(self._seed, number, _DEAL, np.arange(steps * self.num_rows)))
+        placement = placement._replace(row_n=dealt[placement.row_n])
+        order_n = np.argsort(placement.row_n * self.max_sequences + placement.slot_n)
+        placement = placement.take(order_n)
+        bounds = np.searchsorted(placement.row_n, self.num_rows * np.arange(steps + 1)).tolist()
+        return _Window(pairs.take(order_n), placement, bounds)
+
+    def _draw(self, number: int, end: int | None = None) -> Pairs:
+        size = self._steps_at_once * self.batch_size
+        start = number * size
+        return self._stream.draw(np.arange(start, start + size if end is None else min(start + size, end)))
+
+    def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
+        return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
+
+    def _batch(self, window: _Window, step: int) -> Batch:
+        some = slice(window.bounds[step], window.bounds[step + 1])
+        pairs, placement = window.pairs.take(some), window.placement.take(some)
+        batch = self._one_a_row(pairs)
+        if not self.packed and len(pairs.keys_n) == self.num_rows:
+            return batch
+        return into_rows(
+            batch,
+            pairs.lengths_n,
+            placement._replace(row_n=placement.row_n - step * self.num_rows),
+            num_rows=self.num_rows,
+            row_length=self.row_length,
+            max_sequences=self.max_sequences,
+            num_predictions=self.num_predictions,
+        )
+
+    def _one_a_row(self, pairs: Pairs) -> Batch:
+        sides = (pairs.start_a_n, pairs.len_a_n, pairs.start_b_n, pairs.len_b_n)
+        tokens_nt, segments_nt, present_nt = lay_out(self._ids, *sides, max_length=self._max_length)
+        tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = mask_tokens(
+            tokens_nt,
+            present_nt,
+            pairs.keys_n,
             rate=self._mlm_rate,
             predict_unk=self._predict_unk,
             vocab_size=self._vocab_size,
         )
         return Batch(
-            tokens_bt=tokens_bt,
-            segments_bt=segments_bt,
-            positions_bt=np.arange(self._max_length, dtype=np.int32) * present_bt,
-            sequences_bt=present_bt.astype(np.int32),
-            mlm_positions_bp=mlm_positions_bp,
-            mlm_labels_bp=mlm_labels_bp,
-            mlm_weights_bp=mlm_weights_bp,
-            cls_positions_bk=np.zeros((len(numbers_b), 1), np.int32),
-            nsp_labels_bk=is_next_b.astype(np.int32)[:, None],
-            nsp_weights_bk=real_b.astype(np.float32)[:, None],
+            tokens_bt=tokens_nt,
+            segments_bt=segments_nt,
+            positions_bt=np.arange(self._max_length, dtype=np.int32) * present_nt,
+            sequences_bt=present_nt.astype(np.int32),
+            mlm_positions_bp=mlm_positions_np,
+            mlm_labels_bp=mlm_labels_np,
+            mlm_weights_bp=mlm_weights_np,
+            cls_positions_bk=np.zeros((len(tokens_nt), 1), np.int32),
+            nsp_labels_bk=pairs.is_next_n.astype(np.int32)[:, None],
+            nsp_weights_bk=np.ones((len(tokens_nt), 1), np.float32),
         )
 
-    def _length(self, sentence_b: np.ndarray) -> np.ndarray:
-        return self._corpus.sentences[sentence_b + 1] - self._corpus.sentences[sentence_b]
 
-    def _draw_pairs(self, numbers_b: np.ndarray, keys_b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First sentence, second sentence, and whether the second really is the next one."""
-        epoch_b, index_b = np.divmod(numbers_b, self.num_pairs)
-        first_b = self._firsts[shuffled(index_b, self.num_pairs, random_bits(self._seed, epoch_b, _SHUFFLE))]
-        next_b = first_b + 1
-        room_b = self._words - self._length(first_b)
-        strangers_b = self._num_within[np.maximum(room_b, 0)] - 1  # all that fit but the next sentence itself
-        rank_b = random_below(strangers_b, random_bits(keys_b, _STRANGER))
-        rank_b += rank_b >= self._rank[next_b]
-        is_next_b = (random_bits(keys_b, _IS_NEXT) >> np.uint64(63) == 1) | (strangers_b == 0)
-        return first_b, np.where(is_next_b, next_b, self._by_length[rank_b % len(self._rank)]), is_next_b
+def into_rows(
+    batch: Batch,
+    lengths_n: np.ndarray,
+    placement: Placement,
+    *,
+    num_rows: int,
+    row_length: int,
+    max_sequences: int,
+    num_predictions: int,
+) -> Batch:
+    """Moves n sequences, one a row, each to its place; these come by row and slot. The rest is padding of weight 0."""
+    row_n, offset_n, slot_n = placement
+    token_at = np.flatnonzero(batch.sequences_bt)
+    # A token's place in the new rows, all taken as one line, is its old one and what its sequence moves by.
+    moved_n = row_n * row_length + offset_n - np.arange(len(row_n)) * batch.tokens_bt.shape[1]
+    new_token_at = token_at + np.repeat(moved_n, lengths_n)
 
+    is_real_np = batch.mlm_weights_bp > 0
+    prediction_at = np.flatnonzero(is_real_np)
+    counts_n = np.count_nonzero(is_real_np, axis=1)
+    before_n = np.cumsum(counts_n) - counts_n
+    # A row's predictions stand side by side, from the first of its first sequence on.
+    moved_n = row_n * num_predictions - before_n[np.searchsorted(row_n, row_n)]
+    new_prediction_at = np.arange(len(prediction_at)) + np.repeat(moved_n, counts_n)
 
-def truncate(len_a_b: Any, len_b_b: Any, room: int) -> tuple[Any, Any]:
-    """Lengths after words are taken from the longer side, one by one, until both fit in `room` together."""
-    len_a_b = np.minimum(len_a_b, np.maximum(room - len_b_b, (room + 1) // 2))
-    return len_a_b, np.minimum(len_b_b, room - len_a_b)
+    def move(field: np.ndarray, at: np.ndarray, new_at: np.ndarray, width: int) -> np.ndarray:
+        moved = np.zeros((num_rows, width), field.dtype)
+        moved.ravel()[new_at] = field.ravel()[at]
+        return moved
+
+    tokens = (token_at, new_token_at, row_length)
+    predictions = (prediction_at, new_prediction_at, num_predictions)
+    sequences = (np.arange(len(row_n)), row_n * max_sequences + slot_n, max_sequences)
+    offset_n1, slot_n1 = offset_n.astype(np.int32)[:, None], slot_n.astype(np.int32)[:, None]
+    return Batch(
+        tokens_bt=move(batch.tokens_bt, *tokens),
+        segments_bt=move(batch.segments_bt, *tokens),
+        positions_bt=move(batch.positions_bt, *tokens),
+        sequences_bt=move(batch.sequences_bt + slot_n1, *tokens),
+        mlm_positions_bp=move(batch.mlm_positions_bp + offset_n1, *predictions),
+        mlm_labels_bp=move(batch.mlm_labels_bp, *predictions),
+        mlm_weights_bp=move(batch.mlm_weights_bp, *predictions),
+        cls_positions_bk=move(batch.cls_positions_bk + offset_n1, *sequences),
+        nsp_labels_bk=move(batch.nsp_labels_bk, *sequences),
+        nsp_weights_bk=move(batch.nsp_weights_bk, *sequences),
+    )
 
 
 def lay_out(
@@ -171,86 +280,3 @@ def lay_out(
     np.put_along_axis(tokens_bt, end_b_b1, SEP, axis=1)
     present_bt = place_t <= end_b_b1
     return tokens_bt, (present_bt & (place_t > end_a_b1)).astype(np.int32), present_bt
-
-
-def mask_tokens(
-    tokens_bt: np.ndarray,
-    present_bt: np.ndarray,
-    keys_b: np.ndarray,
-    *,
-    rate: float,
-    predict_unk: bool,
-    vocab_size: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Chooses what to predict and hides it (Devlin et al. 2019, section 3.1, task 1).
-
-    Of a row's words, `rate` and at least one are chosen; 80% of them become <mask>, 10% a random word, 10% stay.
-
-    Returns:
-      tokens after masking [b, t]; positions, labels and weights of the predictions [b, p], weight 0 where a row has
-      fewer than p.
-    """
-    t = tokens_bt.shape[1]
-    num_predictions = max(1, round(rate * t))
-    is_word_bt = present_bt & ((tokens_bt >= NUM_SPECIAL) | ((tokens_bt == UNK) & predict_unk))
-    words_b = is_word_bt.sum(axis=1)
-    chosen_b = np.minimum(np.clip(np.rint(rate * words_b), 1, num_predictions), words_b)
-    weights_bp = (np.arange(num_predictions) < chosen_b[:, None]).astype(np.float32)
-
-    # Sorting random numbers that carry their place in the low bits puts a random choice of words first.
-    low = np.uint64((1 << t.bit_length()) - 1)
-    order_bt = (random_bits(keys_b[:, None], _CHOICE + np.arange(t)) & ~low) | np.arange(t, dtype=np.uint64)
-    order_bt = np.sort(np.where(is_word_bt, order_bt, ~low), axis=1)
-    positions_bp = (order_bt[:, :num_predictions] & low).astype(np.int32) * (weights_bp > 0)
-    labels_bp = np.take_along_axis(tokens_bt, positions_bp, axis=1) * (weights_bp > 0)
-
-    fate_bp = random_below(10, random_bits(keys_b[:, None], _FATE + np.arange(num_predictions)))
-    word_bits_bp = random_bits(keys_b[:, None], _WORD + np.arange(num_predictions))
-    word_bp = NUM_SPECIAL + random_below(vocab_size - NUM_SPECIAL, word_bits_bp)
-    seen_bp = np.where(fate_bp < 8, MASK, np.where(fate_bp == 8, word_bp, labels_bp))
-    masked_bt = tokens_bt.copy()
-    # An empty prediction stands at position 0, on <cls>, and leaves it as it is.
-    np.put_along_axis(masked_bt, positions_bp, np.where(weights_bp > 0, seen_bp, tokens_bt[:, :1]), axis=1)
-    return masked_bt, positions_bp, labels_bp, weights_bp
-
-
-# What a random number is for: each its own stream, far enough apart for any row.
-_SHUFFLE, _IS_NEXT, _STRANGER = 0, 1, 2
-_CHOICE, _FATE, _WORD = 1 << 20, 2 << 20, 3 << 20
-
-
-def random_bits(key: int | np.ndarray, *words: int | np.ndarray) -> np.ndarray:
-    """64 random bits for each key and words, broadcast together: SplitMix64 (Steele, Lea, Flood 2014), chained."""
-    bits: np.ndarray = np.asarray(key, np.uint64)
-    for word in words:
-        # Overflow is meant, and numpy warns of it for scalars only: at least one dimension.
-        bits = bits + np.atleast_1d(np.asarray(word, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits ^= bits >> np.uint64(31)
-    return bits
-
-
-def random_below(end: int | np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Random integers in [0, end), int64, from 64 random bits each; `end` is below 2**32."""
-    return (((bits >> np.uint64(32)) * np.asarray(end, np.uint64)) >> np.uint64(32)).astype(np.int64)
-
-
-def shuffled(index_b: np.ndarray, size: int, key_b: np.ndarray) -> np.ndarray:
-    """Where a random permutation of range(size), one for each key, takes each index; no table is made.
-
-    A Feistel network over the next power of two, walked until it is back in range (Black and Rogaway 2002).
-    """
-    bits = max(2, (size - 1).bit_length())
-    right_bits = np.uint64(bits // 2)
-    right_mask = (np.uint64(1) << right_bits) - np.uint64(1)
-    left_mask = (np.uint64(1) << (np.uint64(bits) - right_bits)) - np.uint64(1)
-    at_b, outside_b = index_b.astype(np.uint64), np.full(len(index_b), True)
-    while outside_b.any():
-        left, right, key = at_b[outside_b] >> right_bits, at_b[outside_b] & right_mask, key_b[outside_b]
-        for turn in range(3):
-            left ^= random_bits(key, 2 * turn, right) & left_mask
-            right ^= random_bits(key, 2 * turn + 1, left) & right_mask
-        at_b[outside_b] = (left << right_bits) | right
-        outside_b = at_b >= size
-    return at_b.astype(np.int64)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from bertjax.config import Config, Split
 from bertjax.data.batches import PairBatches
-from bertjax.data.corpus import FORMAT, Corpus, cache_key, load_or_build, writing_in
+from bertjax.data.cache import cache_key, writing_in
+from bertjax.data.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.errors import BertjaxError
@@ -59,23 +60,23 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     )
     corpora = {split: _tokenise(config, text, tokenizer) for split, text in texts.splits.items()}
     corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
-    train_batches = _batches(config, corpus, tokenizer, rows=train.batch_size, seed=config.seed)
+    train_batches = _batches(config, corpus, tokenizer, batch_size=train.batch_size, seed=config.seed)
     if train_batches.num_pairs < train.batch_size:
         raise BertjaxError(
             f"the corpus {corpus.name} has {train_batches.num_pairs} pairs that fit in data.max_length="
             f"{data.max_length}, fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
         )
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    rows = train.batch_size // train.accumulate
-    held_out_batches = _batches(config, held_out, tokenizer, rows=rows, seed=_HELD_OUT_SEED)
+    batch_size = train.batch_size // train.accumulate
+    held_out_batches = _batches(config, held_out, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
     return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, texts.instead_of)
 
 
 def prepare_held_out(config: Config, tokenizer: Tokenizer, *, rows: int) -> tuple[Corpus, PairBatches]:
-    """The held-out split alone, in batches of so many rows. Raises BertjaxError where it cannot be had."""
+    """The held-out split alone, in batches of so many rows (packed: pairs). Raises BertjaxError if it cannot be had."""
     text = _find(config, config.data.eval_split).splits[config.data.eval_split]
     corpus = _tokenise(config, text, tokenizer)
-    return corpus, _batches(config, corpus, tokenizer, rows=rows, seed=_HELD_OUT_SEED)
+    return corpus, _batches(config, corpus, tokenizer, batch_size=rows, seed=_HELD_OUT_SEED)
 
 
 def describe(prepared: Prepared) -> str:
@@ -92,6 +93,7 @@ def describe(prepared: Prepared) -> str:
         lines.append(
             f"{role:<10}{corpus.name}: {len(corpus.paragraphs) - 1:,} paragraphs, {len(corpus.sentences) - 1:,} "
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_pairs:,} pairs that fit"
+            + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
     lines.append(f"words:    {prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
     return "\n".join(lines)
@@ -111,12 +113,13 @@ def _tokenise(config: Config, text: Text, tokenizer: Tokenizer) -> Corpus:
     return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
 
 
-def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, rows: int, seed: int) -> PairBatches:
+def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, seed: int) -> PairBatches:
     data = config.data
     return PairBatches(
         corpus,
-        batch_size=rows,
+        batch_size=batch_size,
         max_length=data.max_length,
+        row_length=data.row_length,
         vocab_size=tokenizer.vocab_size,
         mlm_rate=data.mlm_rate,
         predict_unk=data.predict_unk,

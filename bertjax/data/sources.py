@@ -101,6 +101,6 @@ def _find(splits: Sequence[Split], folders: Sequence[Path]) -> dict[Split, Path]
 def _fingerprint(file: Path) -> str:
     """The git blob id of the content."""
     try:
-        return wikitext.blob_id(file.read_bytes())
+        return wikitext.blob_id_of_file(file)
     except OSError as error:
         raise BertjaxError(f"cannot read {file}: {error.strerror or error}") from None

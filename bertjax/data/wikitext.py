@@ -28,6 +28,7 @@ BLOB_IDS = {
     "test": "6f3fc88e4cd88456ea892971f9f12243e8428624",
 }
 MAX_BYTES = 16 << 20  # of a download or a file in it; the largest, train, has 10.8 MB
+MAX_PARAGRAPHS = 1024  # of a document
 PAUSE = 0.3  # seconds before a mirror is tried again
 
 
@@ -40,15 +41,28 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
+def blob_id_of_file(path: Path) -> str:
+    """The same of a file's content, of which little is in memory at a time."""
+    with open(path, "rb") as file:
+        sha1 = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            sha1.update(chunk)
+    return sha1.hexdigest()
+
+
 def documents(path: Path) -> Iterator[list[list[str]]]:
     """Streams the articles that have paragraphs; a paragraph is a list of sentences, as they are in the file.
 
-    "Dive into Deep Learning", section 15.9: a line is a paragraph if ` . ` splits it into sentences.
+    "Dive into Deep Learning", section 15.9: a line is a paragraph if ` . ` splits it into sentences. A text without
+    titles comes in parts of MAX_PARAGRAPHS, so that not all of it is in memory.
     Raises BertjaxError for bytes that are no text.
     """
     paragraphs: list[list[str]] = []
     blank = True
     for line in _lines(path):
+        if len(paragraphs) == MAX_PARAGRAPHS:
+            yield paragraphs
+            paragraphs = []
         # Formulas leave lines like ` = 1 <unk> and C = ` in an article, but not after a blank line.
         if blank and re.fullmatch(r" = [^=](.*[^=])? = \n?", line):
             if paragraphs:

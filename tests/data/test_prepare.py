@@ -148,6 +148,21 @@ def test_batches_are_as_the_configuration_says(tiny):
         assert batches.batch_at(0).mlm_labels_bp.shape == (16, 10)
 
 
+def test_packed_rows_are_as_the_configuration_says(tiny):
+    prepared = prepare(change(tiny, data={"row_length": 60}, train={"batch_size": 16}))
+    for line, batches in zip(
+        describe(prepared).splitlines(), (prepared.train_batches, prepared.held_out_batches), strict=False
+    ):
+        shape = batches.batch_at(0).tokens_bt.shape
+        assert shape == (batches.num_rows, 60) and shape[0] < 16
+        assert line.endswith(f"packed: {shape[0]} rows a step, {batches.fill:.1%} full")
+    config = change(tiny, data={"row_length": tiny.data.max_length})
+    for name, one, other in zip(
+        Batch._fields, *(prepare(c).train_batches.batch_at(0) for c in (tiny, config)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other, err_msg=name)
+
+
 def test_the_seed_moves_the_training_batches_only(tiny):
     one, other = prepare(tiny), prepare(dataclasses.replace(tiny, seed=1))
     assert (one.train_batches.batch_at(0).tokens_bt != other.train_batches.batch_at(0).tokens_bt).any()

@@ -1,0 +1,61 @@
+"""The cache folder: what is in it was written whole, by whichever process was first."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from bertjax.errors import BertjaxError
+
+Found = TypeVar("Found")
+
+
+def cache_key(*parts: object) -> str:
+    """A short name for all that decides what a cached file holds."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def writing_in(cache: Path) -> Iterator[None]:
+    """Turns a full disk or a missing permission into an error that names the cache and the setting."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space there or give another folder as data.cache"
+        raise BertjaxError(f"cannot write to {error.filename or cache}: {error.strerror}; {remedy}") from error
+
+
+def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Callable[[Path], None]) -> Found:
+    """What `read` finds in the folder; where that is None, `build` writes the folder first.
+
+    Args:
+      build: writes all of it into the empty folder that it is given; an accident there leaves nothing behind.
+
+    Raises:
+      BertjaxError: the folder cannot be written.
+    """
+    if (found := read(folder)) is None:
+        with writing_in(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
+                built = Path(unfinished) / "built"
+                built.mkdir()
+                build(built)
+                # Another process may have been faster: what it made is the same, so it stays, unless it is damaged.
+                if (found := read(folder)) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    try:
+                        os.rename(built, folder)
+                    except OSError as error:
+                        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # made by another in this moment
+                            raise
+                    found = read(folder)
+    if found is None:
+        raise BertjaxError(f"what is in {folder} cannot be read; remove that folder")
+    return found

@@ -1,0 +1,159 @@
+"""The endless stream of pairs: adjacent sentences of a paragraph, or one and a stranger, each drawn by its number."""
+
+import bisect
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap, write_array_header_1_0
+
+from bertjax.data.cache import read_or_build
+from bertjax.data.corpus import Corpus
+from bertjax.data.random import random_below, random_bits, shuffled
+from bertjax.errors import BertjaxError
+
+_SPECIAL = 3  # <cls> and two <sep>
+_SENTENCES_AT_ONCE = 1 << 18
+
+
+class Pairs(NamedTuple):
+    """n pairs: where the words of both sides are in the corpus, and a key for all their other random choices."""
+
+    keys_n: np.ndarray  # uint64
+    start_a_n: np.ndarray
+    len_a_n: np.ndarray
+    start_b_n: np.ndarray
+    len_b_n: np.ndarray
+    is_next_n: np.ndarray  # bool
+
+    @property
+    def lengths_n(self) -> np.ndarray:
+        """Tokens, <cls> and both <sep> included."""
+        return self.len_a_n + self.len_b_n + _SPECIAL
+
+    def shortened(self, max_length: int) -> "Pairs":
+        """The pairs, of which the longer ones lose words until they have max_length tokens."""
+        len_a_n, len_b_n = truncate(self.len_a_n, self.len_b_n, max_length - _SPECIAL)
+        return self._replace(len_a_n=len_a_n, len_b_n=len_b_n)
+
+    def take(self, index: Any) -> "Pairs":
+        return Pairs(*(field_n[index] for field_n in self))
+
+
+class PairStream:
+    """Every epoch takes each adjacent pair once, in a new order, with new strangers.
+
+    Args:
+      max_length, too_long, seed: as for `PairBatches`.
+
+    Raises:
+      BertjaxError: the corpus has no pair that fits, or its folder cannot be written.
+    """
+
+    def __init__(self, corpus: Corpus, *, max_length: int, too_long: Literal["truncate", "drop"], seed: int):
+        self._max_length, self._words, self._seed = max_length, max_length - _SPECIAL, seed
+        self._sentences = np.asarray(corpus.sentences)
+        self._firsts, self._by_length = _open_tables(corpus, self._words, too_long)
+        # Of the sentences by length, how many can stand in a room of so many words: the first ones.
+        self._num_fitting = np.full(self._words + 1, len(self._by_length))
+        if too_long == "drop":
+            rooms = range(self._words + 1)
+            self._num_fitting[:] = [bisect.bisect_right(self._by_length, room, key=self._length) for room in rooms]
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs in an epoch."""
+        return len(self._firsts)
+
+    def draw(self, numbers_n: np.ndarray) -> Pairs:
+        """The pairs of these numbers, from 0 on; epochs follow one another without a gap."""
+        keys_n = random_bits(self._seed, numbers_n)
+        epoch_n, index_n = np.divmod(numbers_n, self.num_pairs)
+        first_n = self._firsts[shuffled(index_n, self.num_pairs, random_bits(self._seed, epoch_n, _SHUFFLE))]
+        next_n = first_n + 1
+        fitting_n = self._num_fitting[np.maximum(self._words - self._length(first_n), 0)]
+        # A stranger is any that fits but the next sentence, in whose stead the last of them is taken.
+        stranger_n = self._by_length[random_below(fitting_n - 1, random_bits(keys_n, _STRANGER))]
+        stranger_n = np.where(stranger_n == next_n, self._by_length[fitting_n - 1], stranger_n)
+        is_next_n = (random_bits(keys_n, _IS_NEXT) >> np.uint64(63) == 1) | (fitting_n == 1)
+        second_n = np.where(is_next_n, next_n, stranger_n)
+        start_a_n, start_b_n = self._sentences[first_n], self._sentences[second_n]
+        pairs = Pairs(keys_n, start_a_n, self._length(first_n), start_b_n, self._length(second_n), is_next_n)
+        return pairs.shortened(self._max_length)
+
+    def _length(self, sentence: Any) -> Any:
+        return self._sentences[sentence + 1] - self._sentences[sentence]
+
+
+# What a random number is for, below 1 << 20: masks have the streams from there on.
+_SHUFFLE, _IS_NEXT, _STRANGER = 0, 1, 2
+
+
+def truncate(len_a: Any, len_b: Any, room: int) -> tuple[Any, Any]:
+    """Lengths after words are taken from the longer side, one by one, until both fit in `room` together."""
+    len_a = np.minimum(len_a, np.maximum(room - len_b, (room + 1) // 2))
+    return len_a, np.minimum(len_b, room - len_a)
+
+
+class _Tables(NamedTuple):
+    """What grows with the corpus beside its text: in files, mapped."""
+
+    firsts: np.ndarray  # the first sentence of every pair, int64
+    by_length: np.ndarray  # all sentences, the shortest first, int64
+
+
+def _open_tables(corpus: Corpus, words: int, too_long: str) -> _Tables:
+    build = partial(_build, corpus=corpus, words=words, too_long=too_long)
+    if corpus.folder is not None:
+        return read_or_build(corpus.folder / f"pairs-{words}-{too_long}", _read, build)
+    with tempfile.TemporaryDirectory() as folder:  # a mapped file can be read even when its name is gone
+        return read_or_build(Path(folder) / "pairs", _read, build)
+
+
+def _read(folder: Path) -> _Tables | None:
+    """None where there are none, or some that an accident has cut short."""
+    try:
+        return _Tables(*(np.asarray(open_memmap(folder / f"{name}.npy", mode="r")) for name in _Tables._fields))
+    except (OSError, ValueError):
+        return None
+
+
+def _build(folder: Path, corpus: Corpus, words: int, too_long: str) -> None:
+    """Two passes: one counts, so that the other knows each length's place."""
+    counts, num_firsts = np.zeros(words + 2, np.int64), 0
+    for _, lengths, is_first in _chunks(corpus, words, too_long):
+        counts += np.bincount(lengths, minlength=len(counts))
+        num_firsts += int(is_first.sum())
+    if num_firsts == 0:
+        raise BertjaxError(
+            f"the corpus {corpus.name} has no two adjacent sentences that fit in data.max_length={words + _SPECIAL}; "
+            "give more text or a greater length"
+        )
+    with open(folder / "firsts.npy", "wb") as firsts, open(folder / "by_length.npy", "wb") as by_length:
+        for file, size in ((firsts, num_firsts), (by_length, counts.sum())):
+            write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (int(size),)})
+        next_places = by_length.tell() + 8 * (np.cumsum(counts) - counts)
+        for start, lengths, is_first in _chunks(corpus, words, too_long):
+            firsts.write((start + np.flatnonzero(is_first)).astype("<i8").tobytes())
+            counts = np.bincount(lengths, minlength=len(counts))
+            sentences = start + np.argsort(lengths, kind="stable")
+            for length, run in enumerate(np.split(sentences, np.cumsum(counts)[:-1])):
+                by_length.seek(next_places[length])
+                next_places[length] += by_length.write(run.astype("<i8").tobytes())
+
+
+def _chunks(corpus: Corpus, words: int, too_long: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Some sentences at once: the first one's number, lengths up to words + 1, and which are the first of a pair."""
+    num_sentences = len(corpus.sentences) - 1
+    for start in range(0, num_sentences, _SENTENCES_AT_ONCE):
+        end = min(start + _SENTENCES_AT_ONCE, num_sentences)
+        lengths = np.diff(corpus.sentences[start : end + 2])  # of the sentence after them too, if there is one
+        is_first = np.full(end - start, True)
+        paragraph_ends = corpus.paragraphs[slice(*np.searchsorted(corpus.paragraphs, [start, end], side="right"))]
+        is_first[paragraph_ends - start - 1] = False
+        if too_long == "drop":
+            is_first[: len(lengths) - 1] &= lengths[:-1] + lengths[1:] <= words
+        yield start, np.minimum(lengths[: end - start], words + 1).astype(np.int32), is_first

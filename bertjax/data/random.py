@@ -1,0 +1,43 @@
+"""Random choices as hashes of what they are for: nothing is kept between them, and any can be made alone."""
+
+import numpy as np
+
+
+def random_bits(key: int | np.ndarray, *words: int | np.ndarray) -> np.ndarray:
+    """64 random bits for each key and words, broadcast together: SplitMix64 (Steele, Lea, Flood 2014), chained."""
+    bits: np.ndarray = np.asarray(key, np.uint64)
+    for word in words:
+        # Overflow is meant, and numpy warns of it for scalars only: at least one dimension.
+        bits = bits + np.atleast_1d(np.asarray(word, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        bits ^= bits >> np.uint64(30)
+        bits *= np.uint64(0xBF58476D1CE4E5B9)
+        bits ^= bits >> np.uint64(27)
+        bits *= np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(31)
+    return bits
+
+
+def random_below(end: int | np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Random integers in [0, end), int64, from 64 random bits each; `end` is below 2**32."""
+    return (((bits >> np.uint64(32)) * np.asarray(end, np.uint64)) >> np.uint64(32)).astype(np.int64)
+
+
+def shuffled(index_n: np.ndarray, size: int, key_n: np.ndarray) -> np.ndarray:
+    """Where a random permutation of range(size), one for each key, takes each index; no table is made.
+
+    A Feistel network over the next power of two, walked until it is back in range (Black and Rogaway 2002).
+    """
+    bits = max(2, (size - 1).bit_length())
+    right_bits = np.uint64(bits // 2)
+    right_mask = (np.uint64(1) << right_bits) - np.uint64(1)
+    left_mask = (np.uint64(1) << (np.uint64(bits) - right_bits)) - np.uint64(1)
+    turn_keys_6n = random_bits(key_n, np.arange(6)[:, None])
+    at_n, outside_n = index_n.astype(np.uint64), np.full(len(index_n), True)
+    while outside_n.any():
+        left, right, turn_keys = at_n[outside_n] >> right_bits, at_n[outside_n] & right_mask, turn_keys_6n[:, outside_n]
+        for left_key, right_key in zip(turn_keys[::2], turn_keys[1::2], strict=True):
+            left ^= random_bits(left_key, right) & left_mask
+            right ^= random_bits(right_key, left) & right_mask
+        at_n[outside_n] = (left << right_bits) | right
+        outside_n = at_n >= size
+    return at_n.astype(np.int64)

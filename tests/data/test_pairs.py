@@ -1,0 +1,149 @@
+"""Which sentences make a pair, and the files that tell."""
+
+import collections
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from made_up import (
+    CORPUS,
+    assert_same,
+    assert_share,
+    assert_uniform,
+    followed,
+    make,
+    numbered,
+    pairs,
+    pop_from_the_longer,
+    sentences_of,
+    steps,
+)
+
+from bertjax.data import pairs as pairs_module
+from bertjax.data.corpus import Corpus
+from bertjax.data.pairs import PairStream, truncate
+from bertjax.errors import BertjaxError
+
+
+def test_truncation_is_popping_from_the_longer_side():
+    lengths = np.array(list(itertools.product(range(1, 12), range(1, 12))))
+    for room in range(2, 24):
+        cut = np.stack(truncate(lengths[:, 0], lengths[:, 1], room), axis=1)
+        popped = [[len(side) for side in pop_from_the_longer(range(a), range(b), room)] for a, b in lengths]
+        np.testing.assert_array_equal(cut, popped)
+
+
+# The next sentence or a stranger.
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+def test_half_of_the_seconds_are_the_next_ones(too_long):
+    batch = steps(make(batch_size=512, too_long=too_long), 8)
+    drawn = pairs(CORPUS, batch)
+    is_next = batch.nsp_labels_bk[:, 0]
+    assert_share(is_next.sum(), len(is_next), 0.5)
+    for (first, second), label in zip(drawn, is_next, strict=True):
+        assert label == (second == first + 1)  # so a stranger never is the next one
+
+
+def test_a_stranger_is_any_sentence_that_fits_but_the_next():
+    corpus = numbered([[3, 4], [6, 2, 5], [1, 7, 9]])
+    length = [len(words) for words in sentences_of(corpus)]
+    batch = steps(make(corpus, max_length=13, too_long="drop", batch_size=6000), 1)
+    strangers = collections.defaultdict(list)
+    for first, second in pairs(corpus, batch):
+        assert length[first] + length[second] <= 10
+        if second != first + 1:
+            strangers[first].append(second)
+    assert strangers.keys() == {0, 2, 3, 5}  # 7 and 9 are too long together
+    for first, drawn in strangers.items():
+        fitting = [i for i in range(8) if length[first] + length[i] <= 10 and i != first + 1]
+        assert_uniform(drawn, fitting)
+
+
+def test_where_no_stranger_fits_it_is_the_next():
+    corpus = numbered([[9, 2], [9, 9]])
+    batch = steps(make(corpus, max_length=14, too_long="drop"), 4)
+    assert set(pairs(corpus, batch)) == {(0, 1)}
+    assert batch.nsp_labels_bk.all()
+
+
+@pytest.mark.parametrize(
+    "paragraphs, too_long", [([[3], [4], [5]], "truncate"), ([[20, 2], [1]], "drop"), ([[22]], "drop")]
+)
+def test_no_two_sentences(paragraphs, too_long):
+    with pytest.raises(BertjaxError) as caught:
+        make(numbered(paragraphs), too_long=too_long)
+    assert "made-up/train" in str(caught.value) and "data.max_length=24" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# The files.
+
+
+def on_disk(tmp_path, corpus):
+    return corpus._replace(folder=tmp_path)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+def test_tables_are_those_of_the_whole_corpus(tmp_path, monkeypatch, at_once, too_long):
+    monkeypatch.setattr(pairs_module, "_SENTENCES_AT_ONCE", at_once)
+    stream = PairStream(on_disk(tmp_path, CORPUS), max_length=24, too_long=too_long, seed=0)
+    lengths = [len(words) for words in sentences_of(CORPUS)]
+    fits = [i for i in followed(CORPUS) if too_long == "truncate" or lengths[i] + lengths[i + 1] <= 21]
+    tables = pairs_module._read(tmp_path / f"pairs-21-{too_long}")
+    assert tables.firsts.tolist() == fits and stream.num_pairs == len(fits)
+    assert tables.by_length.tolist() == sorted(range(len(lengths)), key=lambda i: min(lengths[i], 22))
+
+
+def test_tables_are_made_once(tmp_path, monkeypatch):
+    corpus = on_disk(tmp_path, CORPUS)
+    first = steps(make(corpus), 3)
+    assert_same(first, steps(make(CORPUS), 3))  # where they are in no folder
+
+    def build(*args, **settings):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(pairs_module, "_build", build)
+    assert_same(first, steps(make(corpus, batch_size=24), 2))
+    for changes in ({"too_long": "drop"}, {"max_length": 23}):
+        with pytest.raises(AssertionError, match="built again"):
+            make(corpus, **changes)
+
+
+@pytest.mark.parametrize("name", ["firsts.npy", "by_length.npy"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+def test_damaged_tables_are_made_anew(tmp_path, name, damage):
+    corpus = on_disk(tmp_path, CORPUS)
+    whole = steps(make(corpus), 3)
+    file = tmp_path / "pairs-21-truncate" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "removed":
+        file.write_bytes(content[:-8] if damage == "cut" else b"")
+    assert_same(whole, steps(make(corpus), 3))
+    assert file.read_bytes() == content
+
+
+def test_nothing_in_memory_grows_with_the_corpus(tmp_path, monkeypatch):
+    """The greater corpus has 100 times as many sentences, whose numbers alone would take 2.4 MB a table."""
+    monkeypatch.setattr(pairs_module, "_SENTENCES_AT_ONCE", 1000)
+    most = []
+    for sentences in (3000, 300_000):
+        folder = tmp_path / str(sentences)
+        folder.mkdir()
+        ends = np.arange(sentences + 1)
+        for name, array in (("ids", ends % 50 + 5), ("sentences", 9 * ends), ("paragraphs", ends[::3])):
+            np.repeat(array, 9 if name == "ids" else 1).astype(np.int64).tofile(folder / name)
+        arrays = {name: np.memmap(folder / name, np.int64, "r") for name in ("ids", "sentences", "paragraphs")}
+        corpus = Corpus("made-up/train", "", **arrays, folder=folder)
+        tracemalloc.start()
+        for row_length in (24, 60):
+            for too_long in ("truncate", "drop"):
+                batches = make(corpus, vocab_size=60, row_length=row_length, too_long=too_long)
+                batches.batch_at(0)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] < most[0] + 500_000
