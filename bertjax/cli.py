@@ -52,6 +52,7 @@ commands:
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
+  bench      speed, memory, the machine's ceiling: bertjax bench train
 
 bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
@@ -158,9 +159,16 @@ def _evaluate(argv: list[str]) -> None:
         print(f"  {head.upper()} loss {means[f'{head}_loss']:.4f}, accuracy {means[f'{head}_accuracy']:.2%}")
 
 
+def _bench(argv: list[str]) -> None:
+    from bertjax.bench.command import bench
+
+    bench(argv, environment=os.environ)
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
     "evaluate": _evaluate,
     "prepare": _prepare,
+    "bench": _bench,
 }

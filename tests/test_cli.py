@@ -17,7 +17,7 @@ from bertjax.config import Config
 from bertjax.recipe import flat
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare")
+COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench")
 
 
 class Outcome(NamedTuple):
