@@ -62,3 +62,15 @@ def training_figures(model: BertConfig, measured: list[Batch], seconds: list[flo
         "step_seconds": statistics.median(seconds),
         "useful_flops": sum(training_operations(model, batch) for batch in measured) / total,
     }
+
+
+def encoding_figures(model: BertConfig, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
+    """What an encoding contender reports of texts of these lengths, special tokens included."""
+    operations = encoder_operations(
+        lengths, hidden=model.hidden_size, layers=model.num_layers, intermediate=model.intermediate_size
+    )
+    return {
+        "tokens_per_second": int(lengths.sum()) / seconds,
+        "texts_per_second": len(lengths) / seconds,
+        "useful_flops": operations / seconds,
+    }

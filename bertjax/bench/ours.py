@@ -10,11 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax.bench.operations import training_figures
+from bertjax.bench.operations import encoding_figures, training_figures
+from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.data.batches import PairBatches
 from bertjax.data.prepare import prepare
-from bertjax.model import Bert
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.encode import Encoder
+from bertjax.model import Bert, init_params
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.recipe import load_config
 from bertjax.sharding import data_mesh, place_batch, replicated
@@ -82,3 +85,30 @@ def pairs_per_second(pairs: PairBatches, batches: int) -> float:
     for step in range(1, batches + 1):
         pairs.batch_at(step)
     return batches * pairs.batch_size / (time.perf_counter() - start)
+
+
+def make_weights(*, config: str, folder: str) -> dict[str, Any]:
+    """Fresh weights of the recipe's model, the same for all that encode."""
+    recipe = load_config(config)
+    params = jax.jit(init_params, static_argnums=0)(Bert(recipe.model), jax.random.key(recipe.seed))
+    SharedFolder(folder).write_weights(jax.device_get(params))
+    return {}
+
+
+def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
+    """The second time that the same texts are encoded: the first one compiles."""
+    recipe, shared = load_config(config), SharedFolder(folder)
+    params = jax.device_put(nested(shared.weights()), jax.devices()[0])
+    encoder = Encoder(recipe.model, params, Tokenizer.load(shared.tokenizer))
+    texts = shared.texts()
+    start = time.perf_counter()
+    encoder.encode(texts)
+    compiled = time.perf_counter()
+    vectors = encoder.encode(texts)
+    seconds = time.perf_counter() - compiled
+    shared.write_vectors(name, vectors)
+    return {
+        **encoding_figures(recipe.model, shared.lengths(), seconds),
+        "first_seconds": compiled - start,
+        "compiled_shapes": encoder._forward._cache_size(),
+    }

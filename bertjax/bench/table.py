@@ -36,6 +36,10 @@ def seconds(value: float) -> str:
     return f"{number(value)} s"
 
 
+def cosine(value: float) -> str:
+    return f"{value:.6f}"
+
+
 def ratio(value: float) -> str:
     return f"{number(value)}x"
 

@@ -21,13 +21,25 @@ def main(contender: str, arguments: str) -> None:
             from bertjax.bench.ours import train as run
         case "data":
             from bertjax.bench.ours import data as run
+        case "make_weights":
+            from bertjax.bench.ours import make_weights as run
+        case "encode":
+            from bertjax.bench.ours import encode as run
+        case "growth":
+            from bertjax.bench.growing import grow as run
+        case "start":
+            from bertjax.bench.starting import start as run
         case "train_peer":
             from bertjax.bench.training_peers import train as run
+        case "export_to_peers":
+            from bertjax.bench.encoding_peers import export as run
+        case "encode_peer":
+            from bertjax.bench.encoding_peers import encode as run
         case _:
             raise ValueError(f"no contender {contender}")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say
         figures = run(**json.loads(arguments))
-    print(json.dumps(figures | {"peak_memory_bytes": _peak_memory()}))
+    print(json.dumps({"peak_memory_bytes": _peak_memory()} | figures))
 
 
 def _peak_memory() -> int:
