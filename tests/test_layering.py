@@ -39,15 +39,21 @@ FLOORS = {
     "bertjax.bench.contest": 1,
     "bertjax.bench.table": 1,
     "bertjax.bench.ceiling": 1,
+    "bertjax.bench.starting": 1,
     "bertjax.bench.operations": 4,
     "bertjax.bench.text": 5,
+    "bertjax.bench.shared_folder": 5,
     "bertjax.bench.training_peers": 5,
+    "bertjax.bench.encoding_peers": 6,
     "bertjax.bench.ours": 7,
-    "bertjax.bench.worker": 8,
-    "bertjax.bench.command": 8,
-    "bertjax.cli": 9,
-    "bertjax": 9,
-    "bertjax.__main__": 10,
+    "bertjax.bench.benches": 7,
+    "bertjax.bench.growing": 8,
+    "bertjax.bench.growth": 8,
+    "bertjax.bench.worker": 9,
+    "bertjax.bench.command": 9,
+    "bertjax.cli": 10,
+    "bertjax": 10,
+    "bertjax.__main__": 11,
 }
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
@@ -55,14 +61,14 @@ _JAX = {"losses", "sharding", "model", "optim", "train", "evaluate", "encode", "
     "bench.ceiling",
     "bench.ours",
 }
-_PEERS = {"bertjax.bench.training_peers"}  # an optional install
+_PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/
     "flax": {"bertjax.model"},
     "optax": {"bertjax.losses", "bertjax.optim", "bertjax.train"},
     "orbax": {"bertjax.checkpoint"},
-    "matplotlib": {"bertjax.report"},
-    "tokenizers": {"bertjax.data.tokenizer"},
+    "matplotlib": {"bertjax.report", "bertjax.bench.growth"},
+    "tokenizers": {"bertjax.data.tokenizer", "bertjax.bench.encoding_peers"},
     "pyarrow": {"bertjax.data.wikitext"},
     "jsonargparse": {"bertjax.recipe"},
     "yaml": {"bertjax.recipe"},
@@ -70,6 +76,8 @@ HOMES = {
     "numpy": set(FLOORS),
     "torch": _PEERS,
     "transformers": _PEERS,
+    "sentence_transformers": {"bertjax.bench.encoding_peers"},
+    "onnxruntime": {"bertjax.bench.encoding_peers"},
 }
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

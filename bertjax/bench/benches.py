@@ -27,8 +27,12 @@ class Setting(NamedTuple):
 
 
 class Bench(NamedTuple):
-    contenders: Callable[[Setting], dict[str, Contender]]  # "ours" first
+    contenders: Callable[[Setting], dict[str, Contender]]  # those of OURS, then the peers
     columns: tuple[Column, ...]
+
+
+# Ours, as overrides of the recipe. One named ours_bf16 would be compared with the peers in bf16.
+OURS: dict[str, list[str]] = {"ours": []}
 
 
 def measure(
@@ -53,7 +57,9 @@ def measure(
         _add_share(its, ceiling["bf16_flops" if contender.endswith("bf16") else "float32_flops"])
     if name == "encode":
         _add_cosines(runs, SharedFolder(folder))
-    ours = runs.pop("ours")
+    at_once = f"{_TEXTS} sentences" if name == "encode" else f"{config.train.batch_size} pairs a step"
+    ours = {contender: its for contender, its in runs.items() if contender in OURS}
+    theirs = {contender: its for contender, its in runs.items() if contender not in OURS}
     report: dict[str, Any] = {
         "bench": name,
         "rounds": rounds,
@@ -65,29 +71,30 @@ def measure(
             "tokens_per_pair": _tokens_per_pair(prepared),
             "max_length": config.data.max_length,
         },
-        "model": describe_model(prepared.config),
+        "model": f"{describe_model(prepared.config)}; {at_once}",
         "recipe": flat(config),
         "ceiling": ceiling,
-        name: summarise(ours),
+        name: summarise(ours["ours"]),
+        "variants": {variant: {name: summarise(its)} for variant, its in ours.items() if variant != "ours"},
+        "peers": {peer: {name: summarise(its)} for peer, its in theirs.items()},
+        "ratios": {},
     }
-    if runs:
-        report["peers"] = {peer: {name: summarise(theirs)} for peer, theirs in runs.items()}
-        report["ratios"] = {peer: ratios(ours, theirs) for peer, theirs in runs.items()}
+    for peer, its in theirs.items():
+        rival = "ours_bf16" if peer.endswith("bf16") and "ours_bf16" in ours else "ours"
+        report["ratios"].setdefault(rival, {})[peer] = ratios(ours[rival], its)
     return report
 
 
 def highest(runs: Sequence[Figures]) -> Figures:
     """The ceiling is the best that any round saw."""
-    return {
-        key: max(run[key] for run in runs) if isinstance(value, float) else value for key, value in runs[0].items()
-    }
+    return {key: max(run[key] for run in runs) if isinstance(value, float) else value for key, value in runs[0].items()}
 
 
 def describe_model(config: Config) -> str:
     model = config.model
     return (
         f"{model.num_layers} layers, {model.hidden_size} hidden, {model.num_heads} heads, "
-        f"{model.intermediate_size} intermediate; {config.train.batch_size} pairs a step"
+        f"{model.intermediate_size} intermediate"
     )
 
 
@@ -110,13 +117,16 @@ def _tokens_per_pair(prepared: Prepared) -> float:
 
 
 def _train(setting: Setting) -> dict[str, Contender]:
-    pace = {"config": setting.config, "warm": 2, "steps": 8}
-    contenders = {"ours": Contender("train", pace, setting.environment)}
+    pace = {"warm": 2, "steps": 8}
+    contenders = {
+        name: Contender("train", {"config": setting.config, "overrides": overrides, **pace}, setting.environment)
+        for name, overrides in OURS.items()
+    }
     if setting.peers:
         for model in ("textbook", "transformers"):
             for precision in ("float32", "bf16"):
-                arguments = {**pace, "model": model, "bf16": precision == "bf16", "patience": 15.0}
-                contenders[f"{model}_{precision}"] = Contender("train_peer", arguments, setting.plain_environment)
+                its = {"config": setting.config, "model": model, "bf16": precision == "bf16", **pace, "patience": 15.0}
+                contenders[f"{model}_{precision}"] = Contender("train_peer", its, setting.plain_environment)
     return contenders
 
 
@@ -129,10 +139,13 @@ def _start(setting: Setting) -> dict[str, Contender]:
 
 
 def _encode(setting: Setting) -> dict[str, Contender]:
-    SharedFolder(setting.folder).write_texts(setting.prepared, count=512)
+    SharedFolder(setting.folder).write_texts(setting.prepared, _TEXTS)
     common = {"config": setting.config, "folder": str(setting.folder)}
     run(Contender("make_weights", common, setting.environment))
-    contenders = {"ours": Contender("encode", {**common, "name": "ours"}, setting.environment)}
+    contenders = {
+        name: Contender("encode", {**common, "overrides": overrides, "name": name}, setting.environment)
+        for name, overrides in OURS.items()
+    }
     if setting.peers:
         run(Contender("export_to_peers", common, setting.plain_environment))
         for name in ("transformers_float32", "transformers_bf16", "sentence_transformers", "onnxruntime"):
@@ -140,6 +153,7 @@ def _encode(setting: Setting) -> dict[str, Contender]:
     return contenders
 
 
+_TEXTS = 512  # sentences to encode
 _MEMORY = Column("peak_memory_bytes", "peak memory", table.gibibytes)
 _SHARE = Column("share_of_ceiling", "of the ceiling", table.share, compared=False)
 BENCHES = {

@@ -24,13 +24,13 @@ from bertjax.sharding import data_mesh, place_batch, replicated
 from bertjax.train import compile_train_step, init_state
 
 
-def train(*, config: str, warm: int, steps: int) -> dict[str, Any]:
+def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
     """Steps of the recipe, data loading included, the first ones left out."""
-    recipe = load_config(config)
+    recipe = load_config(config, overrides)
     batches = prepare(recipe).train_batches
     seconds = step_seconds(recipe, batches, warm + steps)[warm:]
     measured = [batches.batch_at(step) for step in range(warm, warm + steps)]
-    return training_figures(recipe.model, measured, seconds)
+    return training_figures(recipe.model, measured, seconds) | {"devices": jax.device_count()}
 
 
 def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
@@ -95,9 +95,9 @@ def make_weights(*, config: str, folder: str) -> dict[str, Any]:
     return {}
 
 
-def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
+def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict[str, Any]:
     """The second time that the same texts are encoded: the first one compiles."""
-    recipe, shared = load_config(config), SharedFolder(folder)
+    recipe, shared = load_config(config, overrides), SharedFolder(folder)
     params = jax.device_put(nested(shared.weights()), jax.devices()[0])
     encoder = Encoder(recipe.model, params, Tokenizer.load(shared.tokenizer))
     texts = shared.texts()
@@ -107,8 +107,9 @@ def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
     vectors = encoder.encode(texts)
     seconds = time.perf_counter() - compiled
     shared.write_vectors(name, vectors)
+    forward: Any = encoder._forward
     return {
         **encoding_figures(recipe.model, shared.lengths(), seconds),
         "first_seconds": compiled - start,
-        "compiled_shapes": encoder._forward._cache_size(),
+        "compiled_shapes": forward._cache_size(),
     }

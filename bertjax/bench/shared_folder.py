@@ -64,8 +64,8 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
         arrays |= _flat(value, f"{path}/") if isinstance(value, dict) else {path: np.asarray(value)}

@@ -47,38 +47,43 @@ def ratio(value: float) -> str:
 def render(report: dict[str, Any], columns: Sequence[Column]) -> str:
     """The report of a bench, as a text of at most 100 columns."""
     bench = report["bench"]
-    rows = {"ours": report[bench]} | {name: peer[bench] for name, peer in report.get("peers", {}).items()}
+    rows = {"ours": report[bench]}
+    rows |= {name: its[bench] for name, its in (report["variants"] | report["peers"]).items()}
     cells = [["", *(column.title for column in columns)]]
     cells += [[name, *(_cell(column, figures) for column in columns)] for name, figures in rows.items()]
-    for name, of_peer in report.get("ratios", {}).items():
-        cells.append([f"ours / {name}", *(_ratio_cell(column, of_peer) for column in columns)])
-    lines = heading(report)
-    return "\n".join([*lines, "", *_aligned(cells), "", *_legend(report)])
+    for ours, peers in report["ratios"].items():
+        for peer, of_peer in peers.items():
+            cells.append([f"{ours} / {peer}", *(_ratio_cell(column, of_peer) for column in columns)])
+    return "\n".join([*heading(report), "", *aligned(cells), *_legend(report)])
 
 
 def heading(report: dict[str, Any]) -> list[str]:
     """Bench, machine, text, model and ceiling, a labelled paragraph each."""
-    machine, text, ceiling = report["machine"], report["text"], report.get("ceiling")
+    machine, ceiling = report["machine"], report["ceiling"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB memory; " if machine["memory_bytes"] else ""
     paragraphs = {
         "machine": f"{machine['processor']}, {machine['cores']} cores, {memory}{machine['system']}; {versions}",
-        "text": (
-            f"{text['name']}: {text['tokens']:,} tokens, vocabulary {text['vocabulary']:,}, "
-            f"{text['tokens_per_pair']:.1f} tokens in a pair of at most {text['max_length']}"
-        ),
+        "text": describe_text(report["text"]) if "text" in report else "",
         "model": report["model"],
-    }
-    if ceiling:
-        paragraphs["ceiling"] = (
+        "ceiling": (
             f"{ceiling['devices']} x {ceiling['device']}: matrix products {_giga(ceiling['float32_flops'])}FLOP/s in "
             f"float32, {_giga(ceiling['bf16_flops'])}FLOP/s in bf16; "
             f"copies {_giga(ceiling['copy_bytes_per_second'])}B/s"
-        )
+        ),
+    }
     lines = [f"bertjax bench {report['bench']}, {_times(report['rounds'])}: median (lowest to highest)"]
     for label, paragraph in paragraphs.items():
-        lines += textwrap.wrap(f"{label:<8} {paragraph}", WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
+        if paragraph:
+            lines += textwrap.wrap(f"{label:<8} {paragraph}", WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
     return lines
+
+
+def describe_text(text: dict[str, Any]) -> str:
+    return (
+        f"{text['name']}: {text['tokens']:,} tokens, vocabulary {text['vocabulary']:,}, "
+        f"{text['tokens_per_pair']:.1f} tokens in a pair of at most {text['max_length']}"
+    )
 
 
 def _times(rounds: int) -> str:
@@ -140,7 +145,8 @@ def _with_ends(median: str, low: str, high: str) -> str:
     return f"{median} ({low.removesuffix(unit)}-{high})"  # the unit once
 
 
-def _aligned(cells: list[list[str]]) -> list[str]:
+def aligned(cells: list[list[str]]) -> list[str]:
+    """A line for each row, its first cell to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *rest in cells:
@@ -150,14 +156,13 @@ def _aligned(cells: list[list[str]]) -> list[str]:
 
 
 def _legend(report: dict[str, Any]) -> list[str]:
-    notes = []
-    if "ceiling" in report:
+    notes = [""]
+    if "share_of_ceiling" in report[report["bench"]]:
+        backward = "; backward counted as two forwards" if report["bench"] == "train" else ""
         notes.append(
             "Share of the ceiling: operations of the matrix products that real tokens need (no padding, no empty "
-            "prediction slots, nothing computed twice"
-            + ("; backward counted as two forwards" if report["bench"] == "train" else "")
-            + "), against the largest rate of the same precision."
+            f"prediction slots, nothing computed twice{backward}), against the largest rate of the same precision."
         )
-    if "ratios" in report:
+    if report["ratios"]:
         notes.append("Ratios are of runs of the same round.")
-    return [line for note in notes for line in textwrap.wrap(note, WIDTH)]
+    return [line for note in notes for line in textwrap.wrap(note, WIDTH) or [""]] if notes[1:] else []

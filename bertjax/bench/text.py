@@ -60,6 +60,11 @@ def prepare_text(config: Config, folder: Path) -> tuple[Prepared, str]:
     return prepared, "synthetic, of WikiText-2's measure" if made_up else prepared.train.name
 
 
+def scaled(size: Size, share: float) -> Size:
+    """A text of the same vocabulary, with that share of the lines and words."""
+    return size._replace(lines=round(size.lines * share), words=round(size.words * share))
+
+
 def write_synthetic(path: Path, size: Size) -> None:
     """A text in WikiText's format with exactly these counts; always the same one."""
     titles = round(size.lines * _TITLES_PER_LINE)
