@@ -105,6 +105,7 @@ def render(report: dict[str, Any]) -> str:
 def draw(report: dict[str, Any]) -> "Figure":
     """Seconds against size, a panel an axis, beside a line that grows as the operations do."""
     from matplotlib.figure import Figure  # not pyplot: it would choose a backend
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     growth = report["growth"]
     columns = min(3, len(growth))
@@ -119,7 +120,13 @@ def draw(report: dict[str, Any]) -> "Figure":
         as_operations = axis["seconds"][-1] * operations / operations[-1]
         label = f"operations, {axis['operations_exponent']:.2f}"
         axes.loglog(axis["sizes"], as_operations, "--", color="0.5", label=label)
-        axes.set(title=name, ylabel="seconds")
+        # A little scatter must not fill the panel and look like growth.
+        axes.set(title=name, ylabel="seconds", ylim=(min(axis["seconds"]) / 2, max(axis["seconds"]) * 2))
+        axes.set_xticks(axis["sizes"], [table.number(size) for size in axis["sizes"]])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: table.number(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -21,10 +21,10 @@ def start(*, config: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"XDG_CACHE_HOME": str(Path(folder, "cache"))}
         return {
-            "first_step_seconds": _until_first_step(config, Path(folder, "first"), environment),
-            "again_first_step_seconds": _until_first_step(config, Path(folder, "again"), environment),
-            "help_seconds": _until_end("--help", code=0),
-            "mistake_seconds": _until_end("pretrain", "--train.steps", "0", code=2),
+            "first_step_seconds": until_first_step(config, Path(folder, "first"), environment),
+            "again_first_step_seconds": until_first_step(config, Path(folder, "again"), environment),
+            "help_seconds": until_end("--help", code=0),
+            "mistake_seconds": until_end("pretrain", "--train.steps", "0", code=2),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _RSS_UNIT,
         }
 
@@ -32,7 +32,7 @@ def start(*, config: str) -> dict[str, Any]:
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
-def _until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]) -> float:
+def until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]) -> float:
     """A step is done when its line is in metrics.jsonl; the run is then let end, so that what it caches is whole."""
     command = [*_BERTJAX, "pretrain", "--config", config, "--run_dir", str(run_dir), *_ONE_STEP]
     metrics = run_dir / "metrics.jsonl"
@@ -48,7 +48,8 @@ def _until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]
     return seconds
 
 
-def _until_end(*argv: str, code: int) -> float:
+def until_end(*argv: str, code: int) -> float:
+    """Of `bertjax` with these arguments, which is to exit with this code."""
     begin = time.perf_counter()
     done = subprocess.run([*_BERTJAX, *argv], capture_output=True)
     assert done.returncode == code, done

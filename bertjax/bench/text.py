@@ -91,6 +91,7 @@ def _spread(values: tuple[int, ...], count: int, *, seed: int, total: int | None
     if total is not None:
         each, over = divmod(total - int(spread.sum()), count)
         spread += each + (np.arange(count) < over)
+    assert spread.min() >= 1
     return spread[_shuffle(count, seed)]
 
 

@@ -75,18 +75,23 @@ def _transformers(config: BertConfig) -> tuple[nn.Module, StepLoss]:
     )
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
-        labels_bt = np.full(batch.tokens_bt.shape, -100, np.int32)  # -100: no prediction here
-        rows, slots = np.nonzero(batch.mlm_weights_bp)
-        labels_bt[rows, batch.mlm_positions_bp[rows, slots]] = batch.mlm_labels_bp[rows, slots]
         return net(
             input_ids=_on_device(batch.tokens_bt),
             token_type_ids=_on_device(batch.segments_bt),
             attention_mask=_on_device((batch.sequences_bt > 0).astype(np.int32)),
-            labels=_on_device(labels_bt),
+            labels=_on_device(labels_everywhere(batch)),
             next_sentence_label=_on_device(1 - batch.nsp_labels_bk[:, 0]),  # there 0 is "is next"
         ).loss
 
     return net, loss
+
+
+def labels_everywhere(batch: Batch) -> np.ndarray:
+    """MLM labels as transformers has them: int32 [b, t], -100 where there is nothing to predict."""
+    labels_bt = np.full(batch.tokens_bt.shape, -100, np.int32)
+    rows, slots = np.nonzero(batch.mlm_weights_bp)
+    labels_bt[rows, batch.mlm_positions_bp[rows, slots]] = batch.mlm_labels_bp[rows, slots]
+    return labels_bt
 
 
 def _textbook(config: BertConfig) -> tuple[nn.Module, StepLoss]:

@@ -39,10 +39,10 @@ def main(contender: str, arguments: str) -> None:
             raise ValueError(f"no contender {contender}")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say
         figures = run(**json.loads(arguments))
-    print(json.dumps({"peak_memory_bytes": _peak_memory()} | figures))
+    print(json.dumps({"peak_memory_bytes": peak_memory()} | figures))
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Bytes resident at most."""
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says on Linux begins with the peak of the process that started this one
