@@ -112,8 +112,9 @@ def _add_cosines(runs: Mapping[str, Sequence[Figures]], shared: SharedFolder) ->
 
 
 def _tokens_per_pair(prepared: Prepared) -> float:
-    batch = prepared.train_batches.batch_at(0)
-    return float((batch.sequences_bt > 0).sum() / batch.nsp_weights_bk.sum())
+    batches = [prepared.train_batches.batch_at(step) for step in range(10)]
+    tokens = sum((batch.sequences_bt > 0).sum() for batch in batches)
+    return float(tokens / sum(batch.nsp_weights_bk.sum() for batch in batches))
 
 
 def _train(setting: Setting) -> dict[str, Contender]:

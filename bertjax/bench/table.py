@@ -141,8 +141,8 @@ def _ratio_cell(column: Column, of_peer: dict[str, Any]) -> str:
 def _with_ends(median: str, low: str, high: str) -> str:
     if low == high:
         return median
-    unit = next((unit for unit in (" GiB", " s", "%", "x") if low.endswith(unit) and high.endswith(unit)), "")
-    return f"{median} ({low.removesuffix(unit)}-{high})"  # the unit once
+    unit = next((unit for unit in (" GiB", " s", "%", "x") if median.endswith(unit)), "")
+    return f"{median.removesuffix(unit)} ({low.removesuffix(unit)}-{high.removesuffix(unit)}){unit}"  # the unit once
 
 
 def aligned(cells: list[list[str]]) -> list[str]:

@@ -43,7 +43,7 @@ def test_figures_have_median_and_ends():
 
 
 def test_ratios_have_median_and_ends_and_none_is_of_shares():
-    assert [cell.strip() for cell in row("ours / textbook_float32") if cell] == ["3.5x (3-4x)", "1.5x", "-"]
+    assert [cell.strip() for cell in row("ours / textbook_float32") if cell] == ["3.5 (3-4)x", "1.5x", "-"]
 
 
 def test_head_names_machine_text_and_ceiling():
