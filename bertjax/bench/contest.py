@@ -65,11 +65,11 @@ def summarise(runs: Sequence[Figures]) -> Figures:
     }
 
 
-def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, Spread]:
+def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, dict[str, float]]:
     """Ours divided by theirs within each round, for every figure that both report."""
     keys = [key for key, value in ours[0].items() if _is_number(value) and _is_number(theirs[0].get(key))]
     return {
-        key: spread([a[key] / b[key] for a, b in zip(ours, theirs, strict=True)])
+        key: spread([a[key] / b[key] for a, b in zip(ours, theirs, strict=True)])._asdict()
         for key in keys
         if all(run[key] for run in theirs)
     }

@@ -135,7 +135,7 @@ def _cell(column: Column, figures: dict[str, Any]) -> str:
 def _ratio_cell(column: Column, of_peer: dict[str, Any]) -> str:
     if column.key not in of_peer or not column.compared:
         return "-"
-    return _with_ends(*(ratio(value) for value in of_peer[column.key]))
+    return _with_ends(*(ratio(value) for value in of_peer[column.key].values()))
 
 
 def _with_ends(median: str, low: str, high: str) -> str:

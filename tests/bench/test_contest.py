@@ -33,7 +33,7 @@ def test_ratios_are_within_a_round():
     # The machine was half as fast in the second round: the ratio is the same, the quotient of medians would be too,
     # but not in the third, where only ours met a faster one.
     ours, theirs = [{"x": 4.0}, {"x": 2.0}, {"x": 9.0}], [{"x": 2.0}, {"x": 1.0}, {"x": 3.0}]
-    assert ratios(ours, theirs) == {"x": (2.0, 2.0, 3.0)}
+    assert ratios(ours, theirs) == {"x": {"median": 2.0, "low": 2.0, "high": 3.0}}
 
 
 def test_ratios_leave_out_what_cannot_be_divided():
