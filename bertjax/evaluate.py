@@ -59,8 +59,7 @@ def evaluate_run(
     data = dataclasses.replace(config.data, eval_split=split or config.data.eval_split, path=path or config.data.path)
     config = dataclasses.replace(config, data=data)
     mesh, model = data_mesh(), make_model(config.model, config.train)
-    rows = -(-config.train.batch_size // config.train.accumulate // mesh.size) * mesh.size
-    corpus, batches = prepare_held_out(config, run.tokenizer(), rows=rows)
+    corpus, batches = prepare_held_out(config, run.tokenizer())
     params = run.load_params(model, replicated(mesh))
     means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(), mesh)
     return corpus.name, batches.num_pairs, means

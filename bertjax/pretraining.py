@@ -24,7 +24,7 @@ from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.run import RunFolder
-from bertjax.sharding import check_divisible, data_mesh, place_batch, replicated, with_sharding
+from bertjax.sharding import data_mesh, place_batch, replicated, with_sharding
 from bertjax.train import Metrics, TrainState, compile_train_step, init_state
 
 
@@ -39,7 +39,6 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
     """
     mesh = data_mesh()
-    check_divisible(config.train.batch_size, config.train.accumulate, mesh)
     folder = RunFolder(config.run_dir)
     prepared = _resume(folder, config) if resume else _begin(folder, config)
     _introduce(prepared, mesh)
@@ -105,7 +104,8 @@ def _fit(
     with contextlib.closing(progress):
         pending: Metrics | None = None
         for step in range(start + 1, steps + 1):
-            state, metrics = train_step(state, place_batch(batches.batch_at(step - 1), mesh))
+            batch = place_batch(batches.batch_at(step - 1), mesh, parts=config.train.accumulate)
+            state, metrics = train_step(state, batch)
             if pending is not None:
                 progress.step_done(pending)
             pending = metrics

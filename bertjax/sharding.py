@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-from bertjax.errors import BertjaxError
 
 T = TypeVar("T")
 
@@ -27,16 +26,15 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_divisible(batch_size: int, accumulate: int, mesh: Mesh) -> None:
-    """Raises BertjaxError where a batch cannot be shared out evenly."""
-    if batch_size % (mesh.size * accumulate):
-        parts = f"{mesh.size} devices" + (f" times train.accumulate={accumulate}" if accumulate > 1 else "")
-        nearest = max(1, batch_size // (mesh.size * accumulate)) * mesh.size * accumulate
-        raise BertjaxError(f"train.batch_size={batch_size} is not divisible by {parts}; give {nearest}, for example")
+def place_batch(batch: T, mesh: Mesh, parts: int = 1) -> T:
+    """The batch on the devices, each with an equal share of the rows.
 
-
-def place_batch(batch: T, mesh: Mesh) -> T:
-    """The same batch on the devices, each with its share of the rows."""
+    Rows of zeros, which are padding of weight 0, are added at the end until they can be shared out evenly, and a
+    device's rows into so many `parts`.
+    """
+    missing = -len(jax.tree.leaves(batch)[0]) % (mesh.size * parts)
+    if missing:
+        batch = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), batch)
     return jax.device_put(batch, by_rows(mesh))
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from bertjax.cli import main
+from bertjax.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]]))
+    sys.exit(program("prepare"))

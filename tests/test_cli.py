@@ -17,7 +17,7 @@ from bertjax.config import Config
 from bertjax.recipe import flat
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare")
+COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench")
 
 
 class Outcome(NamedTuple):
@@ -117,7 +117,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
@@ -153,7 +153,8 @@ def test_help_and_mistakes_do_not_wait_for_jax():
 import contextlib, sys
 from bertjax.cli import main
 argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
-for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "evaluate", "prepare")]:
+argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
+for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "evaluate", "prepare", "bench")]:
     with contextlib.suppress(SystemExit):
         main(argv)
     slow = {"jax", "flax", "optax", "orbax", "tokenizers", "matplotlib"} & set(sys.modules)
@@ -182,6 +183,7 @@ for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "
             [],
             "bertjax: the following arguments are required: RUN; 'bertjax evaluate --help' tells what it takes\n",
         ),
+        ("bench.py", [], "bertjax: no bench is named; give one of train, data, start, encode, growth\n"),
     ],
 )
 def test_scripts_are_thin_doors(tmp_path, script, argv, line):

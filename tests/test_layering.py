@@ -43,39 +43,47 @@ FLOORS = {
     "bertjax.progress": 7,
     "bertjax.report": 7,
     "bertjax.pretraining": 8,
-    "bertjax.cli": 9,
-    "bertjax": 9,
-    "bertjax.__main__": 10,
+    "bertjax.bench": 0,
+    "bertjax.bench.contest": 1,
+    "bertjax.bench.table": 1,
+    "bertjax.bench.ceiling": 1,
+    "bertjax.bench.starting": 1,
+    "bertjax.bench.operations": 5,
+    "bertjax.bench.text": 6,
+    "bertjax.bench.shared_folder": 6,
+    "bertjax.bench.training_peers": 6,
+    "bertjax.bench.encoding_peers": 7,
+    "bertjax.bench.ours": 8,
+    "bertjax.bench.benches": 8,
+    "bertjax.bench.growing": 9,
+    "bertjax.bench.growth": 9,
+    "bertjax.bench.worker": 10,
+    "bertjax.bench.command": 10,
+    "bertjax.cli": 11,
+    "bertjax": 11,
+    "bertjax.__main__": 12,
 }
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
-_JAX = {
-    "losses",
-    "sharding",
-    "dropout",
-    "products",
-    "blockwise",
-    "model",
-    "optim",
-    "train",
-    "evaluate",
-    "encode",
-    "run",
-    "progress",
-    "pretraining",
-}
+_JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
+_JAX |= {"run", "progress", "pretraining", "bench.ceiling", "bench.ours"}
+_PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/
     "flax": {"bertjax.model"},
     "optax": {"bertjax.losses", "bertjax.optim", "bertjax.train"},
     "orbax": {"bertjax.checkpoint"},
-    "matplotlib": {"bertjax.report"},
-    "tokenizers": {"bertjax.data.tokenizer"},
+    "matplotlib": {"bertjax.report", "bertjax.bench.growth"},
+    "tokenizers": {"bertjax.data.tokenizer", "bertjax.bench.encoding_peers"},
     "pyarrow": {"bertjax.data.wikitext"},
     "jsonargparse": {"bertjax.recipe"},
     "yaml": {"bertjax.recipe"},
     "tqdm": {"bertjax.progress", "bertjax.data.wikitext"},
     "numpy": set(FLOORS),
+    "torch": _PEERS,
+    "transformers": _PEERS,
+    "sentence_transformers": {"bertjax.bench.encoding_peers"},
+    "onnxruntime": {"bertjax.bench.encoding_peers"},
 }
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

@@ -66,17 +66,15 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
             f"the corpus {corpus.name} has {train_batches.num_pairs} pairs that fit in data.max_length="
             f"{data.max_length}, fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
         )
-    # Evaluation needs no more memory at once than a part of a batch does in training.
-    batch_size = train.batch_size // train.accumulate
-    held_out_batches = _batches(config, held_out, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
+    held_out_batches = _held_out_batches(config, held_out, tokenizer)
     return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, texts.instead_of)
 
 
-def prepare_held_out(config: Config, tokenizer: Tokenizer, *, rows: int) -> tuple[Corpus, PairBatches]:
-    """The held-out split alone, in batches of so many rows (packed: pairs). Raises BertjaxError if it cannot be had."""
+def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, PairBatches]:
+    """The held-out split alone. Raises BertjaxError where it cannot be had."""
     text = _find(config, config.data.eval_split).splits[config.data.eval_split]
     corpus = _tokenise(config, text, tokenizer)
-    return corpus, _batches(config, corpus, tokenizer, batch_size=rows, seed=_HELD_OUT_SEED)
+    return corpus, _held_out_batches(config, corpus, tokenizer)
 
 
 def describe(prepared: Prepared) -> str:
@@ -111,6 +109,12 @@ def _find(config: Config, *splits: Split) -> Texts:
 
 def _tokenise(config: Config, text: Text, tokenizer: Tokenizer) -> Corpus:
     return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
+
+
+def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> PairBatches:
+    # Evaluation needs no more memory at once than a part of a batch does in training.
+    batch_size = config.train.batch_size // config.train.accumulate
+    return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
 
 def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, seed: int) -> PairBatches:

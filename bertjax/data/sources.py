@@ -51,14 +51,9 @@ def open_texts(
     """
     if source == "python-docs":
         return _python_docs(splits, instead_of=None)
-    if path is not None and not Path(path).is_dir():
-        raise BertjaxError(f"data.path={path} is not a folder: give the one with the wiki.*.tokens files")
-    folders = [Path(path)] if path is not None else []
-    if os.environ.get("BERTJAX_DATA"):
-        folders.append(Path(os.environ["BERTJAX_DATA"], "wikitext-2"))
-    home = Path(cache, "wikitext-2")
-    tried = [*folders, home]
-    files = _find(splits, tried)
+    tried = wikitext_folders(path, cache)
+    home = tried[-1]
+    files = find_files(splits, tried)
     missing = [split for split in splits if split not in files]
     try:
         wikitext.download(missing, home)
@@ -71,7 +66,7 @@ def open_texts(
             remedy = "put the files into data.path, or set data.fallback: python-docs"
             raise BertjaxError(f"{reason}: {remedy}") from None
         return _python_docs(splits, instead_of=reason)
-    files |= _find(missing, [home])
+    files |= find_files(missing, [home])
     texts = {
         split: Text(f"wikitext-2/{split}", _fingerprint(files[split]), partial(wikitext.documents, files[split]))
         for split in splits
@@ -88,7 +83,17 @@ def _python_docs(splits: Sequence[Split], instead_of: str | None) -> Texts:
     return Texts("python-docs", texts, instead_of)
 
 
-def _find(splits: Sequence[Split], folders: Sequence[Path]) -> dict[Split, Path]:
+def wikitext_folders(path: str | Path | None, cache: str | Path) -> list[Path]:
+    """Where WikiText-2's files are looked for, in this order; the last is where downloads go."""
+    if path is not None and not Path(path).is_dir():
+        raise BertjaxError(f"data.path={path} is not a folder: give the one with the wiki.*.tokens files")
+    folders = [Path(path)] if path is not None else []
+    if os.environ.get("BERTJAX_DATA"):
+        folders.append(Path(os.environ["BERTJAX_DATA"], "wikitext-2"))
+    return [*folders, Path(cache, "wikitext-2")]
+
+
+def find_files(splits: Sequence[Split], folders: Sequence[Path]) -> dict[Split, Path]:
     """Each split's file in the first folder that has it."""
     files: dict[Split, Path] = {}
     for split in splits:

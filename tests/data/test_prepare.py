@@ -177,7 +177,7 @@ def test_a_batch_of_more_than_the_pairs(tiny):
     more = change(tiny, train={"batch_size": pairs + 1})
     message = refused(more)
     assert f"train.batch_size={pairs + 1}" in message and f"{pairs} pairs" in message
-    corpus, batches = prepare_held_out(more, prepare(tiny).tokenizer, rows=pairs + 1)  # there it may be filled up
+    corpus, batches = prepare_held_out(more, prepare(tiny).tokenizer)  # there it may be filled up
     assert corpus.name == "wikitext-2/valid" and len(list(batches.first_epoch())) == 1
 
 

@@ -1,0 +1,1 @@
+"""How fast, how large, how near the machine's ceiling; and beside others."""

@@ -1,0 +1,190 @@
+"""The benches: who contends in each, what of it is shown, and how a report is made."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bertjax.bench import table
+from bertjax.bench.contest import Contender, Figures, ratios, run, summarise, take_turns
+from bertjax.bench.shared_folder import SharedFolder
+from bertjax.bench.table import Column
+from bertjax.bench.text import prepare_text
+from bertjax.config import Config
+from bertjax.data.prepare import Prepared
+from bertjax.recipe import flat
+
+
+class Setting(NamedTuple):
+    """What the contenders of a bench are given."""
+
+    config: str  # resolved recipe, its corpus built
+    prepared: Prepared
+    folder: Path  # for what they share; gone afterwards
+    environment: Mapping[str, str]  # of ours, as `bertjax` itself would have it
+    plain_environment: Mapping[str, str]  # of the peers, which never fetch anything
+    peers: bool
+
+
+class Bench(NamedTuple):
+    contenders: Callable[[Setting], dict[str, Contender]]  # those of OURS, then the peers
+    columns: tuple[Column, ...]
+
+
+# Ours, as overrides of the recipe. One named ours_bf16 would be compared with the peers in bf16.
+OURS: dict[str, list[str]] = {"ours": []}
+
+
+def measure(
+    name: str,
+    config: Config,
+    folder: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    rounds: int,
+    peer_packages: Sequence[str],
+) -> dict[str, Any]:
+    """The report of a bench, as `--json` writes it; with `peer_packages`, the peers that are made of them too."""
+    say("preparing the text")
+    prepared, text = prepare_text(config, folder)
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    setting = Setting(str(folder / "config.yaml"), prepared, folder, environment, offline, bool(peer_packages))
+    contenders = BENCHES[name].contenders(setting)
+    runs = take_turns({"ceiling": Contender("ceiling", {}, environment), **contenders}, rounds, say)
+    ceiling = highest(runs.pop("ceiling"))
+    for contender, its in runs.items():
+        _add_share(its, ceiling["bf16_flops" if contender.endswith("bf16") else "float32_flops"])
+    if name == "encode":
+        _add_cosines(runs, SharedFolder(folder))
+    at_once = f"{_TEXTS} sentences" if name == "encode" else f"{config.train.batch_size} pairs a step"
+    ours = {contender: its for contender, its in runs.items() if contender in OURS}
+    theirs = {contender: its for contender, its in runs.items() if contender not in OURS}
+    report: dict[str, Any] = {
+        "bench": name,
+        "rounds": rounds,
+        "machine": table.describe_machine(peer_packages),
+        "text": {
+            "name": text,
+            "tokens": int(prepared.train.ids.size),
+            "vocabulary": prepared.tokenizer.vocab_size,
+            "tokens_per_pair": _tokens_per_pair(prepared),
+            "max_length": config.data.max_length,
+        },
+        "model": f"{describe_model(prepared.config)}; {at_once}",
+        "recipe": flat(config),
+        "ceiling": ceiling,
+        name: summarise(ours["ours"]),
+        "variants": {variant: {name: summarise(its)} for variant, its in ours.items() if variant != "ours"},
+        "peers": {peer: {name: summarise(its)} for peer, its in theirs.items()},
+        "ratios": {},
+    }
+    for peer, its in theirs.items():
+        rival = "ours_bf16" if peer.endswith("bf16") and "ours_bf16" in ours else "ours"
+        report["ratios"].setdefault(rival, {})[peer] = ratios(ours[rival], its)
+    return report
+
+
+def highest(runs: Sequence[Figures]) -> Figures:
+    """The ceiling is the best that any round saw."""
+    return {key: max(run[key] for run in runs) if isinstance(value, float) else value for key, value in runs[0].items()}
+
+
+def describe_model(config: Config) -> str:
+    model = config.model
+    return (
+        f"{model.num_layers} layers, {model.hidden_size} hidden, {model.num_heads} heads, "
+        f"{model.intermediate_size} intermediate"
+    )
+
+
+def _add_share(runs: Sequence[Figures], ceiling_flops: float) -> None:
+    for its in runs:
+        if "useful_flops" in its:
+            its["share_of_ceiling"] = its["useful_flops"] / (ceiling_flops * its.get("devices", 1))
+
+
+def _add_cosines(runs: Mapping[str, Sequence[Figures]], shared: SharedFolder) -> None:
+    for contender, its in runs.items():
+        if contender != "ours":
+            for one in its:
+                one["least_cosine_to_ours"] = shared.least_cosine(contender, "ours")
+
+
+def _tokens_per_pair(prepared: Prepared) -> float:
+    batches = [prepared.train_batches.batch_at(step) for step in range(10)]
+    tokens = sum((batch.sequences_bt > 0).sum() for batch in batches)
+    return float(tokens / sum(batch.nsp_weights_bk.sum() for batch in batches))
+
+
+def _train(setting: Setting) -> dict[str, Contender]:
+    pace = {"warm": 2, "steps": 8}
+    contenders = {
+        name: Contender("train", {"config": setting.config, "overrides": overrides, **pace}, setting.environment)
+        for name, overrides in OURS.items()
+    }
+    if setting.peers:
+        for model in ("textbook", "transformers"):
+            for precision in ("float32", "bf16"):
+                its = {"config": setting.config, "model": model, "bf16": precision == "bf16", **pace, "patience": 15.0}
+                contenders[f"{model}_{precision}"] = Contender("train_peer", its, setting.plain_environment)
+    return contenders
+
+
+def _data(setting: Setting) -> dict[str, Contender]:
+    return {"ours": Contender("data", {"config": setting.config, "batches": 50}, setting.environment)}
+
+
+def _start(setting: Setting) -> dict[str, Contender]:
+    return {"ours": Contender("start", {"config": setting.config}, setting.plain_environment)}
+
+
+def _encode(setting: Setting) -> dict[str, Contender]:
+    SharedFolder(setting.folder).write_texts(setting.prepared, _TEXTS)
+    common = {"config": setting.config, "folder": str(setting.folder)}
+    run(Contender("make_weights", common, setting.environment))
+    contenders = {
+        name: Contender("encode", {**common, "overrides": overrides, "name": name}, setting.environment)
+        for name, overrides in OURS.items()
+    }
+    if setting.peers:
+        run(Contender("export_to_peers", common, setting.plain_environment))
+        for name in ("transformers_float32", "transformers_bf16", "sentence_transformers", "onnxruntime"):
+            contenders[name] = Contender("encode_peer", {**common, "name": name}, setting.plain_environment)
+    return contenders
+
+
+_TEXTS = 512  # sentences to encode
+_MEMORY = Column("peak_memory_bytes", "peak memory", table.gibibytes)
+_SHARE = Column("share_of_ceiling", "of the ceiling", table.share, compared=False)
+BENCHES = {
+    "train": Bench(_train, (Column("pairs_per_second", "pairs/s", table.number), _MEMORY, _SHARE)),
+    "data": Bench(
+        _data,
+        (
+            Column("pairs_per_second", "pairs/s on one core", table.number),
+            Column("build_seconds", "corpus and vocabulary built in", table.seconds),
+            _MEMORY,
+        ),
+    ),
+    "start": Bench(
+        _start,
+        (
+            Column("first_step_seconds", "first step", table.seconds),
+            Column("again_first_step_seconds", "again", table.seconds),
+            Column("help_seconds", "--help", table.seconds),
+            Column("mistake_seconds", "a mistake", table.seconds),
+            _MEMORY,
+        ),
+    ),
+    "encode": Bench(
+        _encode,
+        (
+            Column("tokens_per_second", "tokens/s", table.number),
+            _MEMORY,
+            _SHARE,
+            Column("least_cosine_to_ours", "cosine", table.cosine),
+            Column("compiled_shapes", "shapes", table.number),
+        ),
+    ),
+}

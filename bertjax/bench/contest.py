@@ -1,0 +1,79 @@
+"""Contenders in processes of their own, taking turns, and what their runs say together."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bertjax.errors import BertjaxError
+
+Figures = dict[str, Any]  # what one run of a contender reports
+
+
+class Contender(NamedTuple):
+    """A function that `bertjax.bench.worker` knows, its arguments, and the environment of its process."""
+
+    worker: str
+    arguments: dict[str, Any]
+    environment: Mapping[str, str] = os.environ
+
+
+class Spread(NamedTuple):
+    """Of a few runs."""
+
+    median: float
+    low: float
+    high: float
+
+
+def take_turns(
+    contenders: Mapping[str, Contender], rounds: int, say: Callable[[str], None] = print
+) -> dict[str, list[Figures]]:
+    """Each contender's figures of each round; in a round every one runs once, so that all meet the same weather."""
+    runs: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for number in range(1, rounds + 1):
+        for name, contender in contenders.items():
+            say(f"round {number} of {rounds}: {name}")
+            runs[name].append(run(contender))
+    return runs
+
+
+def run(contender: Contender) -> Figures:
+    """Raises BertjaxError, with the last line of what it said, where the contender fails."""
+    command = [sys.executable, "-m", "bertjax.bench.worker", contender.worker, json.dumps(contender.arguments)]
+    done = subprocess.run(command, env=dict(contender.environment), capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise BertjaxError(f"the contender {contender.worker} {contender.arguments} failed: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def summarise(runs: Sequence[Figures]) -> Figures:
+    """Every figure's median; under "spread" its lowest and highest; under "runs" all there is."""
+    spreads = {key: spread([run[key] for run in runs]) for key, value in runs[0].items() if _is_number(value)}
+    return {
+        **{key: of_runs.median for key, of_runs in spreads.items()},
+        "spread": {key: [of_runs.low, of_runs.high] for key, of_runs in spreads.items()},
+        "runs": list(runs),
+    }
+
+
+def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, dict[str, float]]:
+    """Ours divided by theirs within each round, for every figure that both report."""
+    keys = [key for key, value in ours[0].items() if _is_number(value) and _is_number(theirs[0].get(key))]
+    return {
+        key: spread([a[key] / b[key] for a, b in zip(ours, theirs, strict=True)])._asdict()
+        for key in keys
+        if all(run[key] for run in theirs)
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))

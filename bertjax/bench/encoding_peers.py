@@ -1,0 +1,196 @@
+"""Encoding with our weights in transformers, sentence-transformers and ONNX Runtime; none is in the default install."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import sentence_transformers
+import tokenizers
+import torch
+import transformers
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+from bertjax.bench.operations import encoding_figures
+from bertjax.bench.shared_folder import SharedFolder
+from bertjax.config import BertConfig
+from bertjax.data.tokenizer import SPECIAL_TOKENS
+from bertjax.errors import BertjaxError
+from bertjax.recipe import load_config
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROWS = 64  # texts at once, in the order of their lengths
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}  # in transformers' words
+
+Encode = Callable[[list[str]], np.ndarray]
+
+
+def export(*, config: str, folder: str) -> dict[str, Any]:
+    """Our weights as a folder of transformers' and as an ONNX file."""
+    shared, model = SharedFolder(folder), load_config(config).model
+    net = transformers.BertModel(_transformers_config(model), add_pooling_layer=False).eval()
+    net.load_state_dict(
+        {name: torch.from_numpy(array.copy()) for name, array in _state(shared.weights(), model).items()}, strict=True
+    )
+    net.save_pretrained(shared.exported)
+    _tokenizer(shared, model).save_pretrained(shared.exported)
+    _export_onnx(net, shared)
+    return {}
+
+
+def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
+    """The second time that the same texts are encoded."""
+    shared = SharedFolder(folder)
+    run: Encode = {
+        "transformers_float32": lambda: _transformers(shared, contextlib.nullcontext),
+        "transformers_bf16": lambda: _transformers(shared, lambda: torch.autocast(DEVICE, torch.bfloat16)),
+        "sentence_transformers": lambda: _sentence_transformers(shared),
+        "onnxruntime": lambda: _onnxruntime(shared),
+    }[name]()
+    texts = shared.texts()
+    start = time.perf_counter()
+    run(texts)
+    warm = time.perf_counter()
+    vectors = run(texts)
+    seconds = time.perf_counter() - warm
+    shared.write_vectors(name, vectors)
+    return encoding_figures(load_config(config).model, shared.lengths(), seconds) | {"first_seconds": warm - start}
+
+
+def _transformers(shared: SharedFolder, precision: Callable[[], Any]) -> Encode:
+    net = transformers.BertModel.from_pretrained(shared.exported, add_pooling_layer=False).eval().to(DEVICE)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shared.exported)
+
+    def run(texts: list[str]) -> np.ndarray:
+        vectors = np.zeros((len(texts), net.config.hidden_size), np.float32)
+        for rows in _by_length(texts):
+            some = tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt").to(DEVICE)
+            with torch.inference_mode(), precision():
+                hidden = net(**some).last_hidden_state
+            real = some["attention_mask"][:, :, None].float()
+            vectors[rows] = ((hidden.float() * real).sum(1) / real.sum(1)).cpu().numpy()
+        return vectors
+
+    return run
+
+
+def _sentence_transformers(shared: SharedFolder) -> Encode:
+    transformer = Transformer(str(shared.exported))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    net = sentence_transformers.SentenceTransformer(modules=[transformer, pooling], device=DEVICE)
+    return lambda texts: net.encode(texts, batch_size=ROWS, show_progress_bar=False)
+
+
+def _onnxruntime(shared: SharedFolder) -> Encode:
+    provider = "CUDAExecutionProvider" if DEVICE == "cuda" else "CPUExecutionProvider"
+    session = onnxruntime.InferenceSession(shared.onnx, providers=[provider])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shared.exported)
+
+    def run(texts: list[str]) -> np.ndarray:
+        vectors: list[np.ndarray] = [np.empty(0)] * len(texts)
+        for rows in _by_length(texts):
+            some = dict(tokenizer([texts[row] for row in rows], padding=True, return_tensors="np"))
+            (hidden,) = session.run(None, {name: array.astype(np.int64) for name, array in some.items()})
+            real = some["attention_mask"][:, :, None].astype(np.float32)
+            for row, vector in zip(rows, (hidden * real).sum(1) / real.sum(1), strict=True):
+                vectors[row] = vector
+        return np.stack(vectors)
+
+    return run
+
+
+def _by_length(texts: list[str]) -> Iterator[list[int]]:
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row].split()))
+    for start in range(0, len(texts), ROWS):
+        yield order[start : start + ROWS]
+
+
+def _transformers_config(model: BertConfig) -> Any:
+    if not model.embedding_norm:
+        raise BertjaxError("transformers' model has a norm on its embeddings; give --model.embedding_norm true")
+    return transformers.BertConfig(
+        vocab_size=model.vocab_size,
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        intermediate_size=model.intermediate_size,
+        max_position_embeddings=model.max_position,
+        hidden_act=ACTIVATIONS[model.hidden_act],
+        layer_norm_eps=model.layer_norm_eps,
+    )
+
+
+def _state(weights: dict[str, np.ndarray], model: BertConfig) -> dict[str, np.ndarray]:
+    """Our arrays by transformers' names; its matrices are [out, in]."""
+    state = {
+        "embeddings.word_embeddings.weight": weights["token_embedding"],
+        "embeddings.token_type_embeddings.weight": weights["segment_embedding"],
+        "embeddings.position_embeddings.weight": weights["position_embedding"],
+        "embeddings.LayerNorm.weight": weights["embedding_norm/scale"],
+        "embeddings.LayerNorm.bias": weights["embedding_norm/bias"],
+    }
+    for layer in range(model.num_layers):
+        ours, theirs = f"block_{layer}", f"encoder.layer.{layer}"
+        for our_name, their_name in _LINEAR.items():
+            state[f"{theirs}.{their_name}.weight"] = weights[f"{ours}/{our_name}/kernel"].T
+            state[f"{theirs}.{their_name}.bias"] = weights[f"{ours}/{our_name}/bias"]
+        for our_name, their_name in _NORMS.items():
+            state[f"{theirs}.{their_name}.weight"] = weights[f"{ours}/{our_name}/scale"]
+            state[f"{theirs}.{their_name}.bias"] = weights[f"{ours}/{our_name}/bias"]
+    return state
+
+
+_LINEAR = {
+    "attention/query": "attention.self.query",
+    "attention/key": "attention.self.key",
+    "attention/value": "attention.self.value",
+    "attention/out": "attention.output.dense",
+    "ffn/in": "intermediate.dense",
+    "ffn/out": "output.dense",
+}
+_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
+
+
+def _tokenizer(shared: SharedFolder, model: BertConfig) -> Any:
+    pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    engine = tokenizers.Tokenizer.from_file(str(shared.tokenizer))
+    ends = [(token, SPECIAL_TOKENS.index(token)) for token in (cls, sep)]
+    engine.post_processor = tokenizers.processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=ends)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=engine,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        mask_token=mask,
+        model_max_length=model.max_position,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def _export_onnx(net: Any, shared: SharedFolder) -> None:
+    class Hidden(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, input_ids: Any, token_type_ids: Any, attention_mask: Any) -> Any:
+            return self.net(input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask).last_hidden_state
+
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    zeros = torch.zeros((2, 8), dtype=torch.int64)
+    real = torch.ones_like(zeros)
+    real[1, 4:] = 0  # without padding to see, the mask would be left out of what is exported
+    with warnings.catch_warnings(action="ignore"):  # of the exporter that needs no further package
+        torch.onnx.export(
+            Hidden().eval(),
+            (zeros, zeros, real),
+            str(shared.onnx),
+            input_names=inputs,
+            output_names=["hidden"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in (*inputs, "hidden")},
+            dynamo=False,
+        )

@@ -1,0 +1,133 @@
+"""One round of `bertjax bench growth`: seconds and operations at every size of every axis."""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertjax.bench.operations import training_operations
+from bertjax.bench.ours import step_seconds
+from bertjax.bench.text import TRAIN, scaled, write_synthetic
+from bertjax.config import Config
+from bertjax.data.batches import Batch
+from bertjax.data.prepare import prepare
+from bertjax.data.tokenizer import MASK, NUM_SPECIAL
+from bertjax.data.wikitext import file_name
+from bertjax.recipe import load_config
+
+Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
+
+
+class FullBatches:
+    """Rows without padding, so that a step's size is what it is said to be; `batch_at` as `PairBatches` has it."""
+
+    def __init__(self, config: Config):
+        rows, length = config.train.batch_size, config.data.max_length
+        predictions = max(1, round(config.data.mlm_rate * length))
+        assert config.model.vocab_size is not None
+        random = np.random.default_rng(config.seed)
+        tokens_bt = random.integers(NUM_SPECIAL, config.model.vocab_size, (rows, length), np.int32)
+        positions_t = np.arange(length, dtype=np.int32)
+        chosen_p = np.linspace(1, length - 1, predictions).astype(np.int32)
+        positions_bp = np.broadcast_to(chosen_p, (rows, predictions))
+        labels_bp = tokens_bt[:, chosen_p]
+        tokens_bt[:, chosen_p] = MASK
+        self._batch = Batch(
+            tokens_bt=tokens_bt,
+            segments_bt=np.broadcast_to((positions_t >= length // 2).astype(np.int32), (rows, length)),
+            positions_bt=np.broadcast_to(positions_t, (rows, length)),
+            sequences_bt=np.ones((rows, length), np.int32),
+            mlm_positions_bp=positions_bp,
+            mlm_labels_bp=labels_bp,
+            mlm_weights_bp=np.ones((rows, predictions), np.float32),
+            cls_positions_bk=np.zeros((rows, 1), np.int32),
+            nsp_labels_bk=random.integers(0, 2, (rows, 1), np.int32),
+            nsp_weights_bk=np.ones((rows, 1), np.float32),
+        )
+
+    def batch_at(self, step: int) -> Batch:
+        return self._batch
+
+
+def grow(*, config: str, axes: dict[str, list[float]], steps: int) -> dict[str, Points]:
+    """The points of every axis.
+
+    Args:
+      axes: sizes of "batch", "length", "layers", "hidden" and "corpus", the last in shares of WikiText-2.
+      steps: timed at each size.
+    """
+    recipe = load_config(config)
+    points: dict[str, Points] = {}
+    for axis, sizes in axes.items():
+        if axis == "corpus":
+            points |= _grow_corpus(recipe, sizes)
+        else:
+            points[f"step, {axis}"] = _grow_step(recipe, axis, [int(size) for size in sizes], steps)
+    return points
+
+
+def _grow_step(recipe: Config, axis: str, sizes: list[int], steps: int) -> Points:
+    resized = [_resized(recipe, axis, size) for size in sizes]
+    batches = [FullBatches(config) for config in resized]
+    return {
+        "sizes": [float(size) for size in sizes],
+        "seconds": [
+            statistics.median(step_seconds(config, full, 1 + steps)[1:])  # the first step compiles
+            for config, full in zip(resized, batches, strict=True)
+        ],
+        "operations": [
+            float(training_operations(config.model, full.batch_at(0)))
+            for config, full in zip(resized, batches, strict=True)
+        ],
+    }
+
+
+def _resized(recipe: Config, axis: str, size: int) -> Config:
+    model, data, train = recipe.model, recipe.data, recipe.train
+    match axis:
+        case "batch":
+            train = dataclasses.replace(train, batch_size=size)
+        case "length":
+            data = dataclasses.replace(data, max_length=size)
+        case "layers":
+            model = dataclasses.replace(model, num_layers=size)
+        case "hidden":
+            ratio = model.intermediate_size / model.hidden_size
+            model = dataclasses.replace(model, hidden_size=size, intermediate_size=round(ratio * size))
+        case _:
+            raise ValueError(f"no axis {axis}")
+    return dataclasses.replace(recipe, model=model, data=data, train=train)
+
+
+def _grow_corpus(recipe: Config, shares: list[float]) -> dict[str, Points]:
+    """Building grows with the words there are; a batch, which has as many pairs in any corpus, should not grow."""
+    words = [float(scaled(TRAIN, share).words) for share in shares]
+    build_seconds, batch_seconds = [], []
+    for share in shares:
+        with tempfile.TemporaryDirectory() as folder:
+            write_synthetic(Path(folder, file_name("train")), scaled(TRAIN, share))
+            data = dataclasses.replace(
+                recipe.data, source="wikitext-2", path=folder, cache=folder, train_split="train", eval_split="train"
+            )
+            start = time.perf_counter()
+            batches = prepare(dataclasses.replace(recipe, data=data)).train_batches
+            build_seconds.append(time.perf_counter() - start)
+            batch_seconds.append(_batch_seconds(batches))
+    return {
+        "corpus built, words": {"sizes": words, "seconds": build_seconds, "operations": words},
+        "batch made, words": {"sizes": words, "seconds": batch_seconds, "operations": [1.0] * len(words)},
+    }
+
+
+def _batch_seconds(batches: Any) -> float:
+    """The median of a few, each of other pairs."""
+    seconds = []
+    for step in range(20):
+        start = time.perf_counter()
+        batches.batch_at(step)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -1,0 +1,76 @@
+"""Useful operations: what the matrix products of real tokens need, and nothing else.
+
+A product of [m, k] by [k, n] counts 2 * m * k * n. Not counted: padding, empty prediction slots, embeddings, norms,
+activations, dropout, the optimiser, whatever is computed twice.
+"""
+
+import statistics
+from typing import Any
+
+import numpy as np
+
+from bertjax.config import BertConfig
+from bertjax.data.batches import Batch
+
+# The gradient of a product is two products of its size: by the weights for what is below, by the input for the weights.
+FORWARD_AND_BACKWARD = 3
+
+
+def encoder_operations(lengths: np.ndarray, *, hidden: int, layers: int, intermediate: int) -> int:
+    """Of the forward pass over sequences of these lengths, in tokens: linear layers, and attention inside each."""
+    lengths = np.asarray(lengths, np.int64)
+    tokens, pairs_of_tokens = int(lengths.sum()), int((lengths**2).sum())
+    linear = 2 * tokens * (4 * hidden * hidden + 2 * hidden * intermediate)
+    attention = 2 * pairs_of_tokens * 2 * hidden
+    return layers * (linear + attention)
+
+
+def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: int) -> int:
+    """Of the forward pass of the MLM head, at real predictions, and of pooler and NSP head."""
+    return 2 * predictions * (hidden * hidden + hidden * vocabulary) + 2 * pairs * (hidden * hidden + 2 * hidden)
+
+
+def training_operations(model: BertConfig, batch: Batch) -> int:
+    """Of a step on this batch: forward and backward."""
+    assert model.vocab_size is not None
+    encoder = encoder_operations(
+        sequence_lengths(batch.sequences_bt),
+        hidden=model.hidden_size,
+        layers=model.num_layers,
+        intermediate=model.intermediate_size,
+    )
+    predictions, pairs = int(batch.mlm_weights_bp.sum()), int(batch.nsp_weights_bk.sum())
+    heads = head_operations(predictions, pairs, hidden=model.hidden_size, vocabulary=model.vocab_size)
+    return FORWARD_AND_BACKWARD * (encoder + heads)
+
+
+def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:
+    """Tokens in each sequence of each row; 0 in the field is padding."""
+    rows, most = len(sequences_bt), int(sequences_bt.max()) + 1
+    keys_bt = np.arange(rows)[:, None] * most + sequences_bt
+    lengths = np.bincount(keys_bt.ravel(), minlength=rows * most).reshape(rows, most)[:, 1:]
+    return lengths[lengths > 0]
+
+
+def training_figures(model: BertConfig, measured: list[Batch], seconds: list[float]) -> dict[str, Any]:
+    """What a training contender reports of the batches it was timed on; ours and every peer alike."""
+    total, steps = sum(seconds), len(seconds)
+    measured = measured[:steps]
+    return {
+        "pairs_per_second": sum(float(batch.nsp_weights_bk.sum()) for batch in measured) / total,
+        "tokens_per_second": sum(int((batch.sequences_bt > 0).sum()) for batch in measured) / total,
+        "step_seconds": statistics.median(seconds),
+        "useful_flops": sum(training_operations(model, batch) for batch in measured) / total,
+    }
+
+
+def encoding_figures(model: BertConfig, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
+    """What an encoding contender reports of texts of these lengths, special tokens included."""
+    operations = encoder_operations(
+        lengths, hidden=model.hidden_size, layers=model.num_layers, intermediate=model.intermediate_size
+    )
+    return {
+        "tokens_per_second": int(lengths.sum()) / seconds,
+        "texts_per_second": len(lengths) / seconds,
+        "useful_flops": operations / seconds,
+    }

@@ -1,0 +1,116 @@
+"""Our side of each contest, as a user's run does it. Each function is called in a process of its own."""
+
+import dataclasses
+import functools
+import os
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax.bench.operations import encoding_figures, training_figures
+from bertjax.bench.shared_folder import SharedFolder, nested
+from bertjax.config import Config
+from bertjax.data.batches import PairBatches
+from bertjax.data.prepare import prepare
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.encode import Encoder
+from bertjax.model import Bert, init_params, make_model
+from bertjax.optim import make_optimizer, make_schedule
+from bertjax.recipe import load_config
+from bertjax.sharding import data_mesh, place_batch, replicated
+from bertjax.train import compile_train_step, init_state
+
+
+def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
+    """Steps of the recipe, data loading included, the first ones left out."""
+    recipe = load_config(config, overrides)
+    batches = prepare(recipe).train_batches
+    seconds = step_seconds(recipe, batches, warm + steps)[warm:]
+    measured = [batches.batch_at(step) for step in range(warm, warm + steps)]
+    return training_figures(recipe.model, measured, seconds) | {"devices": jax.device_count()}
+
+
+def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
+    """From one step's end to the next one's, in the loop of `bertjax pretrain`: dispatched before the last is read.
+
+    Args:
+      batches: anything with `batch_at`.
+    """
+    mesh = data_mesh()
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    schedule = make_schedule(config.optim, config.train.steps)
+    train_step = compile_train_step(
+        mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
+    )
+    state = jax.jit(functools.partial(init_state, model, optimizer, config.seed), out_shardings=replicated(mesh))()
+    ends = [time.perf_counter()]
+    pending = None
+    for step in range(steps):
+        batch = place_batch(batches.batch_at(step), mesh, parts=config.train.accumulate)
+        state, metrics = train_step(state, batch)
+        if pending is not None:
+            jax.device_get(pending)
+            ends.append(time.perf_counter())
+        pending = metrics
+    jax.device_get(pending)
+    ends.append(time.perf_counter())
+    return np.diff(ends).tolist()
+
+
+def data(*, config: str, batches: int) -> dict[str, Any]:
+    """Batches made on one core, and the corpus built anew."""
+    recipe = load_config(config)
+    with tempfile.TemporaryDirectory() as cache:
+        split = recipe.data.train_split
+        alone = dataclasses.replace(recipe.data, cache=cache, eval_split=split)
+        start = time.perf_counter()
+        prepared = prepare(dataclasses.replace(recipe, data=alone))
+        build_seconds = time.perf_counter() - start
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        rate = pairs_per_second(prepared.train_batches, batches)
+        return {
+            "pairs_per_second": rate,
+            "build_seconds": build_seconds,
+            "build_tokens_per_second": prepared.train.ids.size / build_seconds,
+        }
+
+
+def pairs_per_second(pairs: PairBatches, batches: int) -> float:
+    """Of `batch_at` when warm."""
+    pairs.batch_at(0)
+    start = time.perf_counter()
+    for step in range(1, batches + 1):
+        pairs.batch_at(step)
+    return batches * pairs.batch_size / (time.perf_counter() - start)
+
+
+def make_weights(*, config: str, folder: str) -> dict[str, Any]:
+    """Fresh weights of the recipe's model, the same for all that encode."""
+    recipe = load_config(config)
+    params = jax.jit(init_params, static_argnums=0)(Bert(recipe.model), jax.random.key(recipe.seed))
+    SharedFolder(folder).write_weights(jax.device_get(params))
+    return {}
+
+
+def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict[str, Any]:
+    """The second time that the same texts are encoded: the first one compiles."""
+    recipe, shared = load_config(config, overrides), SharedFolder(folder)
+    params = jax.device_put(nested(shared.weights()), jax.devices()[0])
+    encoder = Encoder(recipe.model, params, Tokenizer.load(shared.tokenizer))
+    texts = shared.texts()
+    start = time.perf_counter()
+    encoder.encode(texts)
+    compiled = time.perf_counter()
+    vectors = encoder.encode(texts)
+    seconds = time.perf_counter() - compiled
+    shared.write_vectors(name, vectors)
+    forward: Any = encoder._forward
+    return {
+        **encoding_figures(recipe.model, shared.lengths(), seconds),
+        "first_seconds": compiled - start,
+        "compiled_shapes": forward._cache_size(),
+    }

@@ -1,0 +1,59 @@
+"""How long a person waits: for the first step of a run, for a help text, for the message of a mistake."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertjax.errors import BertjaxError
+
+_ONE_STEP = ("--train.steps=1", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0")
+_PAUSE = 0.002  # seconds between two looks whether the first step is done
+
+
+def start(*, config: str) -> dict[str, Any]:
+    """Seconds from process start, the corpus being built: with an empty cache of compiled programs, and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"XDG_CACHE_HOME": str(Path(folder, "cache"))}
+        return {
+            "first_step_seconds": until_first_step(config, Path(folder, "first"), environment),
+            "again_first_step_seconds": until_first_step(config, Path(folder, "again"), environment),
+            "help_seconds": until_end("--help", code=0),
+            "mistake_seconds": until_end("pretrain", "--train.steps", "0", code=2),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _RSS_UNIT,
+        }
+
+
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+def until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]) -> float:
+    """A step is done when its line is in metrics.jsonl; the run is then let end, so that what it caches is whole."""
+    command = [*_BERTJAX, "pretrain", "--config", config, "--run_dir", str(run_dir), *_ONE_STEP]
+    metrics = run_dir / "metrics.jsonl"
+    with tempfile.TemporaryFile("w+") as said:
+        begin = time.perf_counter()
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said) as process:
+            while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
+                time.sleep(_PAUSE)
+            seconds = time.perf_counter() - begin
+        if process.returncode:
+            said.seek(0)
+            raise BertjaxError(f"the run ended with code {process.returncode}: {said.read().strip()}")
+    return seconds
+
+
+def until_end(*argv: str, code: int) -> float:
+    """Of `bertjax` with these arguments, which is to exit with this code."""
+    begin = time.perf_counter()
+    done = subprocess.run([*_BERTJAX, *argv], capture_output=True)
+    assert done.returncode == code, done
+    return time.perf_counter() - begin
+
+
+_BERTJAX = (sys.executable, "-m", "bertjax")

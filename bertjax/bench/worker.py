@@ -1,0 +1,55 @@
+"""One contender, in a process of its own so that its memory is its own: prints a line of JSON.
+
+`python -m bertjax.bench.worker CONTENDER ARGUMENTS`, the arguments being a JSON object.
+"""
+
+import contextlib
+import json
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main(contender: str, arguments: str) -> None:
+    run: Callable[..., dict[str, Any]]
+    match contender:
+        case "ceiling":
+            from bertjax.bench.ceiling import measure_ceiling as run
+        case "train":
+            from bertjax.bench.ours import train as run
+        case "data":
+            from bertjax.bench.ours import data as run
+        case "make_weights":
+            from bertjax.bench.ours import make_weights as run
+        case "encode":
+            from bertjax.bench.ours import encode as run
+        case "growth":
+            from bertjax.bench.growing import grow as run
+        case "start":
+            from bertjax.bench.starting import start as run
+        case "train_peer":
+            from bertjax.bench.training_peers import train as run
+        case "export_to_peers":
+            from bertjax.bench.encoding_peers import export as run
+        case "encode_peer":
+            from bertjax.bench.encoding_peers import encode as run
+        case _:
+            raise ValueError(f"no contender {contender}")
+    with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say
+        figures = run(**json.loads(arguments))
+    print(json.dumps({"peak_memory_bytes": peak_memory()} | figures))
+
+
+def peak_memory() -> int:
+    """Bytes resident at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux begins with the peak of the process that started this one
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,119 @@
+"""`bertjax bench` from arguments to JSON, on a model that takes seconds."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from bertjax.bench import ours, starting
+from bertjax.bench.shared_folder import SharedFolder
+from bertjax.bench.text import prepare_text
+from bertjax.cli import main
+from bertjax.errors import BertjaxError
+from bertjax.recipe import flat, save_config
+
+
+def options(config) -> list[str]:
+    return [f"--{key}={'null' if value is None else value}" for key, value in flat(config).items()]
+
+
+@pytest.mark.parametrize(
+    "argv, parts",
+    [
+        ([], ["no bench is named", "train, data, start, encode, growth"]),
+        (["trian"], ["no bench 'trian'", "train, data"]),
+        (["train", "--rounds", "0"], ["--rounds 0", "1 or more"]),
+        (["train", "--rounds", "many"], ["rounds", "many"]),
+        (["train", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
+        (["train", "--json", "none/a.json"], ["none/a.json", "there is no folder none"]),
+        (["train", "--json", "taken"], ["taken exists"]),
+        (["train", "--plot", "a.png"], ["--plot a.png", "only bench growth"]),
+        (["growth", "--plot", "a.jpg"], ["--plot a.jpg", "FILE.png"]),
+        (["data", "--peers"], ["bench data has no peers", "train or encode"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_mistake_is_one_line(argv, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    assert main(["bench", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("bertjax: ") and err.count("\n") == 1 and all(part in err for part in parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("bench", ["train", "encode"])
+def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a))
+    assert main(["bench", bench, "--peers"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "--peers needs torch" in err and err.endswith("pip install 'bertjax[peers]'\n")
+
+
+def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    file = tmp_path / "figures.json"
+    assert main(["bench", "train", "--rounds", "1", "--json", str(file), *options(tiny)]) == 0
+    out, _ = capsys.readouterr()
+    figures = json.loads(file.read_text())
+    assert figures["ceiling"]["float32_flops"] > 1e6 and figures["ceiling"]["bf16_flops"] > 1e6
+    trained = figures["train"]
+    assert trained["pairs_per_second"] > 0 and trained["peak_memory_bytes"] > 2**24
+    share = trained["useful_flops"] / (2 * figures["ceiling"]["float32_flops"])  # of each device
+    assert trained["share_of_ceiling"] == pytest.approx(share)
+    assert "wikitext-2/train: 1,740 tokens" in out and f"{trained['pairs_per_second']:,.0f}" in out
+
+
+@pytest.fixture
+def prepared(tiny, tmp_path):
+    return prepare_text(tiny, tmp_path / "bench")[0]
+
+
+def test_data_builds_anew(prepared, tmp_path):
+    figures = ours.data(config=str(tmp_path / "bench/config.yaml"), batches=3)
+    assert figures["pairs_per_second"] > 0 and figures["build_seconds"] > 0
+    assert figures["build_tokens_per_second"] == pytest.approx(1740 / figures["build_seconds"])
+
+
+def test_encoding_contenders_read_the_same_texts_and_weights(prepared, tmp_path):
+    shared, config = SharedFolder(tmp_path / "bench"), str(tmp_path / "bench/config.yaml")
+    shared.write_texts(prepared, 12)
+    ours.make_weights(config=config, folder=str(shared.path))
+    for name in ("ours", "other"):
+        figures = ours.encode(config=config, overrides=[], folder=str(shared.path), name=name)
+    assert figures["tokens_per_second"] > 0 and figures["compiled_shapes"] >= 1
+    assert len(shared.texts()) == 12 and shared.texts()[0] == "the noun0 sees a noun0 near noun0"
+    assert shared.lengths()[0] == 9
+    assert shared.least_cosine("ours", "other") == pytest.approx(1.0)
+    assert shared.weights()["block_1/ffn/in/kernel"].shape == (16, 32)
+
+
+def test_least_cosine_is_the_worst_text(tmp_path):
+    shared = SharedFolder(tmp_path)
+    shared.write_vectors("one", np.array([[1.0, 0.0], [1.0, 0.0]]))
+    shared.write_vectors("two", np.array([[2.0, 0.0], [3.0, 4.0]]))
+    assert shared.least_cosine("one", "two") == pytest.approx(0.6)
+
+
+def test_start_waits_for_the_line_of_a_step_and_for_the_end(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    prepare_text(tiny, tmp_path / "bench")
+    run_dir = tmp_path / "started"
+    begin = time.perf_counter()
+    seconds = starting.until_first_step(str(tmp_path / "bench/config.yaml"), run_dir, os.environ)
+    assert starting.until_end("--help", code=0) < seconds < time.perf_counter() - begin
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert set(steps) == {1} and (run_dir / "loss.png").exists()
+
+
+def test_a_run_that_fails_is_an_error(tiny, tmp_path):
+    prepare_text(tiny, tmp_path / "bench")
+    wrong = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, path="/none"))
+    save_config(wrong, tmp_path / "wrong.yaml")
+    with pytest.raises(BertjaxError, match="/none is not a folder"):
+        starting.start(config=str(tmp_path / "wrong.yaml"))
