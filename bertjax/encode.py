@@ -4,7 +4,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from bertjax.config import BertConfig
+from bertjax.data.packing import Placement, pack
 from bertjax.data.pairs import truncate
 from bertjax.data.tokenizer import CLS, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
 from bertjax.errors import BertjaxError
@@ -19,28 +20,46 @@ from bertjax.model import Bert
 from bertjax.run import RunFolder
 
 Pooling = Literal["cls", "mean"]
+Precision = Literal["float32", "bfloat16"]
 Words = Sequence[Sequence[str]]
+Row = tuple[list[int], int]  # a text's ids with special tokens, and how many of them are segment A's
 
-# Rows and lengths are padded up to a few sizes, so that a new length seldom means a new compilation.
-_SHORTEST_LENGTH = 16
-_ROWS = (1, 8, 64)
+# Texts are packed into rows of few shapes, so that a new length seldom means a new compilation: there are seven at most.
+_LENGTHS = (16, 128)  # and the model's longest
+_TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048
+_SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
 
 
 class Encoder:
     """Text to vectors, with dropout off. Make one with `Encoder.load`."""
 
-    def __init__(self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer):
+    def __init__(
+        self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, *, precision: Precision = "float32"
+    ):
         self.config, self.tokenizer = config, tokenizer
-        self._params = params
-        self._forward = jax.jit(functools.partial(_forward, Bert(config)), static_argnames="pooling")
+        dtype = jnp.dtype(precision)
+        self._params = jax.tree.map_with_path(
+            lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
+        )
+        self._forward = jax.jit(functools.partial(_forward, Bert(config, dtype=dtype)))
+        self._lengths = sorted({min(length, config.max_position) for length in (*_LENGTHS, config.max_position)})
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Encoder":
-        """The newest checkpoint of a run. Raises BertjaxError where the folder has none."""
+    def load(cls, folder: str | Path, *, precision: Precision = "float32") -> "Encoder":
+        """The newest checkpoint of a run.
+
+        Args:
+          precision: what matrix products multiply, float32 or bfloat16; vectors are float32 with either.
+
+        Raises:
+          BertjaxError: the folder has no checkpoint, or the precision is not known.
+        """
+        if precision not in get_args(Precision):
+            raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
         run = RunFolder(folder)
         config = run.config().model
         params = run.load_params(Bert(config), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-        return cls(config, params, run.tokenizer())
+        return cls(config, params, run.tokenizer(), precision=precision)
 
     def encode_tokens(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
@@ -58,7 +77,8 @@ class Encoder:
             raise BertjaxError("encode_tokens takes lists of words, got text; split it, or give it to encode")
         self._warn_of_unknown([tokens, pair or ()])
         rows = self._rows([tokens], None if pair is None else [pair], truncate)
-        return self._run(rows, pooling=None)[:, : len(rows[0][0])]
+        alone = Placement(*np.zeros((3, 1), int))
+        return np.asarray(self._run(rows, alone)[0])[:, : len(rows[0][0])]
 
     def tokens_read(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
@@ -94,16 +114,26 @@ class Encoder:
         self._warn_of_unknown([*firsts, *(seconds or [])])
         rows = self._rows(firsts, seconds, truncate)
         vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
-        by_length = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
-        for start in range(0, len(rows), _ROWS[-1]):
-            some = by_length[start : start + _ROWS[-1]]
-            vectors[some] = self._run([rows[number] for number in some], pooling=pooling)
+        sizes = np.array([len(ids) for ids, _ in rows], int)
+        shorter = 0
+        for length in self._lengths[-2:]:
+            chosen = np.flatnonzero((sizes > shorter) & (sizes <= length))
+            shorter = length
+            if not len(chosen):
+                continue
+            placement = pack(sizes[chosen], row_length=length, max_sequences=_most_texts(length), slack=_SLACK)
+            for start in range(0, placement.num_rows, _most_rows(length)):
+                some = (placement.row_n >= start) & (placement.row_n < start + _most_rows(length))
+                here = placement.take(some)
+                here = here._replace(row_n=here.row_n - start)
+                pooled_bkd = self._run([rows[number] for number in chosen[some]], here, pooling)[1]
+                vectors[chosen[some]] = np.asarray(pooled_bkd)[here.row_n, here.slot_n]
         return vectors
 
     def _split(self, texts: str | Iterable[str]) -> Words:
         return [self.tokenizer.split(text) for text in ([texts] if isinstance(texts, str) else texts)]
 
-    def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[tuple[list[int], int]]:
+    def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[Row]:
         """For each text its ids with special tokens, and how many of them are segment A's."""
         rows = []
         for number, first in enumerate(firsts):
@@ -133,19 +163,30 @@ class Encoder:
             )
             warnings.warn(message, stacklevel=3)
 
-    def _run(self, rows: list[tuple[list[int], int]], pooling: Pooling | None) -> np.ndarray:
-        longest = max(len(ids) for ids, _ in rows)
-        length = _SHORTEST_LENGTH
-        while length < longest:
-            length *= 2
-        shape = (min(n for n in _ROWS if n >= len(rows)), min(length, self.config.max_position))
-        tokens_bt, segments_bt, sequences_bt = np.full(shape, PAD), np.zeros(shape, int), np.zeros(shape, int)
-        for row, (ids, len_a) in enumerate(rows):
-            tokens_bt[row, : len(ids)] = ids
-            segments_bt[row, len_a : len(ids)] = 1
-            sequences_bt[row, : len(ids)] = 1
-        vectors = self._forward(self._params, tokens_bt, segments_bt, sequences_bt, pooling=pooling)
-        return np.asarray(vectors)[: len(rows)]
+    def _run(self, rows: list[Row], placement: Placement, pooling: Pooling = "mean") -> tuple[Array, Array]:
+        """Representations [b, t, d] and pooled vectors [b, k, d] of texts, each in its place."""
+        end = max(offset + len(ids) for (ids, _), offset in zip(rows, placement.offset_n, strict=True))
+        length = next(length for length in self._lengths if length >= end)
+        most = _most_rows(length)
+        shape = (next(n for n in (1, -(-most // 4), most) if n >= placement.num_rows), length)
+        tokens_bt, segments_bt, positions_bt, sequences_bt = (np.zeros(shape, np.int32) for _ in range(4))
+        tokens_bt[:] = PAD
+        for (ids, len_a), row, offset, slot in zip(rows, *placement, strict=True):
+            end = offset + len(ids)
+            tokens_bt[row, offset:end] = ids
+            segments_bt[row, offset + len_a : end] = 1
+            positions_bt[row, offset:end] = np.arange(len(ids))
+            sequences_bt[row, offset:end] = slot + 1
+        batch = (tokens_bt, segments_bt, positions_bt, sequences_bt)
+        return self._forward(self._params, *batch, pooling == "cls")
+
+
+def _most_rows(length: int) -> int:
+    return max(1, (_TOKENS_AT_ONCE if jax.default_backend() != "cpu" else _TOKENS_AT_ONCE_ON_CPU) // length)
+
+
+def _most_texts(length: int) -> int:
+    return max(1, length // 2)  # the shortest is <cls> <sep>
 
 
 def _forward(
@@ -153,17 +194,16 @@ def _forward(
     params: dict[str, Any],
     tokens_bt: Array,
     segments_bt: Array,
+    positions_bt: Array,
     sequences_bt: Array,
-    *,
-    pooling: Pooling | None,
-) -> Array:
-    """Representations [b, t, d], or their pooled vectors [b, d]."""
-    positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+    cls_only: Array,
+) -> tuple[Array, Array]:
+    """Representations [b, t, d], and the mean of each sequence's, or that of its `<cls>`, [b, k, d]."""
     args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
     encoded_btd = model.apply({"params": params}, *args, method=model.encode)
-    if pooling is None:
-        return encoded_btd
-    if pooling == "cls":
-        return encoded_btd[:, 0]
-    real_bt1 = (sequences_bt > 0)[:, :, None]
-    return jnp.where(real_bt1, encoded_btd, 0).sum(1) / jnp.maximum(real_bt1.sum(1), 1)
+    numbers_1k1 = 1 + jnp.arange(_most_texts(tokens_bt.shape[1]))[None, :, None]
+    pooled_bkt = (sequences_bt[:, None] == numbers_1k1) & ((positions_bt == 0) | ~cls_only)[:, None]
+    shares_bkt = pooled_bkt / jnp.maximum(pooled_bkt.sum(-1, keepdims=True), 1)
+    # Padding means nothing, and 0 times it must be 0.
+    encoded_btd = jnp.where(sequences_bt[:, :, None] > 0, encoded_btd, 0)
+    return encoded_btd, jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)

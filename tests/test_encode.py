@@ -99,10 +99,42 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     fresh = Encoder(encoder.config, encoder._params, encoder.tokenizer)
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
-    assert fresh._forward._cache_size() == 3  # lengths 16, 32 and 40
-    for texts in (1, 2, 9, 64, 65, 200):
+    assert fresh._forward._cache_size() == 2  # lengths 16 and 40
+    for texts in (1, 2, 9, 64, 65, 200, 1000):
         fresh.encode(["a crane"] * texts)
-    assert fresh._forward._cache_size() == 3 + 3  # 1, 8 and 64 rows of length 16
+    assert fresh._forward._cache_size() == 2 + 2  # a quarter of the rows taken at once, and all of them
+
+
+def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
+    config = BertConfig(hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=300, vocab_size=20)
+    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    encoder = Encoder(config, params, Tokenizer.train(["a b c"], min_frequency=1))
+    rng = np.random.default_rng(0)
+    for texts in (1, 3, 30, 300):
+        encoder.encode([" ".join("a" * rng.integers(0, 298)) for _ in range(texts)])
+        encoder.encode([" ".join("a" * rng.integers(0, 30)) for _ in range(texts)])
+    encoder.encode_tokens(["a"])
+    assert 4 <= encoder._forward._cache_size() <= 7
+
+
+def test_neighbours_in_a_row_change_nothing(encoder: Encoder) -> None:
+    texts = ["a crane", "he just left", "is"]
+    together = encoder.encode(texts)
+    for others in (["a crane", "flying driver came", "a"], ["a crane", "he he he", "left"]):
+        np.testing.assert_array_equal(encoder.encode(others)[0], together[0])
+
+
+def test_bfloat16_comes_close(encoder: Encoder) -> None:
+    halved = Encoder(encoder.config, encoder._params, encoder.tokenizer, precision="bfloat16")
+    exact, rounded = encoder.encode_tokens(CRANE)[0], halved.encode_tokens(CRANE)[0]
+    assert rounded.dtype == np.float32 and (exact != rounded).any()
+    cosines = (exact * rounded).sum(-1) / np.linalg.norm(exact, axis=-1) / np.linalg.norm(rounded, axis=-1)
+    assert cosines.min() > 0.999
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BertjaxError, match="precision='float16' is not known; give one of float32, bfloat16"):
+        Encoder.load(tmp_path, precision="float16")  # type: ignore[arg-type]
 
 
 def test_text_is_not_taken_for_words(encoder: Encoder) -> None:

@@ -100,7 +100,8 @@ def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict
     """The second time that the same texts are encoded: the first one compiles."""
     recipe, shared = load_config(config, overrides), SharedFolder(folder)
     params = jax.device_put(nested(shared.weights()), jax.devices()[0])
-    encoder = Encoder(recipe.model, params, Tokenizer.load(shared.tokenizer))
+    tokenizer = Tokenizer.load(shared.tokenizer)
+    encoder = Encoder(recipe.model, params, tokenizer, precision=recipe.train.precision)
     texts = shared.texts()
     start = time.perf_counter()
     encoder.encode(texts)
