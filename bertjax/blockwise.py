@@ -6,7 +6,6 @@ while the logits are at hand: the same three matrix products as without blocks, 
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +18,6 @@ _BLOCK_ON_CPU = 2**22
 _BLOCK = 2**28
 
 
-class Scores(NamedTuple):
-    """Of each prediction; no gradient flows through them."""
-
-    loss_m: Array  # float32, cross-entropy in nats
-    hit_m: Array  # float32, 1 where no token is likelier than the label, else 0
-
-
 def blockwise_cross_entropy(
     hidden_md: Array,
     kernel_dv: Array,
@@ -36,98 +28,117 @@ def blockwise_cross_entropy(
     dtype: DTypeLike = jnp.float32,
     shards: int = 1,
     block_rows: int | None = None,
-) -> tuple[Array, Scores]:
-    """Cross-entropy of softmax(hidden @ kernel + bias): its weighted total, which has gradients, and the scores.
+) -> tuple[Array, Array]:
+    """Cross-entropy of softmax(hidden @ kernel + bias) in nats, and how often no token is likelier than the label.
 
     Args:
       labels_m: int32, below v.
-      weights_m: of each prediction in the total; float32, without a gradient.
+      weights_m: float32, 1 or 0; predictions of weight 0 are left out of the work too.
       dtype: what products are rounded to; sums, softmax and losses are float32.
       shards: equal parts of m that lie on different devices; their gradients are added up once, after the last block.
       block_rows: predictions a block, on each device; by default as many as 2**22 logits on a CPU and 2**28 elsewhere.
+
+    Returns:
+      the totals of both over predictions of weight 1. The first has gradients, but not for the weights.
     """
-    m, v = len(labels_m), len(bias_v)
     if block_rows is None:
-        block_rows = max(1, (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK) // v)
-    blocks = -(-m // (shards * block_rows))
-    c = -(-m // (shards * blocks))
+        block_rows = max(1, (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK) // len(bias_v))
+    on_a_shard = -(-len(labels_m) // shards)
+    blocks = -(-on_a_shard // block_rows)
+    c = -(-on_a_shard // blocks)
+
+    def by_shard(x_m: Array) -> Array:
+        """[m, ...] -> [shards, m / shards, ...]"""
+        x_m = jnp.pad(x_m, [(0, shards * on_a_shard - len(x_m))] + [(0, 0)] * (x_m.ndim - 1))
+        return x_m.reshape(shards, on_a_shard, *x_m.shape[1:])
+
+    # Those that count come first on each shard, so that the last blocks, which have none, need not be made.
+    last_sm = jnp.argsort(by_shard(weights_m) == 0, axis=1, stable=True)
 
     def in_blocks(x_m: Array) -> Array:
         """[m, ...] -> [blocks, shards, c, ...], filled up with zeros."""
-        x_m = jnp.pad(x_m, [(0, shards * blocks * c - m)] + [(0, 0)] * (x_m.ndim - 1))
-        return x_m.reshape(shards, blocks, c, *x_m.shape[1:]).swapaxes(0, 1)
+        x_sm = by_shard(x_m)
+        x_sm = jnp.take_along_axis(x_sm, last_sm.reshape(*last_sm.shape, *[1] * (x_sm.ndim - 2)), axis=1)
+        x_sm = jnp.pad(x_sm, [(0, 0), (0, blocks * c - on_a_shard)] + [(0, 0)] * (x_sm.ndim - 2))
+        return x_sm.reshape(shards, blocks, c, *x_sm.shape[2:]).swapaxes(0, 1)
 
     rows = tuple(map(in_blocks, (hidden_md, labels_m, weights_m)))
-    total, scores = _total_and_scores(*rows, kernel_dv, bias_v, dtype)
-    return total, Scores(*(score_nsc.swapaxes(0, 1).reshape(-1)[:m] for score_nsc in scores))
+    return _totals(*rows, kernel_dv, bias_v, dtype)
 
 
 # Letters from here on: n blocks, s shards, c predictions of a block on a shard.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _total_and_scores(
+def _totals(
     hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
-) -> tuple[Array, Scores]:
+) -> tuple[Array, Array]:
     kernel_dv = kernel_dv.astype(dtype)
 
-    def one_block(total: Array, block: tuple[Array, Array, Array]) -> tuple[Array, Scores]:
-        hidden_scd, labels_sc, weights_sc = block
-        _, _, scores = _logits_and_scores(hidden_scd, labels_sc, kernel_dv, bias_v, dtype)
-        return total + (scores.loss_m * weights_sc).sum(), scores
+    def add_block(n: Array, totals: Array) -> Array:
+        hidden_scd, labels_sc, weights_sc = hidden_nscd[n], labels_nsc[n], weights_nsc[n]
+        return totals + _logits_and_totals(hidden_scd, labels_sc, weights_sc, kernel_dv, bias_v, dtype)[2]
 
-    return lax.scan(one_block, jnp.zeros(()), (hidden_nscd, labels_nsc, weights_nsc))
+    totals = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, jnp.zeros(2))
+    return totals[0], totals[1]
 
 
 def _forward(
     hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
-) -> tuple[tuple[Array, Scores], tuple[Array, Array, Array]]:
-    shards, c, d = hidden_nscd.shape[1:]
+) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+    (shards, c, d), v = hidden_nscd.shape[1:], len(bias_v)
     kernel_vd, kernel_dv = kernel_dv.T.astype(dtype), kernel_dv.astype(dtype)
-    hidden_nscd = hidden_nscd.astype(dtype)
-    # Transposed here, not in the loop: as a loop's input it is written out, which CPUs need to multiply bfloat16 fast.
-    hidden_nsdc = hidden_nscd.swapaxes(2, 3)
+    # Transposed here, not in the loop: what a loop reads is written out, which CPUs need to multiply bfloat16 fast.
+    hidden_nsdc = hidden_nscd.astype(dtype).swapaxes(2, 3)
     one_s1c = jnp.ones((shards, 1, c), dtype)
 
-    def one_block(sums: tuple, block: tuple) -> tuple[tuple, tuple]:
-        total, grad_kernel_sdv, grad_bias_s1v = sums
-        hidden_scd, hidden_sdc, labels_sc, weights_sc = block
-        logits_scv, lse_sc, scores = _logits_and_scores(hidden_scd, labels_sc, kernel_dv, bias_v, dtype)
-        is_label_scv = jnp.arange(len(bias_v))[None, None] == labels_sc[..., None]
-        grad_scv = (jnp.exp(logits_scv - lse_sc[..., None]) - is_label_scv) * weights_sc[..., None]
+    def add_block(n: Array, sums: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        totals, grad_hidden_nscd, grad_kernel_sdv, grad_bias_s1v = sums
+        labels_sc, weights_sc = labels_nsc[n], weights_nsc[n]
+        logits_scv, lse_sc1, block_totals = _logits_and_totals(
+            hidden_nscd[n], labels_sc, weights_sc, kernel_dv, bias_v, dtype
+        )
+        is_label_scv = jnp.arange(v)[None, None] == labels_sc[..., None]
+        grad_scv = (jnp.exp(logits_scv - lse_sc1) - is_label_scv) * weights_sc[..., None]
         grad_scv = grad_scv.astype(dtype)
-        sums = (
-            total + (scores.loss_m * weights_sc).sum(),
-            grad_kernel_sdv + _matmul("sdc,scv->sdv", hidden_sdc, grad_scv),
+        return (
+            totals + block_totals,
+            grad_hidden_nscd.at[n].set(_matmul("scv,vd->scd", grad_scv, kernel_vd)),
+            grad_kernel_sdv + _matmul("sdc,scv->sdv", hidden_nsdc[n], grad_scv),
             # Not grad_scv.sum(): XLA sums down long columns on a CPU at a tenth of this rate.
             grad_bias_s1v + _matmul("sic,scv->siv", one_s1c, grad_scv),
         )
-        return sums, (_matmul("scv,vd->scd", grad_scv, kernel_vd), scores)
 
-    zeros = (jnp.zeros(()), jnp.zeros((shards, d, len(bias_v))), jnp.zeros((shards, 1, len(bias_v))))
-    sums, (grad_hidden_nscd, scores) = lax.scan(one_block, zeros, (hidden_nscd, hidden_nsdc, labels_nsc, weights_nsc))
-    total, grad_kernel_sdv, grad_bias_s1v = sums
-    return (total, scores), (grad_hidden_nscd, grad_kernel_sdv.sum(0), grad_bias_s1v.sum((0, 1)))
+    zeros = (jnp.zeros(2), jnp.zeros(hidden_nscd.shape), jnp.zeros((shards, d, v)), jnp.zeros((shards, 1, v)))
+    sums = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, zeros)
+    totals, grad_hidden_nscd, grad_kernel_sdv, grad_bias_s1v = sums
+    grads = (grad_hidden_nscd.astype(hidden_nscd.dtype), grad_kernel_sdv.sum(0), grad_bias_s1v.sum((0, 1)))
+    return (totals[0], totals[1]), grads
 
 
-def _backward(dtype: DTypeLike, grads: tuple[Array, Array, Array], cotangents: tuple[Array, Scores]) -> tuple:
-    grad_hidden, grad_kernel, grad_bias = (grad * cotangents[0] for grad in grads)
+def _backward(dtype: DTypeLike, grads: tuple[Array, Array, Array], cotangents: tuple[Array, Array]) -> tuple:
+    grad_hidden, grad_kernel, grad_bias = ((grad * cotangents[0]).astype(grad.dtype) for grad in grads)
     return grad_hidden, None, None, grad_kernel, grad_bias
 
 
-_total_and_scores.defvjp(_forward, _backward)
+_totals.defvjp(_forward, _backward)
 
 
-def _logits_and_scores(
-    hidden_scd: Array, labels_sc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
-) -> tuple[Array, Array, Scores]:
-    """Logits [s, c, v], their log-sum-exp [s, c], and the scores."""
+def _blocks_that_count(weights_nsc: Array) -> Array:
+    return (weights_nsc.max((1, 2)) > 0).sum()
+
+
+def _logits_and_totals(
+    hidden_scd: Array, labels_sc: Array, weights_sc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
+) -> tuple[Array, Array, Array]:
+    """Logits [s, c, v], their log-sum-exp [s, c, 1], and the totals of loss and hits [2]."""
     logits_scv = _matmul("scd,dv->scv", hidden_scd.astype(dtype), kernel_dv) + bias_v[None, None]
-    of_label_sc = jnp.take_along_axis(logits_scv, labels_sc[..., None], axis=-1)[..., 0]
-    highest_sc = logits_scv.max(axis=-1)
-    lse_sc = highest_sc + jnp.log(jnp.exp(logits_scv - highest_sc[..., None]).sum(axis=-1))
+    of_label_sc1 = jnp.take_along_axis(logits_scv, labels_sc[..., None], axis=-1)
+    highest_sc1 = logits_scv.max(axis=-1, keepdims=True)
+    lse_sc1 = highest_sc1 + jnp.log(jnp.exp(logits_scv - highest_sc1).sum(axis=-1, keepdims=True))
     # Not argmax: over a vocabulary of 20,256, XLA took 24 times as long for it as for the maximum on a CPU.
-    return logits_scv, lse_sc, Scores(lse_sc - of_label_sc, (of_label_sc >= highest_sc).astype(jnp.float32))
+    each_sc2 = jnp.concatenate([lse_sc1 - of_label_sc1, of_label_sc1 >= highest_sc1], axis=-1)
+    return logits_scv, lse_sc1, (each_sc2 * weights_sc[..., None]).sum((0, 1))
 
 
 def _matmul(letters: str, a: Array, b: Array) -> Array:

@@ -49,7 +49,7 @@ def batch_metrics(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="predict",
     )
-    mlm_total, mlm = blockwise_cross_entropy(
+    mlm_loss, mlm_hits = blockwise_cross_entropy(
         predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
         predictions.vocab_kernel_dv,
         predictions.vocab_bias_v,
@@ -58,15 +58,13 @@ def batch_metrics(
         dtype=model.dtype,
         shards=shards,
     )
-    # The textbook's mean counts empty slots too (label 0 read at position 0), those of empty rows left out.
-    slots_bp = jnp.broadcast_to(batch.nsp_weights_bk.max(axis=1, keepdims=True), batch.mlm_weights_bp.shape)
+    mlm_count = batch.mlm_weights_bp.sum()
     nsp_logits_bk2 = predictions.nsp_logits_bk2
     return {
-        "mlm_loss": Mean(mlm_total, batch.mlm_weights_bp.sum()),
+        "mlm_loss": Mean(mlm_loss, mlm_count),
         "nsp_loss": weighted_mean(cross_entropy(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
-        "mlm_accuracy": weighted_mean(mlm.hit_m, batch.mlm_weights_bp.reshape(-1)),
+        "mlm_accuracy": Mean(mlm_hits, mlm_count),
         "nsp_accuracy": weighted_mean(hits(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
-        "mlm_loss_all_slots": weighted_mean(mlm.loss_m, slots_bp.reshape(-1)),
     }
 
 

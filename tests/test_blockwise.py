@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.blockwise import Scores, blockwise_cross_entropy
+from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.losses import cross_entropy, hits
 
 M, D, V = 37, 24, 501
@@ -14,26 +14,29 @@ M, D, V = 37, 24, 501
 @pytest.fixture(scope="module")
 def head() -> dict[str, jax.Array]:
     rng = np.random.default_rng(0)
+    hidden_md, kernel_dv, bias_v = rng.normal(size=(M, D)), rng.normal(size=(D, V)), rng.normal(size=V)
+    labels_m = rng.integers(0, V, M)
+    labels_m[::3] = (hidden_md @ kernel_dv + bias_v)[::3].argmax(-1)  # some are hit
     return {
-        "hidden_md": jnp.array(rng.normal(size=(M, D)), jnp.float32),
-        "kernel_dv": jnp.array(rng.normal(size=(D, V)), jnp.float32),
-        "bias_v": jnp.array(rng.normal(size=V), jnp.float32),
-        "labels_m": jnp.array(rng.integers(0, V, M)),
+        "hidden_md": jnp.array(hidden_md, jnp.float32),
+        "kernel_dv": jnp.array(kernel_dv, jnp.float32),
+        "bias_v": jnp.array(bias_v, jnp.float32),
+        "labels_m": jnp.array(labels_m),
         "weights_m": jnp.array(rng.integers(0, 2, M), jnp.float32),
     }
 
 
-def plain(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array, head: dict) -> tuple[jax.Array, Scores]:
+def plain(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array, head: dict) -> tuple[jax.Array, jax.Array]:
     logits_mv = hidden_md @ kernel_dv + bias_v[None]
-    loss_m = cross_entropy(logits_mv, head["labels_m"])
-    return (loss_m * head["weights_m"]).sum() / 3, Scores(loss_m, hits(logits_mv, head["labels_m"]))
+    loss_m, hit_m = cross_entropy(logits_mv, head["labels_m"]), hits(logits_mv, head["labels_m"])
+    return (loss_m * head["weights_m"]).sum() / 3, (hit_m * head["weights_m"]).sum()
 
 
 def loss_and_gradients(head: dict, **how) -> tuple:  # type: ignore[no-untyped-def]
-    def blockwise(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array) -> tuple[jax.Array, Scores]:
+    def blockwise(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array) -> tuple[jax.Array, jax.Array]:
         rest = (head["labels_m"], head["weights_m"])
-        total, scores = blockwise_cross_entropy(hidden_md, kernel_dv, bias_v, *rest, **how)
-        return total / 3, scores  # a cotangent other than 1
+        loss, hits = blockwise_cross_entropy(hidden_md, kernel_dv, bias_v, *rest, **how)
+        return loss / 3, hits  # a cotangent other than 1
 
     function = blockwise if how else lambda *args: plain(*args, head)
     arguments = (head["hidden_md"], head["kernel_dv"], head["bias_v"])
@@ -43,21 +46,42 @@ def loss_and_gradients(head: dict, **how) -> tuple:  # type: ignore[no-untyped-d
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("block_rows", [1, 5, 37, 100])
 def test_loss_and_gradients_equal_the_plain_path(head: dict, block_rows: int, shards: int) -> None:
-    (loss, scores), gradients = loss_and_gradients(head, block_rows=block_rows, shards=shards)
-    (plain_loss, plain_scores), plain_gradients = loss_and_gradients(head)
+    (loss, hits), gradients = loss_and_gradients(head, block_rows=block_rows, shards=shards)
+    (plain_loss, plain_hits), plain_gradients = loss_and_gradients(head)
     np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
-    np.testing.assert_allclose(scores.loss_m, plain_scores.loss_m, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(scores.hit_m, plain_scores.hit_m)
+    assert hits == plain_hits > 0
     for ours, theirs in zip(gradients, plain_gradients, strict=True):
         assert np.abs(theirs).max() > 0.1
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_without_gradients_the_figures_are_the_same(head: dict) -> None:
-    total, scores = jax.jit(lambda: blockwise_cross_entropy(**head, block_rows=5))()
-    (loss, with_gradients), _ = loss_and_gradients(head, block_rows=5)
-    np.testing.assert_allclose(total / 3, loss, rtol=1e-6)
-    np.testing.assert_array_equal(scores.hit_m, with_gradients.hit_m)
+    loss, hits = jax.jit(lambda: blockwise_cross_entropy(**head, block_rows=5))()
+    (with_gradients, same_hits), _ = loss_and_gradients(head, block_rows=5)
+    np.testing.assert_allclose(loss / 3, with_gradients, rtol=1e-6)
+    assert hits == same_hits
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_predictions_of_weight_0_are_not_computed(head: dict, shards: int) -> None:
+    """Where they are on the way, they turn every figure into NaN."""
+    few = np.zeros(M, np.float32)
+    few[[3, 12, 22, 33]] = 1
+    poisoned = head | {
+        "hidden_md": jnp.where(jnp.array(few)[:, None] > 0, head["hidden_md"], jnp.nan),
+        "weights_m": jnp.array(few),
+    }
+    (loss, _), (grad_hidden_md, *others) = loss_and_gradients(poisoned, block_rows=1, shards=shards)
+    (plain_loss, _), (_, *plain_others) = loss_and_gradients(head | {"weights_m": jnp.array(few)})
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+    for ours, theirs in zip(others, plain_others, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert (np.asarray(grad_hidden_md)[few == 0] == 0).all()
+
+
+def test_no_prediction_at_all(head: dict) -> None:
+    (loss, hits), gradients = loss_and_gradients(head | {"weights_m": jnp.zeros(M)}, block_rows=5)
+    assert loss == hits == 0 and all((gradient == 0).all() for gradient in gradients)
 
 
 def test_bfloat16_products_come_close(head: dict) -> None:

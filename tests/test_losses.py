@@ -19,6 +19,13 @@ def test_only_predictions_of_weight_one_count() -> None:
     assert mean.weight == 3
 
 
+def test_the_textbooks_figure_counts_empty_slots() -> None:
+    logits = np.random.default_rng(0).normal(size=(1, 2, 5)).astype(np.float32)
+    mean = losses.mlm_loss_all_slots(jnp.array(logits), np.array([[4, 0]]))
+    np.testing.assert_allclose(mean.total, by_hand(logits[0, 0], 4) + by_hand(logits[0, 1], 0), rtol=1e-6)
+    assert mean.weight == 2
+
+
 def test_accuracy_counts_the_likeliest_class() -> None:
     logits = jnp.array([[[0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 0.0, 9.0]]])
     np.testing.assert_array_equal(losses.hits(logits, np.array([[1, 1, 2]])), [[1, 0, 1]])
