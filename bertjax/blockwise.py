@@ -62,42 +62,41 @@ def blockwise_cross_entropy(
         x_sm = jnp.pad(x_sm, [(0, 0), (0, blocks * c - on_a_shard)] + [(0, 0)] * (x_sm.ndim - 2))
         return x_sm.reshape(shards, blocks, c, *x_sm.shape[2:]).swapaxes(0, 1)
 
-    rows = tuple(map(in_blocks, (hidden_md, labels_m, weights_m)))
-    return _totals(*rows, kernel_dv, bias_v, dtype)
+    # The bias is one more row of the kernel, that of a feature which is 1: its gradient comes with the kernel's.
+    hidden_md = jnp.pad(hidden_md.astype(jnp.float32), [(0, 0), (0, 1)], constant_values=1)
+    kernel_dv = jnp.concatenate([kernel_dv, bias_v[None]])
+    return _totals(*map(in_blocks, (hidden_md, labels_m, weights_m)), kernel_dv, dtype)
 
 
-# Letters from here on: n blocks, s shards, c predictions of a block on a shard.
+# Letters from here on: n blocks, s shards, c predictions of a block on a shard; d counts the bias's feature.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _totals(
-    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
+    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, dtype: DTypeLike
 ) -> tuple[Array, Array]:
-    kernel_dv = kernel_dv.astype(dtype)
+    hidden_nscd, kernel_dv = hidden_nscd.astype(dtype), kernel_dv.astype(dtype)
 
     def add_block(n: Array, totals: Array) -> Array:
-        hidden_scd, labels_sc, weights_sc = hidden_nscd[n], labels_nsc[n], weights_nsc[n]
-        return totals + _logits_and_totals(hidden_scd, labels_sc, weights_sc, kernel_dv, bias_v, dtype)[2]
+        return totals + _logits_and_totals(hidden_nscd[n], labels_nsc[n], weights_nsc[n], kernel_dv)[2]
 
     totals = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, jnp.zeros(2))
     return totals[0], totals[1]
 
 
 def _forward(
-    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
-) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-    (shards, c, d), v = hidden_nscd.shape[1:], len(bias_v)
-    kernel_vd, kernel_dv = kernel_dv.T.astype(dtype), kernel_dv.astype(dtype)
-    # Transposed here, not in the loop: what a loop reads is written out, which CPUs need to multiply bfloat16 fast.
-    hidden_nsdc = hidden_nscd.astype(dtype).swapaxes(2, 3)
-    one_s1c = jnp.ones((shards, 1, c), dtype)
+    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, dtype: DTypeLike
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    (d, v), shards = kernel_dv.shape, hidden_nscd.shape[1]
+    kernel_vd, kernel_dv = kernel_dv[:-1].T.astype(dtype), kernel_dv.astype(dtype)
+    # Transposed here, not in the loop: what a loop reads is written out, and so multiplied fast on CPUs in bfloat16.
+    hidden_nscd = hidden_nscd.astype(dtype)
+    hidden_nsdc = hidden_nscd.swapaxes(2, 3)
 
-    def add_block(n: Array, sums: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        totals, grad_hidden_nscd, grad_kernel_sdv, grad_bias_s1v = sums
+    def add_block(n: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        totals, grad_hidden_nscd, grad_kernel_sdv = sums
         labels_sc, weights_sc = labels_nsc[n], weights_nsc[n]
-        logits_scv, lse_sc1, block_totals = _logits_and_totals(
-            hidden_nscd[n], labels_sc, weights_sc, kernel_dv, bias_v, dtype
-        )
+        logits_scv, lse_sc1, block_totals = _logits_and_totals(hidden_nscd[n], labels_sc, weights_sc, kernel_dv)
         is_label_scv = jnp.arange(v)[None, None] == labels_sc[..., None]
         grad_scv = (jnp.exp(logits_scv - lse_sc1) - is_label_scv) * weights_sc[..., None]
         grad_scv = grad_scv.astype(dtype)
@@ -105,20 +104,18 @@ def _forward(
             totals + block_totals,
             grad_hidden_nscd.at[n].set(_matmul("scv,vd->scd", grad_scv, kernel_vd)),
             grad_kernel_sdv + _matmul("sdc,scv->sdv", hidden_nsdc[n], grad_scv),
-            # Not grad_scv.sum(): XLA sums down long columns on a CPU at a tenth of this rate.
-            grad_bias_s1v + _matmul("sic,scv->siv", one_s1c, grad_scv),
         )
 
-    zeros = (jnp.zeros(2), jnp.zeros(hidden_nscd.shape), jnp.zeros((shards, d, v)), jnp.zeros((shards, 1, v)))
+    zeros = (jnp.zeros(2), jnp.zeros((*hidden_nscd.shape[:3], d - 1)), jnp.zeros((shards, d, v)))
     sums = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, zeros)
-    totals, grad_hidden_nscd, grad_kernel_sdv, grad_bias_s1v = sums
-    grads = (grad_hidden_nscd.astype(hidden_nscd.dtype), grad_kernel_sdv.sum(0), grad_bias_s1v.sum((0, 1)))
-    return (totals[0], totals[1]), grads
+    totals, grad_hidden_nscd, grad_kernel_sdv = sums
+    return (totals[0], totals[1]), (grad_hidden_nscd, grad_kernel_sdv.sum(0))
 
 
-def _backward(dtype: DTypeLike, grads: tuple[Array, Array, Array], cotangents: tuple[Array, Array]) -> tuple:
-    grad_hidden, grad_kernel, grad_bias = ((grad * cotangents[0]).astype(grad.dtype) for grad in grads)
-    return grad_hidden, None, None, grad_kernel, grad_bias
+def _backward(dtype: DTypeLike, grads: tuple[Array, Array], cotangents: tuple[Array, Array]) -> tuple:
+    grad_hidden_nscd, grad_kernel_dv = (grad * cotangents[0] for grad in grads)
+    constant = jnp.zeros((*grad_hidden_nscd.shape[:3], 1))
+    return jnp.concatenate([grad_hidden_nscd, constant], axis=-1), None, None, grad_kernel_dv
 
 
 _totals.defvjp(_forward, _backward)
@@ -129,10 +126,10 @@ def _blocks_that_count(weights_nsc: Array) -> Array:
 
 
 def _logits_and_totals(
-    hidden_scd: Array, labels_sc: Array, weights_sc: Array, kernel_dv: Array, bias_v: Array, dtype: DTypeLike
+    hidden_scd: Array, labels_sc: Array, weights_sc: Array, kernel_dv: Array
 ) -> tuple[Array, Array, Array]:
     """Logits [s, c, v], their log-sum-exp [s, c, 1], and the totals of loss and hits [2]."""
-    logits_scv = _matmul("scd,dv->scv", hidden_scd.astype(dtype), kernel_dv) + bias_v[None, None]
+    logits_scv = _matmul("scd,dv->scv", hidden_scd, kernel_dv)
     of_label_sc1 = jnp.take_along_axis(logits_scv, labels_sc[..., None], axis=-1)
     highest_sc1 = logits_scv.max(axis=-1, keepdims=True)
     lse_sc1 = highest_sc1 + jnp.log(jnp.exp(logits_scv - highest_sc1).sum(axis=-1, keepdims=True))
