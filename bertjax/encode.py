@@ -22,9 +22,9 @@ from bertjax.run import RunFolder
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16"]
 Words = Sequence[Sequence[str]]
-Row = tuple[list[int], int]  # a text's ids with special tokens, and how many of them are segment A's
+Row = tuple[list[int], int]  # a text's ids with special tokens, and how many are segment A's
 
-# Texts are packed into rows of few shapes, so that a new length seldom means a new compilation: there are seven at most.
+# Texts are packed into rows of few shapes, seven at most, so that a new length seldom means a new compilation.
 _LENGTHS = (16, 128)  # and the model's longest
 _TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048
 _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts

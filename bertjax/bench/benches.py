@@ -58,8 +58,8 @@ def measure(
     if name == "encode":
         _add_cosines(runs, SharedFolder(folder))
     at_once = f"{_TEXTS} sentences" if name == "encode" else f"{config.train.batch_size} pairs a step"
-    ours = {contender: its for contender, its in runs.items() if contender in OURS}
-    theirs = {contender: its for contender, its in runs.items() if contender not in OURS}
+    ours = {contender: its for contender, its in runs.items() if contender.startswith("ours")}
+    theirs = {contender: its for contender, its in runs.items() if contender not in ours}
     report: dict[str, Any] = {
         "bench": name,
         "rounds": rounds,
@@ -154,6 +154,15 @@ def _encode(setting: Setting) -> dict[str, Contender]:
     return contenders
 
 
+def _layers(setting: Setting) -> dict[str, Contender]:
+    remat, scan = "train.remat=true", "train.scan_layers=true"
+    ways = {"ours": [], "ours_remat": [remat], "ours_scan": [scan], "ours_remat_scan": [remat, scan]}
+    return {
+        name: Contender("layers", {"config": setting.config, "overrides": overrides}, setting.plain_environment)
+        for name, overrides in ways.items()
+    }
+
+
 _TEXTS = 512  # sentences to encode
 _MEMORY = Column("peak_memory_bytes", "peak memory", table.gibibytes)
 _SHARE = Column("share_of_ceiling", "of the ceiling", table.share, compared=False)
@@ -175,6 +184,13 @@ BENCHES = {
             Column("help_seconds", "--help", table.seconds),
             Column("mistake_seconds", "a mistake", table.seconds),
             _MEMORY,
+        ),
+    ),
+    "layers": Bench(
+        _layers,
+        (
+            Column("compile_seconds", "compiled in", table.seconds),
+            Column("step_bytes", "a step holds", table.gibibytes),
         ),
     ),
     "encode": Bench(

@@ -20,6 +20,7 @@ benches:
   train    pretraining steps, data loading included, and the share of the machine's ceiling reached
   data     batches on one core, and how long a corpus takes to build
   start    seconds to a run's first step, the first time and again; to a help text; to a mistake's message
+  layers   how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
   encode   texts to vectors
   growth   time against batch, length, layers, hidden size and corpus, as exponents
 
@@ -43,6 +44,9 @@ _DOORS = {
     "data": _Door("textbook.yaml", "Time batches on one core, and the building of a corpus with its vocabulary."),
     "start": _Door(
         "textbook.yaml", "Time a run's start to its first step, the corpus being built, and what is quicker."
+    ),
+    "layers": _Door(
+        "large.yaml", "Compile a training step with layers kept or computed again, written out or scanned; run nothing."
     ),
     "encode": _Door(
         "base.yaml",

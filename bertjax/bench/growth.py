@@ -39,6 +39,7 @@ def measure(
     """The report; under "growth" a part for each axis, with sizes, seconds, operations and their exponents."""
     config = dataclasses.replace(
         config,
+        data=dataclasses.replace(config.data, row_length=None),
         model=dataclasses.replace(config.model, vocab_size=config.model.vocab_size or _VOCABULARY),
         train=dataclasses.replace(config.train, batch_size=_BATCH, accumulate=1),
     )

@@ -60,6 +60,21 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
     return np.diff(ends).tolist()
 
 
+def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
+    """A training step compiled and not run: how long it takes, and what the program would hold beside its arguments."""
+    recipe = load_config(config, overrides)
+    mesh, model = data_mesh(jax.devices()[:1]), make_model(recipe.model, recipe.train)
+    optimizer = make_optimizer(recipe.optim, recipe.train.steps)
+    schedule = make_schedule(recipe.optim, recipe.train.steps)
+    train_step: Any = compile_train_step(mesh, model, optimizer, schedule, seed=0)
+    batch = jax.tree.map(jax.typeof, prepare(recipe).train_batches.batch_at(0))
+    state = jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
+    start = time.perf_counter()
+    program = train_step.lower(state, batch).compile()
+    seconds = time.perf_counter() - start
+    return {"compile_seconds": seconds, "step_bytes": program.memory_analysis().temp_size_in_bytes}
+
+
 def data(*, config: str, batches: int) -> dict[str, Any]:
     """Batches made on one core, and the corpus built anew."""
     recipe = load_config(config)

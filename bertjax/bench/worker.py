@@ -21,6 +21,8 @@ def main(contender: str, arguments: str) -> None:
             from bertjax.bench.ours import train as run
         case "data":
             from bertjax.bench.ours import data as run
+        case "layers":
+            from bertjax.bench.ours import layers as run
         case "make_weights":
             from bertjax.bench.ours import make_weights as run
         case "encode":
