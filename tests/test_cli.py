@@ -1,6 +1,7 @@
 """The command line, from its help to vectors in a file: what it prints, writes, refuses and leaves alone."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli import main, program, tuned_environment
 from bertjax.config import Config
 from bertjax.recipe import flat
 
@@ -151,7 +152,7 @@ def test_mistake_is_one_line(cli, tmp_path, monkeypatch, argv, parts):
 def test_help_and_mistakes_do_not_wait_for_jax():
     code = """
 import contextlib, sys
-from bertjax.cli import main
+from bertjax.cli import main, program, tuned_environment
 argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
 argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
 for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "evaluate", "prepare", "bench")]:
@@ -183,13 +184,64 @@ for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "
             [],
             "bertjax: the following arguments are required: RUN; 'bertjax evaluate --help' tells what it takes\n",
         ),
-        ("bench.py", [], "bertjax: no bench is named; give one of train, data, start, encode, growth\n"),
+        ("bench.py", [], "bertjax: no bench is named; give one of train, data, start, layers, encode, growth\n"),
     ],
 )
 def test_scripts_are_thin_doors(tmp_path, script, argv, line):
     command = [sys.executable, ROOT / "scripts" / script, *argv]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+# The process's own environment.
+
+
+def test_the_environment_is_completed_and_what_is_set_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tuned = tuned_environment({"HOME": "/home/me"})
+    assert tuned["HOME"] == "/home/me"
+    assert tuned["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "bertjax" / "compiled")
+    if sys.platform == "linux":
+        assert tuned["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    theirs = {"JAX_COMPILATION_CACHE_DIR": "/mine", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    assert tuned_environment(theirs).items() >= theirs.items()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's malloc is told anything")
+def test_the_program_starts_itself_anew_once(monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/me"})
+    monkeypatch.setattr(sys, "argv", ["bertjax", "pretrain", "--train.steps", "0"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "bertjax", "pretrain", "--train.steps", "0"])
+    assert program() == 2
+    ((executable, argv, environment),) = started
+    assert executable == sys.executable and argv == [sys.executable, *sys.orig_argv[1:]]
+    monkeypatch.setattr(os, "environ", environment)
+    assert program() == 2 and len(started) == 1
+    monkeypatch.setattr(sys, "argv", ["bertjax", "--help"])
+    monkeypatch.setattr(os, "environ", {})
+    assert program() == 0 and len(started) == 1  # nothing to be gained
+
+
+def test_a_second_start_finds_its_programs_compiled(tmp_path, tiny):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for number in range(2):
+        command = [
+            sys.executable,
+            "-m",
+            "bertjax",
+            "pretrain",
+            *options(tiny),
+            "--run_dir",
+            str(tmp_path / str(number)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        compiled = {path.name for path in (tmp_path / "cache" / "bertjax" / "compiled").iterdir()}
+        if number == 0:
+            first = {name for name in compiled if "train_step" in name}
+    assert first and {name for name in compiled if "train_step" in name} == first
 
 
 # Preparing and training.
@@ -246,7 +298,6 @@ def test_refused_resume_of_a_finished_run_leaves_it_alone(trained, cli, tiny, tm
 @pytest.mark.parametrize(
     "change, parts",
     [
-        ("--train.batch_size=12", ["train.batch_size=12", "8 devices", "give 8"]),
         ("--train.batch_size=800", ["180 pairs", "train.batch_size=800"]),
         ("--model.vocab_size=9", ["model.vocab_size=9", "17 tokens"]),
         ("--data.path=/none", ["data.path=/none is not a folder"]),

@@ -152,7 +152,7 @@ def test_room(module):
 def test_scripts_are_thin_doors(script):
     tree = ast.parse(script.read_text(encoding="utf-8"))
     assert list(dangers(tree)) == []
-    assert set(imports(tree)) == {"sys", "bertjax.cli.main"}
+    assert set(imports(tree)) == {"sys", "bertjax.cli.program"}
 
 
 @pytest.mark.parametrize(

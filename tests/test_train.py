@@ -1,6 +1,7 @@
 """The step learns, equals the textbook's, and is the same on any number of devices and in any number of parts."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -162,3 +163,15 @@ def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
     assert "[24,997]" in program or "[8,3,997]" in program  # a device's 8 rows of 3 predictions: the search can find
     for tokens in ("[96,997]", "[8,12,997]", "[192,997]", "[16,12,997]"):
         assert tokens not in program
+
+
+def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertjax.blockwise._BLOCK_ON_CPU", 2 * SMALL.vocab_size)  # several blocks on each device
+    mesh, model, optimizer = data_mesh(), Bert(SMALL), optax.adam(1e-2)
+    state = jax.eval_shape(lambda: init_state(model, optimizer, 0))
+    step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
+    program = step.lower(state, random_batch(32)).compile().as_text()
+    bodies = set(re.findall(r"body=%?([\w.\-]+)", program))
+    waiting = [part.strip() for part in re.split(r"\n(?=%|ENTRY)", program) if " all-reduce(" in part]
+    assert bodies and waiting
+    assert not [part[:80] for part in waiting if part.split()[0].lstrip("%") in bodies]

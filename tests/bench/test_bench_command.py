@@ -24,7 +24,7 @@ def options(config) -> list[str]:
 @pytest.mark.parametrize(
     "argv, parts",
     [
-        ([], ["no bench is named", "train, data, start, encode, growth"]),
+        ([], ["no bench is named", "train, data, start, layers, encode, growth"]),
         (["trian"], ["no bench 'trian'", "train, data"]),
         (["train", "--rounds", "0"], ["--rounds 0", "1 or more"]),
         (["train", "--rounds", "many"], ["rounds", "many"]),

@@ -4,7 +4,6 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bertjax.bench.text import TRAIN, Size, prepare_text, scaled, write_synthetic
@@ -49,8 +48,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory):
 def test_vocabulary_and_pairs_are_those_of_wikitext_2(prepared):
     (made, name) = prepared
     assert "synthetic" in name and made.tokenizer.vocab_size == 20_256
-    tokens = [(made.train_batches.batch_at(step).sequences_bt > 0).sum(axis=1).mean() for step in range(10)]
-    assert np.mean(tokens) == pytest.approx(45.5, rel=0.02)
+    batches = [made.train_batches.batch_at(step) for step in range(16)]
+    tokens = sum((batch.sequences_bt > 0).sum() for batch in batches)
+    pairs = sum(batch.nsp_weights_bk.sum() for batch in batches)
+    assert pairs == 16 * 512 and tokens / pairs == pytest.approx(45.5, rel=0.02)
 
 
 def test_the_text_is_always_the_same(tmp_path):
