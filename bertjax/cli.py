@@ -139,6 +139,9 @@ def _encode(argv: list[str]) -> None:
     parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
     parser.add_argument("--out", metavar="FILE.npy", type=Path, help="save the vectors, float32 [1, tokens, hidden]")
     parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="what matrix products multiply"
+    )
     args = parser.parse_args(argv)
     if args.out and args.out.suffix != ".npy":
         raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
@@ -148,7 +151,7 @@ def _encode(argv: list[str]) -> None:
         raise BertjaxError(f"--out {args.out}: there is no folder {args.out.parent}; make it first")
     from bertjax.encode import Encoder
 
-    encoder = Encoder.load(args.run)
+    encoder = Encoder.load(args.run, precision=args.precision)
     words = encoder.tokenizer.split(args.text)
     pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
     encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
