@@ -24,7 +24,7 @@ from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.run import RunFolder
-from bertjax.sharding import data_mesh, place_batch, replicated, with_sharding
+from bertjax.sharding import data_mesh, place_rows, replicated, rows_here, with_sharding
 from bertjax.train import Metrics, TrainState, compile_train_step, init_state
 
 
@@ -101,10 +101,11 @@ def _fit(
     else:
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
     progress = Progress(folder, config.train, start=start)
+    rows = rows_here(batches.num_rows, mesh, parts=config.train.accumulate)
     with contextlib.closing(progress):
         pending: Metrics | None = None
         for step in range(start + 1, steps + 1):
-            batch = place_batch(batches.batch_at(step - 1), mesh, parts=config.train.accumulate)
+            batch = place_rows(batches.batch_at(step - 1, rows.some), rows, mesh)
             state, metrics = train_step(state, batch)
             if pending is not None:
                 progress.step_done(pending)
@@ -116,7 +117,7 @@ def _fit(
                 progress.step_done(pending)
                 pending = None
             if evaluating:
-                progress.held_out(evaluate(eval_step, state.params, held_out.first_epoch(), mesh))
+                progress.held_out(evaluate(eval_step, state.params, held_out, mesh))
             if saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
                 checkpoints.save(step, {"params": state.params, "opt_state": state.opt_state})
             if stopping:

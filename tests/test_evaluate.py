@@ -36,7 +36,7 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
     assert len(next_losses) == batches.num_pairs
     for devices in (1, 8):
         mesh = data_mesh(jax.devices()[:devices])
-        means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(), mesh)
+        means = evaluate(compile_eval_step(mesh, model), params, batches, mesh)
         assert means["mlm_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert means["mlm_accuracy"] == pytest.approx(np.mean(hits), rel=1e-5)
         assert means["nsp_loss"] == pytest.approx(np.mean(next_losses), rel=1e-5)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from bertjax.sharding import data_mesh, place_batch, replicated
+from bertjax.sharding import data_mesh, place_batch, replicated, rows_here
 
 
 def test_the_mesh_takes_every_device() -> None:
@@ -28,3 +28,8 @@ def test_rows_of_zeros_make_shares_even() -> None:
         assert [(x.shape, x.dtype) for x in placed] == [((rows, 2), np.int32), ((rows, 3), np.float32)]
         for x in placed:
             assert (np.asarray(x[:20]) == 1).all() and (np.asarray(x[20:]) == 0).all()
+
+
+def test_the_rows_of_this_process_are_all_where_it_is_alone() -> None:
+    for num_rows, parts, total in ((16, 1, 16), (20, 1, 24), (20, 2, 32)):
+        assert rows_here(num_rows, data_mesh(), parts) == (range(total), total)
