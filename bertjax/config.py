@@ -238,6 +238,46 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes; on SLURM, Open MPI and Cloud TPU they are found without this"""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, as the others reach it"""
+    num_processes: int | None = None
+    """processes of the run"""
+    process_id: int | None = None
+    """this one's number, from 0"""
+    bind_address: str | None = None
+    """address that process 0 listens on, where it is not the coordinator's HOST"""
+    timeout: float = 300.0
+    """seconds in which all have to come, and process 0 to prepare the corpus"""
+
+    def __post_init__(self) -> None:
+        given = [getattr(self, name) is not None for name in ("coordinator", "num_processes", "process_id")]
+        _require(
+            all(given) or not any(given),
+            "distributed.coordinator, distributed.num_processes and distributed.process_id belong together; "
+            "give all of them or none",
+        )
+        _require(
+            1 <= self.timeout < 2**31, f"distributed.timeout={self.timeout} is impossible; give 1 or more, below 2**31"
+        )
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        _require(
+            bool(host.strip("[]")) and port.isdecimal() and 0 < int(port) < 2**16,
+            f"distributed.coordinator={self.coordinator} is not an address; give HOST:PORT, such as 127.0.0.1:8476",
+        )
+        _at_least(self, "distributed", 1, "num_processes")
+        _require(
+            0 <= self.process_id < self.num_processes,
+            f"distributed.process_id={self.process_id} is not one of distributed.num_processes={self.num_processes}; "
+            f"give 0 to {self.num_processes - 1}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Run"""
 
@@ -252,6 +292,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
         _require(bool(self.run_dir.strip()), "run_dir is empty; give the name of a folder to make")
