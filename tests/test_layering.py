@@ -21,6 +21,8 @@ FLOORS = {
     "bertjax.products": 1,
     "bertjax.blockwise": 1,
     "bertjax.checkpoint": 1,
+    "bertjax.interrupts": 1,
+    "bertjax.lock": 1,
     "bertjax.data.wikitext": 1,
     "bertjax.data.python_docs": 1,
     "bertjax.data.tokenizer": 1,
@@ -28,6 +30,7 @@ FLOORS = {
     "bertjax.data.random": 1,
     "bertjax.data.packing": 1,
     "bertjax.recipe": 2,
+    "bertjax.watch": 2,
     "bertjax.model": 2,
     "bertjax.optim": 2,
     "bertjax.data.sources": 2,
@@ -66,7 +69,7 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"run", "progress", "pretraining", "bench.ceiling", "bench.ours"}
+_JAX |= {"run", "watch", "progress", "pretraining", "bench.ceiling", "bench.ours"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/
