@@ -110,7 +110,7 @@ def _pretrain(argv: list[str]) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in run_dir, exactly where it stopped",
+        help="go on from the newest checkpoint in run_dir, exactly where it stopped; begin where there is none",
     )
     config, namespace = parse_config(parser, argv)
     from bertjax.pretraining import pretrain

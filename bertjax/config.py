@@ -202,9 +202,17 @@ class TrainConfig:
     """compile one encoder layer and loop over it: deep models compile several times faster"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
+    max_bad_steps: int = 10
+    """steps in a row whose loss or gradients are not finite, each of which changes nothing, until the run stops"""
+    spike_factor: float | None = None
+    """go back to the last checkpoint, and leave out the batches since, when the loss is so many times the recent"""
 
     def __post_init__(self) -> None:
-        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every")
+        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every", "max_bad_steps")
+        _require(
+            self.spike_factor is None or 1 < self.spike_factor < math.inf,
+            f"train.spike_factor={self.spike_factor} is no rise; give a number above 1, or leave it out",
+        )
         _require(
             self.batch_size % self.accumulate == 0,
             f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "

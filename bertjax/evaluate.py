@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Split
-from bertjax.data.batches import Batch, PairBatches
+from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare_held_out
 from bertjax.losses import RunningMeans
 from bertjax.model import Bert, make_model
 from bertjax.run import RunFolder
-from bertjax.sharding import by_rows, data_mesh, place_rows, replicated, rows_here
+from bertjax.sharding import Rows, by_rows, data_mesh, place_rows, replicated, rows_here
 from bertjax.train import Metrics, batch_metrics
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]
@@ -30,12 +30,17 @@ def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
     )
 
 
-def evaluate(eval_step: EvalStep, params: dict[str, Any], batches: PairBatches, mesh: Mesh) -> dict[str, float]:
-    """The mean of each metric over all the pairs, each seen once: losses in nats, accuracies as shares."""
+def evaluate(
+    eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
+) -> dict[str, float]:
+    """The mean of each metric over all the batches: losses in nats, accuracies as shares.
+
+    Args:
+      batches: of each, these `rows`.
+    """
     running = RunningMeans()
     pending: Metrics = {}
-    rows = rows_here(batches.num_rows, mesh)
-    for batch in batches.first_epoch(rows.some):
+    for batch in batches:
         metrics = eval_step(params, place_rows(batch, rows, mesh))
         running.add(jax.device_get(pending))  # a batch late: the host makes the next while the device is at this one
         pending = metrics
@@ -62,5 +67,6 @@ def evaluate_run(
     mesh, model = data_mesh(), make_model(config.model, config.train)
     corpus, batches = prepare_held_out(config, run.tokenizer())
     params = run.load_params(model, replicated(mesh))
-    means = evaluate(compile_eval_step(mesh, model), params, batches, mesh)
+    rows = rows_here(batches.num_rows, mesh)
+    means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(rows.some), rows, mesh)
     return corpus.name, batches.num_pairs, means

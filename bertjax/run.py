@@ -1,4 +1,8 @@
-"""A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it."""
+"""A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it.
+
+A process may be killed at any time. So a file that is rewritten is written whole under another name first, and
+config.yaml, which makes a folder a run's, is written last.
+"""
 
 import contextlib
 import functools
@@ -19,14 +23,16 @@ from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.lock import locked
 from bertjax.model import Bert, init_params
 from bertjax.recipe import flat, load_config, save_config
 from bertjax.sharding import with_sharding
+from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
-_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "train.max_bad_steps", "train.spike_factor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
@@ -36,35 +42,54 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.loss_plot = self.path / "loss.png"
+        self.lock_file = self.path / "lock"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.timings_file = self.path / "timings.jsonl"
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
         self._environment = self.path / "environment.json"
+        self._skipped = self.path / "skipped.json"
 
-    def check_free(self) -> None:
-        """Raises BertjaxError where something is there already."""
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self._config.is_file()
+
+    def check_free(self, *, resume: bool = False) -> None:
+        """Raises BertjaxError where something is there already.
+
+        Args:
+          resume: what a start leaves that is killed while it makes the folder does not count.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise self._taken()
+        there = set(self.path.iterdir()) if self.path.exists() else set()
+        if there - self._made_first if resume else there:
+            raise self._taken(there)
 
     def create(self, prepared: Prepared) -> None:
         """Makes the folder and writes what a reader of it needs. Raises BertjaxError where it cannot."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                self._config.touch(exist_ok=False)  # of two runs that found the folder free, one has it
-            except FileExistsError as error:
-                raise self._taken() from error
-            save_config(prepared.config, self._config)
+            self.check_free(resume=True)  # again: of two runs that found it free, the first to lock it has it
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
             self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
+            self.rewrite_config(prepared)
 
     def rewrite_config(self, prepared: Prepared) -> None:
         """The configuration as it is from now on: a resumed run may go further than it first meant to."""
         with self.writing():
-            save_config(prepared.config, self._config.with_suffix(".unfinished"))
-            os.replace(self._config.with_suffix(".unfinished"), self._config)
+            save_config(prepared.config, _unfinished(self._config))
+            os.replace(_unfinished(self._config), self._config)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folder, which is made if need be. Raises BertjaxError where one is in it."""
+        with contextlib.ExitStack() as stack:
+            with self.writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.lock_file))
+            yield
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -75,11 +100,15 @@ class RunFolder:
             remedy = "make room or give another folder with --run_dir"
             raise BertjaxError(f"cannot write to {error.filename or self.path}: {error.strerror}; {remedy}") from error
 
-    def _taken(self) -> BertjaxError:
-        if self.path.joinpath("checkpoints").is_dir():
+    @property
+    def _made_first(self) -> set[Path]:
+        return {self.lock_file, self._tokenizer, self._environment, _unfinished(self._config)}
+
+    def _taken(self, there: set[Path]) -> BertjaxError:
+        if self.begun or there <= self._made_first:
             go_on = "go on with that run by --resume, or give this one another folder with --run_dir"
         else:
-            go_on = "it has no checkpoint to --resume from, so give this run another folder with --run_dir or remove it"
+            go_on = "without a config.yaml it is no run to --resume, so give another folder with --run_dir"
         return BertjaxError(f"{self.path} exists and is left as it is; {go_on}")
 
     def config(self) -> Config:
@@ -100,7 +129,9 @@ class RunFolder:
         """The newest checkpoint's. Raises BertjaxError where the run has none."""
         step = checkpoints.latest_step()
         if step is None:
-            raise BertjaxError(f"{self.path} has no checkpoint: the run ended before its first; train it anew")
+            raise BertjaxError(
+                f"{self.path} has no checkpoint: the run ended before its first; go on with it by --resume"
+            )
         return step
 
     def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
@@ -130,9 +161,11 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        _append(self.metrics_file, record)
+
+    def append_timings(self, record: dict[str, Any]) -> None:
+        """One line of timings.jsonl, apart from the metrics: those are the same whenever the run is made."""
+        _append(self.timings_file, record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
@@ -141,12 +174,43 @@ class RunFolder:
         lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the metrics hold the held-out figures of a step."""
+        return any(line["step"] == step and "held_out_mlm_loss" in line for line in self.metrics())
+
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
         kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
-        unfinished = self.metrics_file.with_suffix(".unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, self.metrics_file)
+        _unfinished(self.metrics_file).write_text("".join(kept), encoding="utf-8")
+        os.replace(_unfinished(self.metrics_file), self.metrics_file)
+
+    def skips(self) -> list[Skip]:
+        """The batches that are left out. Raises BertjaxError where they cannot be read."""
+        try:
+            skips = [Skip(**record) for record in json.loads(self._skipped.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise BertjaxError(f"{self._skipped} cannot be read: {error!r}; train anew") from error
+        if not all(type(number) is int and number >= 0 for skip in skips for number in skip):
+            raise BertjaxError(f"{self._skipped} holds what is no count of steps; train anew")
+        return skips
+
+    def add_skip(self, skip: Skip) -> None:
+        """From now on these batches are left out."""
+        records = [dict(skip._asdict()) for skip in (*self.skips(), skip)]
+        _unfinished(self._skipped).write_text(json.dumps(records) + "\n", encoding="utf-8")
+        os.replace(_unfinished(self._skipped), self._skipped)
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_suffix(".unfinished")
+
+
+def _append(file: Path, record: dict[str, Any]) -> None:
+    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    with open(file, "a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
 
 
 def _version(package: str) -> str:

@@ -19,18 +19,32 @@ from bertjax.sharding import by_rows, replicated
 Metrics = dict[str, Mean]
 
 
+_RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
+
+
+class Health(NamedTuple):
+    """How the run has fared."""
+
+    skipped_steps: Array  # int32, those that changed nothing, for their loss or gradients were not finite
+    skipped_in_a_row: Array  # int32, of them, those since the last good step
+    recent_loss: Mean  # MLM loss + NSP loss, over the good steps, the older the less
+
+
 class TrainState(NamedTuple):
     """All that a step changes."""
 
-    step: Array  # int32, updates made so far
+    step: Array  # int32, steps made so far, the skipped ones too
     params: dict[str, Any]
     opt_state: optax.OptState
+    health: Health
 
 
 def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """A fresh state. Under `jax.eval_shape` it is the template of a checkpoint."""
     params = init_params(model, jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
+    health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
+    return TrainState(step, params, optimizer.init(params), health)
 
 
 def batch_metrics(
@@ -106,17 +120,33 @@ def train_step(
     accumulate: int = 1,
     shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One update, and the metrics of the batch before it."""
+    """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, shards)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    one = jnp.ones(())
-    metrics |= {
-        "gradient_norm": Mean(optax.tree.norm(grads), one),
-        "learning_rate": Mean(schedule(state.step) * one, one),
-    }
-    return TrainState(state.step + 1, params, opt_state), metrics
+    norm = optax.tree.norm(grads)
+    mlm, nsp = metrics["mlm_loss"], metrics["nsp_loss"]
+    loss = mlm.total / jnp.maximum(mlm.weight, 1) + nsp.total / jnp.maximum(nsp.weight, 1)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    params, opt_state = jax.tree.map(
+        functools.partial(jnp.where, good), (params, opt_state), (state.params, state.opt_state)
+    )
+    rate = schedule(state.step - state.health.skipped_steps)
+    health, rise = _judge(state.health, loss, good)
+    of_step = {"gradient_norm": norm, "learning_rate": rate, "loss_rise": rise}
+    of_step |= {"skipped_steps": health.skipped_steps, "skipped_in_a_row": health.skipped_in_a_row}
+    metrics |= {name: Mean(jnp.float32(value), jnp.ones(())) for name, value in of_step.items()}
+    return TrainState(state.step + 1, params, opt_state, health), metrics
+
+
+def _judge(health: Health, loss: Array, good: Array) -> tuple[Health, Array]:
+    """The health after a step, and its loss as a multiple of the recent mean before it: 1 in the first."""
+    total, weight = health.recent_loss
+    rise = jnp.where(total > 0, loss * weight / total, 1.0)
+    recent = Mean(_RECENT * total + loss, _RECENT * weight + 1)
+    recent = jax.tree.map(functools.partial(jnp.where, good), recent, health.recent_loss)
+    return Health(health.skipped_steps + ~good, jnp.where(good, 0, health.skipped_in_a_row + 1), recent), rise
 
 
 def compile_train_step(

@@ -22,6 +22,8 @@ FLOORS = {
     "bertjax.products": 1,
     "bertjax.blockwise": 1,
     "bertjax.checkpoint": 1,
+    "bertjax.interrupts": 1,
+    "bertjax.lock": 1,
     "bertjax.data.wikitext": 1,
     "bertjax.data.python_docs": 1,
     "bertjax.data.tokenizer": 1,
@@ -29,6 +31,7 @@ FLOORS = {
     "bertjax.data.random": 1,
     "bertjax.data.packing": 1,
     "bertjax.recipe": 2,
+    "bertjax.watch": 2,
     "bertjax.distributed": 2,
     "bertjax.model": 2,
     "bertjax.optim": 2,
@@ -68,7 +71,7 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"distributed", "run", "progress", "pretraining", "bench.ceiling", "bench.ours"}
+_JAX |= {"distributed", "run", "watch", "progress", "pretraining", "bench.ceiling", "bench.ours"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

@@ -75,7 +75,7 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     batch = reference.batch()
     optimizer = optax.adam(0.01)
     params = jax.tree.map(jnp.asarray, reference.params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    state = init_state(reference.model, optimizer, 0)._replace(params=params, opt_state=optimizer.init(params))
     step = compile_train_step(data_mesh(jax.devices()[:1]), reference.model, optimizer, RATE, seed=0)
     losses = []
     for _ in range(10):
