@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import DistributedConfig
 from bertjax.errors import BertjaxError
@@ -41,16 +44,30 @@ def joined(config: DistributedConfig) -> Iterator[Alone]:
             yield processes
             jax.distributed.shutdown()  # waits for the others
     except BaseException as error:
-        ours = isinstance(error, BertjaxError)
-        if not ours:
-            time.sleep(0 if isinstance(error, KeyboardInterrupt) else _ECHO)  # ends here, if another has died
-        processes.fail(str(error) if ours else type(error).__name__, code := 2 if ours else 1)
-        # JAX would wait for the others, which have gone, or end by SIGABRT.
-        atexit.register(_exit, 130 if isinstance(error, KeyboardInterrupt) else code)
+        why, code = _end_of(error)
+        if code == 1:
+            time.sleep(_ECHO)  # in which this process ends, if what failed is a collective because another has died
+        processes.fail(why, code)
+        atexit.register(_exit, code)  # before JAX's own end, which would wait for the others, or abort
         raise
     finally:
         _joined.clear()
     processes.leave()
+
+
+class Agreement:
+    """Whether any process says yes. All ask together and get the answer to the question before: nobody waits for it."""
+
+    def __init__(self, mesh: Mesh):
+        self._everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._before: jax.Array | None = None
+
+    def __call__(self, yes: bool) -> bool:
+        before = self._before
+        said = jax.make_array_from_callback((self._everywhere.mesh.size,), self._everywhere, lambda _: np.array([yes]))
+        self._before = self._any(said)
+        return before is not None and bool(before)
 
 
 def find_place(config: DistributedConfig) -> tuple[Place | None, list[int] | None]:
@@ -62,14 +79,13 @@ def find_place(config: DistributedConfig) -> tuple[Place | None, list[int] | Non
         assert config.num_processes is not None and config.process_id is not None
         host, _, port = config.coordinator.rpartition(":")
         place = Place(config.process_id, config.num_processes, host.strip("[]"), int(port), config.bind_address)
-        return (place if place.count > 1 else None), None
+        return (place if place.size > 1 else None), None
     # JAX finds clusters by itself, but only where it starts by itself, and has no other door to that.
     from jax._src import clusters
 
     for cluster in (clusters.OmpiCluster, clusters.SlurmCluster, clusters.GkeTpuCluster, clusters.GceTpuCluster):
         if cluster.is_env_present() and (count := cluster.get_process_count()) > 1:
-            port = os.environ.get("JAX_COORDINATOR_PORT")
-            address = cluster.get_coordinator_address(int(config.timeout), port)
+            address = cluster.get_coordinator_address(int(config.timeout), os.environ.get("JAX_COORDINATOR_PORT"))
             host, _, port = address.rpartition(":")
             local = cluster.get_local_process_id()
             place = Place(cluster.get_process_id(), count, host.strip("[]"), int(port), config.bind_address)
@@ -84,7 +100,7 @@ def _start(place: Place, local_devices: list[int] | None, timeout: float) -> Non
     bind = place.bind or place.host
     jax.distributed.initialize(
         _address(place.host, place.port),
-        place.count,
+        place.size,
         place.index,
         local_device_ids=local_devices,
         cluster_detection_method="deactivate",
@@ -114,6 +130,17 @@ def _silenced_stdout(silenced: bool) -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
+
+
+def _end_of(error: BaseException) -> tuple[str, int]:
+    """What the others are to be told, and the exit code for all."""
+    if isinstance(error, BertjaxError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return "it was interrupted", 130
+    if isinstance(error, SystemExit) and not error.code:
+        return "a signal asked it to", 0
+    return type(error).__name__, 1
 
 
 def _exit(code: int) -> None:

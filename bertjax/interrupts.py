@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -16,15 +16,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._under_way = False
+        self.agree: Callable[[bool], bool] = lambda asked: asked  # over several processes: whether any was asked
+        self._agreed = self._under_way = False
 
     @property
     def asked(self) -> bool:
         return self.signal is not None
 
     def after_step(self) -> bool:
-        """Whether the step that was dispatched last is to be this process's last; asked once a step."""
-        return self.asked
+        """Whether the step that was dispatched last is to be the run's last; asked once a step."""
+        self._agreed = self._agreed or self.agree(self.asked)
+        return self._agreed
 
     @contextlib.contextmanager
     def finishing(self) -> Iterator[None]:

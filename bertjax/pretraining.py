@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, describe, prepare
+from bertjax.distributed import Agreement, joined
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import EvalStep, compile_eval_step, evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
@@ -24,6 +25,7 @@ from bertjax.model import make_model, num_parameters
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
+from bertjax.roll import Alone
 from bertjax.run import RunFolder
 from bertjax.sharding import data_mesh, place_rows, replicated, rows_here, with_sharding
 from bertjax.train import Metrics, TrainState, compile_train_step, init_state
@@ -43,17 +45,47 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
       SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
     """
-    mesh = data_mesh()
-    folder = RunFolder(config.run_dir)
-    with stopping_on_signals() as stop, _opened(folder, config, resume=resume) as prepared, folder.writing():
-        _introduce(prepared, mesh)
-        with stop.finishing():
-            progress, finished = _fit(folder, prepared, mesh, stop)
-        plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
-        _conclude(folder, progress, mesh, finished=finished)
+    with stopping_on_signals() as stop:
+        with joined(config.distributed) as processes:
+            # Who takes part is nothing of the run's own: it may go on with more or fewer.
+            config = dataclasses.replace(config, distributed=DistributedConfig())
+            finished = _train(config, processes, stop, resume=resume)
         if not finished:
             stop.leave()
-    return folder.path
+    return Path(config.run_dir)
+
+
+def _train(config: Config, processes: Alone, stop: Stop, *, resume: bool) -> bool:
+    """False: a signal stopped it."""
+    mesh = data_mesh()
+    stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
+    folder = RunFolder(config.run_dir, writes=processes.first)
+    processes.where = folder.how_to_go_on
+    with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
+        _introduce(prepared, mesh)
+        with stop.finishing():
+            progress, finished = _fit(folder, prepared, mesh, processes, stop)
+        if processes.first:
+            plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
+        _conclude(folder, progress, mesh, finished=finished)
+    return finished
+
+
+@contextlib.contextmanager
+def _opened_by_all(folder: RunFolder, config: Config, processes: Alone, *, resume: bool) -> Iterator[Prepared]:
+    """Opened by process 0. The others find the folder there, and on their own machines the same text."""
+    with contextlib.ExitStack() as stack:
+        if processes.first:
+            prepared = stack.enter_context(_opened(folder, config, resume=resume))
+        processes.of_first(lambda: None)
+        if not processes.first:
+            if not folder.begun:
+                raise BertjaxError(
+                    f"process {processes.index} does not find what process 0 made in {folder.path}; "
+                    "give a --run_dir on a file system that all processes share"
+                )
+            prepared = _prepared_again(folder, config)
+        yield prepared
 
 
 @contextlib.contextmanager
@@ -72,14 +104,19 @@ def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prep
         yield prepared
 
 
-def _resume(folder: RunFolder, config: Config) -> Prepared:
+def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
     made_from = folder.config().data.source
-    with folder.checkpoints() as checkpoints:
-        step = checkpoints.latest_step() or 0
     if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
     prepared = prepare(config, folder.tokenizer())
     folder.check_same(prepared)
+    return prepared
+
+
+def _resume(folder: RunFolder, config: Config) -> Prepared:
+    with folder.checkpoints() as checkpoints:
+        step = checkpoints.latest_step() or 0
+    prepared = _prepared_again(folder, config)
     if step > config.train.steps:
         raise BertjaxError(
             f"{folder.path} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
@@ -94,6 +131,7 @@ class _Run(NamedTuple):
     folder: RunFolder
     prepared: Prepared
     mesh: Mesh
+    processes: Alone
     stop: Stop
     progress: Progress
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -101,7 +139,7 @@ class _Run(NamedTuple):
     fresh: Callable[[], TrainState]
 
 
-def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, stop: Stop) -> tuple[Progress, bool]:
+def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Alone, stop: Stop) -> tuple[Progress, bool]:
     """Trains from the newest checkpoint on, and again from there when the loss leaps. False: a signal stopped it."""
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
@@ -112,7 +150,7 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, stop: Stop) -> tuple
     eval_step = compile_eval_step(mesh, model)
     fresh = functools.partial(init_state, model, optimizer, config.seed)
     with contextlib.closing(Progress(folder, config.train)) as progress:
-        run = _Run(folder, prepared, mesh, stop, progress, train_step, eval_step, fresh)
+        run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, fresh)
         while True:
             try:
                 with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
@@ -170,9 +208,9 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
     """Evaluates. False where a signal cut it short: then it counts for nothing, and is made when the run is resumed."""
     held_out = run.prepared.held_out_batches
     rows = rows_here(held_out.num_rows, run.mesh)
-    batches = itertools.takewhile(lambda _: not run.stop.asked, held_out.first_epoch(rows.some))
+    batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
     means = evaluate(run.eval_step, state.params, batches, rows, run.mesh)
-    if run.stop.asked:
+    if run.stop.after_step():
         return False
     run.progress.held_out(means)
     return True
@@ -180,7 +218,7 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
 
 def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
     """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
-    step = checkpoints.latest_step() or 0
+    step = run.processes.of_first(lambda: checkpoints.latest_step() or 0)
     if step:
         template = with_sharding(jax.eval_shape(run.fresh), replicated(run.mesh))
         trees = checkpoints.restore(step, _trees(template))
@@ -198,11 +236,15 @@ def _trees(state: TrainState) -> dict[str, Any]:
 
 def _leave_out(run: _Run, spike: LossSpike) -> None:
     """Notes that the batches since the newest checkpoint are left out. From then on a kill changes nothing."""
-    with run.folder.checkpoints() as checkpoints:
-        step = checkpoints.latest_step() or 0
-    skip = skip_after(step, spike, run.folder.skips())
-    run.folder.add_skip(skip)
-    run.progress.say(f"{spike}: back to step {step}, leaving out the {skip.batches} batches since")
+
+    def note() -> None:
+        with run.folder.checkpoints() as checkpoints:
+            step = checkpoints.latest_step() or 0
+        skip = skip_after(step, spike, run.folder.skips())
+        run.folder.add_skip(skip)
+        run.progress.say(f"{spike}: back to step {step}, leaving out the {skip.batches} batches since")
+
+    run.processes.of_first(note)
 
 
 def _introduce(prepared: Prepared, mesh: Mesh) -> None:
@@ -223,10 +265,9 @@ def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, *, finished: bo
         )
     elif finished:
         print(f"{folder.path} has made its {progress.steps} steps; give a greater --train.steps to go further")
-    name = shlex.quote(str(folder.path))
     if not finished:
         print(f"stopped after step {progress.step}, saved; go on with")
-        print(f"  bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume")
+        print(f"  {folder.resume_command}")
     else:
         print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
-        print(f'  bertjax encode {name} "a crane is flying"')
+        print(f'  bertjax encode {shlex.quote(str(folder.path))} "a crane is flying"')

@@ -30,7 +30,7 @@ class Progress:
         self._interactive = sys.stderr.isatty()
         self._bar = tqdm(
             total=train.steps,
-            disable=not self._interactive,
+            disable=not self._interactive or jax.process_index() > 0,
             desc="compiling the first step",
             bar_format="step {n_fmt}/{total_fmt} |{bar}| {desc} {remaining} left",
             dynamic_ncols=True,

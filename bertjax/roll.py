@@ -5,7 +5,8 @@ later; where one is missing or comes twice it does the same. So each process kee
 when a process dies, in whatever way, and within 40 s when a machine is lost. What passes is one JSON object a line:
 
     from the others    {"process": 1, "of": 4, "host": "node2"}, then {"failed": why, "code": 2} or {"left": true}
-    from process 0     {"go": true} or {"refused": why}, then {"turn": 1}, {"stopped": why, "code": 1}, {"left": true}
+    from process 0     {"go": "node1"} or {"refused": why}, then {"turn": 1, "value": null}, {"stopped": why, "code": 1}
+                       or {"left": true}
 
 Process 0 listens until all have come and then leaves its port to JAX. As with JAX's own coordinator, whoever reaches
 that port could come as one of the run: it is bound to the address that the others are told, and to no other.
@@ -13,25 +14,29 @@ that port could come as one of the run: it is bound to the address that the othe
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from bertjax.errors import BertjaxError
+
+T = TypeVar("T")
 
 _LONGEST_LINE = 4096
 _LAST_WORDS = 2.0  # seconds that process 0 stays, so that the others hear from it and not from JAX
 
 
-class Place(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Place:
     """A process's place in a run."""
 
     index: int
-    count: int
+    size: int
     host: str  # where process 0 listens
     port: int
     bind: str | None = None  # what it listens on, if not that
@@ -40,13 +45,13 @@ class Place(NamedTuple):
 class Alone:
     """The only process of a run. It is the first one, and there is nobody to wait for."""
 
-    index, count, first = 0, 1, True
-    where: Callable[[], str]  # what to say of the last checkpoint when another process has stopped
+    def __init__(self) -> None:
+        self.index, self.size, self.first = 0, 1, True
+        self.where: Callable[[], str] = lambda: "it was not yet training"  # what to say of the last checkpoint
 
-    @contextlib.contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """Process 0 goes through first; when it is out the others go in, all at once."""
-        yield
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What process 0 makes, in all of them, which wait for it. It is something that JSON can carry."""
+        return make()
 
     def fail(self, why: str, code: int) -> None:
         """Tells the others, who stop too."""
@@ -59,19 +64,19 @@ class Roll(Alone):
     """One of several processes, all of which have come.
 
     Raises:
-      BertjaxError: they did not come in `timeout` seconds, or not as a run of `place.count`.
+      BertjaxError: they did not come in `timeout` seconds, or not as a run of `place.size`.
     """
 
     def __init__(self, place: Place, timeout: float):
-        self.index, self.count, self.first = place.index, place.count, place.index == 0
-        self.where = lambda: "it was not yet training"
+        super().__init__()
+        self.index, self.size, self.first = place.index, place.size, place.index == 0
         self._address, self._timeout = f"{place.host}:{place.port}", timeout
         self._turn = 0
         self._ended = False
         self._hosts = {place.index: socket.gethostname()}
         self._writers: dict[int, asyncio.StreamWriter] = {}  # to those that this process is connected with
         self._left: set[int] = set()
-        self._listening: set[asyncio.Task | None] = set()
+        self._listening: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="roll", daemon=True).start()
         self._do(self._meet_others(place) if self.first else self._meet_first(place))
@@ -79,14 +84,13 @@ class Roll(Alone):
     def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    @contextlib.contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def of_first(self, make: Callable[[], T]) -> T:
         self._turn += 1
         if not self.first:
-            self._do(self._wait_for_turn(self._turn))
-        yield
-        if self.first:
-            self._do(self._send_all({"turn": self._turn}))
+            return self._do(self._wait_for_turn(self._turn))
+        value = make()
+        self._do(self._send_all({"turn": self._turn, "value": value}))
+        return value
 
     def fail(self, why: str, code: int) -> None:
         self._do(self._fail(f"{self._name(self.index)} stopped: {why[:1000]}", code))
@@ -108,17 +112,17 @@ class Roll(Alone):
             ) from error
         try:
             await asyncio.wait_for(self._all_here, self._timeout)
-        except (TimeoutError, asyncio.TimeoutError):
-            missing = ", ".join(str(index) for index in range(self.count) if index not in self._hosts)
+        except TimeoutError:
+            missing = ", ".join(str(index) for index in range(self.size) if index not in self._hosts)
             raise await self._refuse(
-                f"of {self.count} processes, these did not come to {self._address} in {self._timeout:g} s: {missing}; "
-                "start all of them, or give a greater --distributed.timeout"
+                f"of {self.size} processes, these did not come to {self._address} in {self._timeout:g} s: {missing}; "
+                "start all of them, or give a longer --distributed.timeout"
             ) from None
         except BertjaxError as error:
             raise await self._refuse(str(error)) from None
         finally:
             server.close()
-        await self._send_all({"go": True})
+        await self._send_all({"go": self._hosts[0]})
 
     async def _refuse(self, why: str) -> BertjaxError:
         self._ended = True
@@ -128,16 +132,16 @@ class Roll(Alone):
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to process 0, to its end."""
         hello = await _read(reader)
-        index, count, host = (hello.get(key) for key in ("process", "of", "host"))
-        if not (isinstance(index, int) and isinstance(count, int) and isinstance(host, str) and host.isprintable()):
+        index, size, host = (hello.get(key) for key in ("process", "of", "host"))
+        if not (isinstance(index, int) and isinstance(size, int) and isinstance(host, str) and host.isprintable()):
             writer.close()  # a stranger
             return
-        if not 0 < index < count or self._all_here.done():
+        if not 0 < index < size or self._all_here.done():
             writer.close()  # one too many
             return
         objection = None
-        if count != self.count:
-            objection = f"process 0 was started as one of {self.count}, and process {index} on {host} as one of {count}"
+        if size != self.size:
+            objection = f"process 0 was started as one of {self.size}, and process {index} on {host} as one of {size}"
         elif index in self._hosts:
             objection = f"two processes were started as process {index}, on {self._hosts[index]} and on {host}"
         if objection:
@@ -148,11 +152,10 @@ class Roll(Alone):
             self._all_here.set_exception(BertjaxError(why))
             return
         self._hosts[index], self._writers[index] = host, writer
-        self._listening.add(asyncio.current_task())
         _keep_alive(writer)
-        if len(self._hosts) == self.count:
+        self._listening.add(self._loop.create_task(self._listen(reader, index)))
+        if len(self._hosts) == self.size:
             self._all_here.set_result(None)
-        await self._listen(reader, index)
 
     async def _meet_first(self, place: Place) -> None:
         try:
@@ -161,11 +164,11 @@ class Roll(Alone):
         except TimeoutError as error:
             raise BertjaxError(
                 f"process {self.index} could not meet process 0 at {self._address} in {self._timeout:g} s "
-                f"({self._why_not}); start it, correct --distributed.coordinator, or give a greater --distributed.timeout"
+                f"({self._why_not}); start it, correct --distributed.coordinator or give a longer --distributed.timeout"
             ) from error
         self._writers[0] = writer
         _keep_alive(writer)
-        self._came: asyncio.Queue[int] = asyncio.Queue()
+        self._turns: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._listening.add(self._loop.create_task(self._listen(reader, 0)))
 
     async def _connect(self, place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -174,12 +177,13 @@ class Roll(Alone):
         while True:
             try:
                 reader, writer = await asyncio.open_connection(place.host, place.port, limit=_LONGEST_LINE)
-                await _send(writer, {"process": place.index, "of": place.count, "host": self._hosts[place.index]})
+                await _send(writer, {"process": place.index, "of": place.size, "host": self._hosts[place.index]})
                 self._why_not = "it still waits for others"
                 answer = await _read(reader)
                 if "refused" in answer:
                     raise BertjaxError(str(answer["refused"]))
                 if "go" in answer:
+                    self._hosts[0] = answer["go"]
                     return reader, writer
                 self._why_not = "what answers there has started without this process, or is no process 0"
                 writer.close()
@@ -193,7 +197,7 @@ class Roll(Alone):
         """What another process says, until it leaves or its connection breaks."""
         while said := await _read(reader):
             if "turn" in said:
-                self._came.put_nowait(said["turn"])
+                self._turns.put_nowait(said)
             elif "left" in said:
                 self._left.add(index)
             elif "failed" in said:
@@ -207,19 +211,19 @@ class Roll(Alone):
             del self._hosts[index], self._writers[index]
 
     def _name(self, index: int) -> str:
-        host = self._hosts.get(index, self._address)
-        return f"process {index} of {self.count}, on {host},"
+        return f"process {index} of {self.size}, on {self._hosts[index]},"
 
-    async def _wait_for_turn(self, turn: int) -> None:
+    async def _wait_for_turn(self, turn: int) -> Any:
         try:
             async with asyncio.timeout(self._timeout):
-                while await self._came.get() != turn:
-                    pass
+                said = await self._turns.get()
         except TimeoutError as error:
             raise BertjaxError(
-                f"process 0 has not prepared the run in {self._timeout:g} s; run 'bertjax prepare' with the same recipe "
-                "before, or give a greater --distributed.timeout"
+                f"process 0 has not prepared the run in {self._timeout:g} s; run 'bertjax prepare' with the recipe "
+                "first, or give a longer --distributed.timeout"
             ) from error
+        assert said["turn"] == turn
+        return said["value"]
 
     async def _fail(self, why: str, code: int, *, end: bool = False) -> None:
         """Somebody stopped: the others are told, through process 0. With `end` this process ends too."""
@@ -244,7 +248,7 @@ class Roll(Alone):
 
     def _say(self, why: str) -> None:
         start = "\n" if sys.stderr.isatty() else ""  # below the progress bar
-        os.write(2, f"{start}bertjax: {why} {self.where()}\n".encode())
+        os.write(2, f"{start}bertjax: {why}; {self.where()}\n".encode())
 
     async def _leave(self) -> None:
         self._ended = True

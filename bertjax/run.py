@@ -5,12 +5,14 @@ config.yaml, which makes a folder a run's, is written last.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import jax
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig
 from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
@@ -32,15 +34,20 @@ from bertjax.watch import Skip
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
+_MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "train.max_bad_steps", "train.spike_factor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
 class RunFolder:
-    """The files of a run, by what they mean."""
+    """The files of a run, by what they mean.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    Args:
+      writes: of several processes one writes, to the others writing is nothing.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True):
+        self.path, self._writes = Path(path), writes
         self.loss_plot = self.path / "loss.png"
         self.lock_file = self.path / "lock"
         self.metrics_file = self.path / "metrics.jsonl"
@@ -78,6 +85,8 @@ class RunFolder:
 
     def rewrite_config(self, prepared: Prepared) -> None:
         """The configuration as it is from now on: a resumed run may go further than it first meant to."""
+        if not self._writes:
+            return
         with self.writing():
             save_config(prepared.config, _unfinished(self._config))
             os.replace(_unfinished(self._config), self._config)
@@ -125,6 +134,19 @@ class RunFolder:
         """Its checkpoints, to read; with `keep` to write too."""
         return Checkpoints(self.path / "checkpoints", keep=keep)
 
+    def how_to_go_on(self) -> str:
+        """Where the newest checkpoint is, without a look into it, and the command that goes on from there."""
+        steps = [int(path.name) for path in self.path.glob("checkpoints/*") if path.name.isdecimal()]
+        newest = (
+            f"the last checkpoint is {self.path / 'checkpoints' / str(max(steps))}" if steps else "no checkpoint yet"
+        )
+        return f"{newest}; go on with {self.resume_command}"
+
+    @property
+    def resume_command(self) -> str:
+        name = shlex.quote(str(self.path))
+        return f"bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume"
+
     def latest_step(self, checkpoints: Checkpoints) -> int:
         """The newest checkpoint's. Raises BertjaxError where the run has none."""
         step = checkpoints.latest_step()
@@ -161,11 +183,13 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
-        _append(self.metrics_file, record)
+        if self._writes:
+            _append(self.metrics_file, record)
 
     def append_timings(self, record: dict[str, Any]) -> None:
         """One line of timings.jsonl, apart from the metrics: those are the same whenever the run is made."""
-        _append(self.timings_file, record)
+        if self._writes:
+            _append(self.timings_file, record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
@@ -180,6 +204,8 @@ class RunFolder:
 
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
+        if not self._writes:
+            return
         kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
         _unfinished(self.metrics_file).write_text("".join(kept), encoding="utf-8")
         os.replace(_unfinished(self.metrics_file), self.metrics_file)

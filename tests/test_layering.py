@@ -18,6 +18,7 @@ FLOORS = {
     "bertjax.losses": 1,
     "bertjax.sharding": 1,
     "bertjax.roll": 1,
+    "bertjax.launch": 1,
     "bertjax.dropout": 1,
     "bertjax.products": 1,
     "bertjax.blockwise": 1,
