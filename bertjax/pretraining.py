@@ -39,7 +39,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
     """
     mesh = data_mesh()
-    folder = RunFolder(config.run_dir)
+    folder = RunFolder(config.run_dir, on_failure=config.checkpoint.on_failure)
     prepared = _resume(folder, config) if resume else _begin(folder, config)
     _introduce(prepared, mesh)
     with folder.writing():
@@ -62,7 +62,7 @@ def _begin(folder: RunFolder, config: Config) -> Prepared:
 
 def _resume(folder: RunFolder, config: Config) -> Prepared:
     made_from = folder.config().data.source
-    with folder.checkpoints() as checkpoints:
+    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # to set damaged ones aside
         step = folder.latest_step(checkpoints)
     if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
@@ -118,7 +118,7 @@ def _fit(
             if evaluating:
                 progress.held_out(evaluate(eval_step, state.params, held_out.first_epoch(), mesh))
             if saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
-                checkpoints.save(step, {"params": state.params, "opt_state": state.opt_state})
+                folder.save(checkpoints, step, {"params": state.params, "opt_state": state.opt_state})
             if stopping:
                 break
             if evaluating or saving:

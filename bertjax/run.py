@@ -4,9 +4,9 @@ import contextlib
 import functools
 import importlib.metadata
 import json
-import math
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 import jax
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, OnFailure
 from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.lines import Lines
 from bertjax.model import Bert, init_params
 from bertjax.recipe import flat, load_config, save_config
 from bertjax.sharding import with_sharding
@@ -26,17 +27,23 @@ from bertjax.sharding import with_sharding
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
-_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
 class RunFolder:
-    """The files of a run, by what they mean."""
+    """The files of a run, by what they mean.
 
-    def __init__(self, path: str | Path):
+    Args:
+      on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
+    """
+
+    def __init__(self, path: str | Path, *, on_failure: OnFailure = "stop"):
         self.path = Path(path)
         self.loss_plot = self.path / "loss.png"
         self.metrics_file = self.path / "metrics.jsonl"
+        self._on_failure: OnFailure = on_failure
+        self._metrics = Lines(self.metrics_file)
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
         self._environment = self.path / "environment.json"
@@ -94,17 +101,26 @@ class RunFolder:
 
     def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
         """Its checkpoints, to read; with `keep` to write too."""
-        return Checkpoints(self.path / "checkpoints", keep=keep)
+        return Checkpoints(self.path / "checkpoints", keep=keep, on_failure=self._on_failure)
+
+    def save(self, checkpoints: Checkpoints, step: int, trees: dict[str, Any]) -> None:
+        """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
+        try:
+            self._metrics.flush()
+        except OSError as error:
+            checkpoints.failed(step, error)
+        else:
+            checkpoints.save(step, trees)
 
     def latest_step(self, checkpoints: Checkpoints) -> int:
-        """The newest checkpoint's. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's. Raises BertjaxError where the run has none."""
         step = checkpoints.latest_step()
         if step is None:
             raise BertjaxError(f"{self.path} has no checkpoint: the run ended before its first; train it anew")
         return step
 
     def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
-        """The newest checkpoint's parameters. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's parameters. Raises BertjaxError where the run has none."""
         template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
@@ -130,23 +146,24 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            self._metrics.append(record)
+        except OSError as error:
+            if self._on_failure == "stop":
+                raise
+            # The same words each time: Python shows them once.
+            message = (
+                f"cannot write to {self.metrics_file}: {error.strerror}; its lines are kept until they can be written"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return self._metrics.read()
 
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
-        kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
-        unfinished = self.metrics_file.with_suffix(".unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, self.metrics_file)
+        self._metrics.rewrite([record for record in self.metrics() if record["step"] <= step])
 
 
 def _version(package: str) -> str:
