@@ -20,6 +20,7 @@ def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
 
 Source = Literal["wikitext-2", "python-docs"]
 Split = Literal["train", "valid", "test"]
+OnFailure = Literal["stop", "continue"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +240,8 @@ class CheckpointConfig:
     """steps between checkpoints; 0 for one at the end only"""
     keep: int = 3
     """newest checkpoints that stay"""
+    on_failure: OnFailure = "stop"
+    """what to do when the disk is full or otherwise fails: stop, or train on and try again at the next checkpoint"""
 
     def __post_init__(self) -> None:
         _at_least(self, "checkpoint", 0, "every")

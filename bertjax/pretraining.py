@@ -59,7 +59,9 @@ def _train(config: Config, processes: Alone, stop: Stop, *, resume: bool) -> boo
     """False: a signal stopped it."""
     mesh = data_mesh()
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
-    folder = RunFolder(config.run_dir, writes=processes.first)
+    # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
+    on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
+    folder = RunFolder(config.run_dir, writes=processes.first, on_failure=on_failure)
     processes.where = folder.how_to_go_on
     with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
         _introduce(prepared, mesh)
@@ -114,7 +116,7 @@ def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
 
 
 def _resume(folder: RunFolder, config: Config) -> Prepared:
-    with folder.checkpoints() as checkpoints:
+    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # to set damaged ones aside
         step = checkpoints.latest_step() or 0
     prepared = _prepared_again(folder, config)
     if step > config.train.steps:
@@ -186,7 +188,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
         if evaluating:
             stopping = not _evaluated(run, state)
         if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
-            checkpoints.save(step, _trees(state))
+            run.folder.save(checkpoints, step, _trees(state))
         if stopping:
             return False
         if evaluating or saving:

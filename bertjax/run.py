@@ -9,10 +9,10 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from typing import Any
 import jax
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, DistributedConfig
+from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.lines import Lines
 from bertjax.lock import locked
 from bertjax.model import Bert, init_params
 from bertjax.recipe import flat, load_config, save_config
@@ -35,7 +36,8 @@ from bertjax.watch import Skip
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
-_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "train.max_bad_steps", "train.spike_factor"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
+_MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
@@ -44,14 +46,17 @@ class RunFolder:
 
     Args:
       writes: of several processes one writes, to the others writing is nothing.
+      on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
     """
 
-    def __init__(self, path: str | Path, *, writes: bool = True):
+    def __init__(self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop"):
         self.path, self._writes = Path(path), writes
         self.loss_plot = self.path / "loss.png"
         self.lock_file = self.path / "lock"
         self.metrics_file = self.path / "metrics.jsonl"
         self.timings_file = self.path / "timings.jsonl"
+        self._on_failure: OnFailure = on_failure
+        self._metrics, self._timings = Lines(self.metrics_file), Lines(self.timings_file)
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
         self._environment = self.path / "environment.json"
@@ -132,7 +137,16 @@ class RunFolder:
 
     def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
         """Its checkpoints, to read; with `keep` to write too."""
-        return Checkpoints(self.path / "checkpoints", keep=keep)
+        return Checkpoints(self.path / "checkpoints", keep=keep, on_failure=self._on_failure)
+
+    def save(self, checkpoints: Checkpoints, step: int, trees: dict[str, Any]) -> None:
+        """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
+        try:
+            self._metrics.flush()
+        except OSError as error:
+            checkpoints.failed(step, error)
+        else:
+            checkpoints.save(step, trees)
 
     def how_to_go_on(self) -> str:
         """Where the newest checkpoint is, without a look into it, and the command that goes on from there."""
@@ -148,7 +162,7 @@ class RunFolder:
         return f"bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume"
 
     def latest_step(self, checkpoints: Checkpoints) -> int:
-        """The newest checkpoint's. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's. Raises BertjaxError where the run has none."""
         step = checkpoints.latest_step()
         if step is None:
             raise BertjaxError(
@@ -157,7 +171,7 @@ class RunFolder:
         return step
 
     def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
-        """The newest checkpoint's parameters. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's parameters. Raises BertjaxError where the run has none."""
         template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
@@ -183,20 +197,27 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
-        if self._writes:
-            _append(self.metrics_file, record)
+        self._append(self._metrics, record)
 
     def append_timings(self, record: dict[str, Any]) -> None:
         """One line of timings.jsonl, apart from the metrics: those are the same whenever the run is made."""
-        if self._writes:
-            _append(self.timings_file, record)
+        self._append(self._timings, record)
+
+    def _append(self, lines: Lines, record: dict[str, Any]) -> None:
+        if not self._writes:
+            return
+        try:
+            lines.append(record)
+        except OSError as error:
+            if self._on_failure == "stop":
+                raise
+            # The same words each time: Python shows them once.
+            message = f"cannot write to {lines.path}: {error.strerror}; its lines are kept until they can be written"
+            warnings.warn(message, stacklevel=3)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return self._metrics.read()
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the metrics hold the held-out figures of a step."""
@@ -204,11 +225,8 @@ class RunFolder:
 
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
-        if not self._writes:
-            return
-        kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
-        _unfinished(self.metrics_file).write_text("".join(kept), encoding="utf-8")
-        os.replace(_unfinished(self.metrics_file), self.metrics_file)
+        if self._writes:
+            self._metrics.rewrite([record for record in self.metrics() if record["step"] <= step])
 
     def skips(self) -> list[Skip]:
         """The batches that are left out. Raises BertjaxError where they cannot be read."""
@@ -231,12 +249,6 @@ class RunFolder:
 
 def _unfinished(file: Path) -> Path:
     return file.with_suffix(".unfinished")
-
-
-def _append(file: Path, record: dict[str, Any]) -> None:
-    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    with open(file, "a", encoding="utf-8") as lines:
-        lines.write(json.dumps(record) + "\n")
 
 
 def _version(package: str) -> str:
