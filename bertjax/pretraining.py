@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,8 +23,8 @@ from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.run import RunFolder
-from bertjax.sharding import data_mesh, place_batch, replicated, with_sharding
-from bertjax.train import Metrics, TrainState, compile_train_step, init_state
+from bertjax.sharding import by_name, make_mesh, place_batch, with_sharding
+from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
 
 
 def pretrain(config: Config, *, resume: bool = False) -> Path:
@@ -38,7 +37,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
     """
-    mesh = data_mesh()
+    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     folder = RunFolder(config.run_dir)
     prepared = _resume(folder, config) if resume else _begin(folder, config)
     _introduce(prepared, mesh)
@@ -93,13 +92,12 @@ def _fit(
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
     )
     eval_step = compile_eval_step(mesh, model)
-    fresh = functools.partial(init_state, model, optimizer, config.seed)
     start = folder.latest_step(checkpoints) if resume else 0
     if resume:
-        state = _restore(checkpoints, start, fresh, mesh)
+        state = _restore(checkpoints, start, state_template(model, optimizer), mesh)
         folder.drop_metrics_after(start)
     else:
-        state = jax.jit(fresh, out_shardings=replicated(mesh))()
+        state = init_on(mesh, model, optimizer, config.seed)
     progress = Progress(folder, config.train, start=start)
     with contextlib.closing(progress):
         pending: Metrics | None = None
@@ -126,10 +124,10 @@ def _fit(
     return progress
 
 
-def _restore(checkpoints: Checkpoints, step: int, fresh: Callable[[], TrainState], mesh: Mesh) -> TrainState:
-    template = with_sharding(jax.eval_shape(fresh), replicated(mesh))
+def _restore(checkpoints: Checkpoints, step: int, template: TrainState, mesh: Mesh) -> TrainState:
+    template = with_sharding(template, by_name(template, mesh))
     trees = checkpoints.restore(step, {"params": template.params, "opt_state": template.opt_state})
-    return TrainState(jax.device_put(jnp.int32(step), replicated(mesh)), **trees)
+    return TrainState(jax.device_put(jnp.int32(step), template.step.sharding), **trees)
 
 
 def _due(step: int, every: int) -> bool:

@@ -1,7 +1,6 @@
 """A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it."""
 
 import contextlib
-import functools
 import importlib.metadata
 import json
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config
@@ -19,14 +19,15 @@ from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params
+from bertjax.model import Bert, params_template
 from bertjax.recipe import flat, load_config, save_config
-from bertjax.sharding import with_sharding
+from bertjax.sharding import by_name, with_sharding
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
+_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
@@ -103,9 +104,10 @@ class RunFolder:
             raise BertjaxError(f"{self.path} has no checkpoint: the run ended before its first; train it anew")
         return step
 
-    def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    def load_params(self, model: Bert, mesh: Mesh) -> dict[str, Any]:
         """The newest checkpoint's parameters. Raises BertjaxError where the run has none."""
-        template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
+        template = params_template(model)
+        template = with_sharding(template, by_name(template, mesh))
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
 
