@@ -249,6 +249,27 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices; the product of the three is their number, and -1 stands for what the others leave"""
+
+    data: int = -1
+    """parts of a batch's rows; each part's devices hold the whole model between them"""
+    fsdp: int = 1
+    """parts of a batch's rows, and of parameters and optimiser state; must divide model.hidden_size"""
+    tensor: int = 1
+    """parts of heads, feed-forward layers and vocabulary; must divide model.num_heads and model.intermediate_size"""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            _require(
+                value == -1 or 1 <= value < 2**31,
+                f"mesh.{name}={value} is impossible; give 1 or more devices, or -1 for what is left",
+            )
+        left = [f"mesh.{name}" for name, value in dataclasses.asdict(self).items() if value == -1]
+        _require(len(left) < 2, f"{' and '.join(left)} are all -1; give a number to all but one of them")
+
+
+@dataclasses.dataclass(frozen=True)
 class DistributedConfig:
     """Several processes; on SLURM, Open MPI and Cloud TPU they are found without this"""
 
@@ -303,6 +324,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
@@ -318,3 +340,26 @@ class Config:
             f"optim.warmup_steps={self.optim.warmup_steps} is above train.steps={self.train.steps}; "
             "warm up for fewer steps or train longer",
         )
+
+    def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
+        """Sizes of data, fsdp and tensor over so many devices.
+
+        Raises:
+          BertjaxError: they do not suit the devices or the model.
+        """
+        sizes = dataclasses.asdict(self.mesh)
+        known = math.prod(size for size in sizes.values() if size != -1)
+        sizes = {name: max(1, devices // known) if size == -1 else size for name, size in sizes.items()}
+        given = " x ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+        _require(
+            math.prod(sizes.values()) == devices,
+            f"{given} is a mesh of {math.prod(sizes.values())} devices, and there are {devices}; "
+            f"give sizes whose product is {devices}, or -1 to one of them",
+        )
+        for axis, name in (("fsdp", "hidden_size"), ("tensor", "num_heads"), ("tensor", "intermediate_size")):
+            _require(
+                getattr(self.model, name) % sizes[axis] == 0,
+                f"model.{name}={getattr(self.model, name)} is not divisible by mesh.{axis}={sizes[axis]}; "
+                "change one of them",
+            )
+        return sizes["data"], sizes["fsdp"], sizes["tensor"]

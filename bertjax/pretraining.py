@@ -27,8 +27,8 @@ from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.roll import Alone
 from bertjax.run import RunFolder
-from bertjax.sharding import data_mesh, place_rows, replicated, rows_here, with_sharding
-from bertjax.train import Metrics, TrainState, compile_train_step, init_state
+from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
+from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
 from bertjax.watch import LossSpike, batch_of, skip_after, watch
 
 
@@ -57,7 +57,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
 
 def _train(config: Config, processes: Alone, stop: Stop, *, resume: bool) -> bool:
     """False: a signal stopped it."""
-    mesh = data_mesh()
+    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
     on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
@@ -138,6 +138,7 @@ class _Run(NamedTuple):
     progress: Progress
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     eval_step: EvalStep
+    template: TrainState
     fresh: Callable[[], TrainState]
 
 
@@ -150,9 +151,10 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Alone, st
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
     )
     eval_step = compile_eval_step(mesh, model)
-    fresh = functools.partial(init_state, model, optimizer, config.seed)
+    fresh = functools.partial(init_on, mesh, model, optimizer, config.seed)
     with contextlib.closing(Progress(folder, config.train)) as progress:
-        run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, fresh)
+        template = state_template(model, optimizer)
+        run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
         while True:
             try:
                 with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
@@ -222,11 +224,11 @@ def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
     """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
     step = run.processes.of_first(lambda: checkpoints.latest_step() or 0)
     if step:
-        template = with_sharding(jax.eval_shape(run.fresh), replicated(run.mesh))
+        template = with_sharding(run.template, by_name(run.template, run.mesh))
         trees = checkpoints.restore(step, _trees(template))
-        state = TrainState(step=jax.device_put(jnp.int32(step), replicated(run.mesh)), **trees)
+        state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
     else:
-        state = jax.jit(run.fresh, out_shardings=replicated(run.mesh))()
+        state = run.fresh()
     run.folder.drop_metrics_after(step)
     return step, state
 

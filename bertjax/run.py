@@ -6,7 +6,6 @@ config.yaml, which makes a folder a run's, is written last.
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
@@ -27,15 +27,16 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.lines import Lines
 from bertjax.lock import locked
-from bertjax.model import Bert, init_params
+from bertjax.model import Bert, params_template
 from bertjax.recipe import flat, load_config, save_config
-from bertjax.sharding import with_sharding
+from bertjax.sharding import by_name, with_sharding
 from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
+_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
@@ -170,9 +171,10 @@ class RunFolder:
             )
         return step
 
-    def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    def load_params(self, model: Bert, mesh: Mesh) -> dict[str, Any]:
         """The newest sound checkpoint's parameters. Raises BertjaxError where the run has none."""
-        template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
+        template = params_template(model)
+        template = with_sharding(template, by_name(template, mesh))
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
 

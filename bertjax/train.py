@@ -14,7 +14,7 @@ from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.model import Bert, init_params
-from bertjax.sharding import by_rows, replicated
+from bertjax.sharding import by_name, by_rows, gathered, replicated
 
 Metrics = dict[str, Mean]
 
@@ -40,21 +40,28 @@ class TrainState(NamedTuple):
 
 
 def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """A fresh state. Under `jax.eval_shape` it is the template of a checkpoint."""
+    """A fresh state."""
     params = init_params(model, jax.random.key(seed))
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
     return TrainState(step, params, optimizer.init(params), health)
 
 
-def batch_metrics(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, shards: int = 1
-) -> Metrics:
-    """Losses and accuracies of a batch; dropout is on where there is a key for it.
+def init_on(mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """A fresh state where `sharding.RULES` want it; no device ever holds more than its share."""
+    places = by_name(state_template(model, optimizer), mesh)
+    return jax.jit(functools.partial(init_state, model, optimizer, seed), out_shardings=places)()
 
-    Args:
-      shards: devices that the batch's rows lie on.
-    """
+
+def state_template(model: Bert, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of a state; nothing is computed."""
+    return jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
+
+
+def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Metrics:
+    """Losses and accuracies of a batch; dropout is on where there is a key for it."""
+    outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
+    params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
     predictions = model.apply(
         {"params": params},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
@@ -70,7 +77,7 @@ def batch_metrics(
         batch.mlm_labels_bp.reshape(-1),
         batch.mlm_weights_bp.reshape(-1),
         dtype=model.dtype,
-        shards=shards,
+        mesh=model.mesh,
     )
     mlm_count = batch.mlm_weights_bp.sum()
     nsp_logits_bk2 = predictions.nsp_logits_bk2
@@ -83,14 +90,14 @@ def batch_metrics(
 
 
 def gradients(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int, shards: int
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int
 ) -> tuple[dict[str, Any], Metrics]:
     """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
     mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
     nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
 
     def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
-        metrics = batch_metrics(model, params, part, key, shards=shards)
+        metrics = batch_metrics(model, params, part, key)
         return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
 
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
@@ -118,11 +125,10 @@ def train_step(
     schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
-    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, shards)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(grads)
@@ -158,15 +164,17 @@ def compile_train_step(
     seed: int,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`train_step` jitted over the mesh: batches by rows, everything else replicated, the old state given up.
+    """`train_step` jitted over the mesh: batches by rows, the state as `sharding.RULES` say, the old one given up.
 
     Args:
       schedule: the optimizer's own learning rate, to be reported.
     """
+    model = model.clone(mesh=mesh)
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
+    places = by_name(state_template(model, optimizer), mesh)
     return jax.jit(
-        functools.partial(train_step, **fixed, shards=mesh.size),
-        in_shardings=(replicated(mesh), by_rows(mesh)),
-        out_shardings=replicated(mesh),
+        functools.partial(train_step, **fixed),
+        in_shardings=(places, by_rows(mesh)),
+        out_shardings=(places, replicated(mesh)),
         donate_argnums=0,
     )

@@ -19,11 +19,11 @@ from jax.typing import DTypeLike
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.errors import BertjaxError
-from bertjax.sharding import data_mesh, replicated, with_sharding
+from bertjax.sharding import make_mesh, replicated, with_sharding
 
 
 def tree(seed: int, devices: int = 1) -> dict:
-    sharding = replicated(data_mesh(jax.devices()[:devices]))
+    sharding = replicated(make_mesh(devices=jax.devices()[:devices]))
     rng = np.random.default_rng(seed)
     return jax.device_put(
         {"a": {"kernel": rng.normal(size=(300, 70)).astype(np.float32)}, "b": np.int32(seed)}, sharding
@@ -31,11 +31,11 @@ def tree(seed: int, devices: int = 1) -> dict:
 
 
 def template(devices: int = 1) -> dict:
-    return with_sharding(jax.eval_shape(lambda: tree(0)), replicated(data_mesh(jax.devices()[:devices])))
+    return with_sharding(jax.eval_shape(lambda: tree(0)), replicated(make_mesh(devices=jax.devices()[:devices])))
 
 
 def of_one_device(shape: tuple[int, ...], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
-    return with_sharding(jax.ShapeDtypeStruct(shape, dtype), replicated(data_mesh(jax.devices()[:1])))
+    return with_sharding(jax.ShapeDtypeStruct(shape, dtype), replicated(make_mesh(devices=jax.devices()[:1])))
 
 
 def assert_equal(ours: dict, theirs: dict) -> None:

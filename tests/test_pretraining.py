@@ -25,15 +25,15 @@ from bertjax.pretraining import pretrain
 from bertjax.recipe import save_config
 from bertjax.run import RunFolder
 from bertjax.sharding import with_sharding
-from bertjax.train import init_state
+from bertjax.train import state_template
 
 
 def saved_trees(folder: Path) -> list[np.ndarray]:
     """The leaves of the newest parameters and optimiser state."""
     run = RunFolder(folder)
     config = run.config()
-    fresh = functools.partial(init_state, Bert(config.model), make_optimizer(config.optim, config.train.steps), 0)
-    template = with_sharding(jax.eval_shape(fresh), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    template = state_template(Bert(config.model), make_optimizer(config.optim, config.train.steps))
+    template = with_sharding(template, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with run.checkpoints() as checkpoints:
         templates = {name: tree for name, tree in template._asdict().items() if name != "step"}
         return jax.tree.leaves(checkpoints.restore(run.latest_step(checkpoints), templates))
