@@ -238,6 +238,7 @@ class Roll(Alone):
             await asyncio.wait(others, timeout=_LAST_WORDS)
         if end:
             os._exit(code)
+        self._close()
 
     def _end(self, why: str, code: int) -> None:
         """From this thread, as the main one may wait in a collective for ever."""
@@ -253,6 +254,11 @@ class Roll(Alone):
     async def _leave(self) -> None:
         self._ended = True
         await self._send_all({"left": True})
+        self._close()
+
+    def _close(self) -> None:
+        for task in self._listening:
+            task.cancel()
         for writer in self._writers.values():
             writer.close()
 
