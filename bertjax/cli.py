@@ -85,6 +85,7 @@ commands:
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
   bench      speed, memory, the machine's ceiling: bertjax bench train
+  trial      long runs, killed or watched:         bertjax trial torture
 
 bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
@@ -200,10 +201,18 @@ def _bench(argv: list[str]) -> None:
     bench(argv, environment=tuned_environment(os.environ))
 
 
+def _trial(argv: list[str]) -> None:
+    from bertjax.trials.command import trial
+
+    if not trial(argv, environment=tuned_environment(os.environ)):
+        raise SystemExit(1)
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
     "evaluate": _evaluate,
     "prepare": _prepare,
     "bench": _bench,
+    "trial": _trial,
 }
