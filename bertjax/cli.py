@@ -87,6 +87,7 @@ commands:
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config configs/tiny.yaml
   bench      speed, memory, the machine's ceiling: bertjax bench train
+  trial      long runs, killed or watched:         bertjax trial torture
 
 bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
@@ -218,6 +219,13 @@ def _bench(argv: list[str]) -> None:
     bench(argv, environment=tuned_environment(os.environ))
 
 
+def _trial(argv: list[str]) -> None:
+    from bertjax.trials.command import trial
+
+    if not trial(argv, environment=tuned_environment(os.environ)):
+        raise SystemExit(1)
+
+
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
@@ -225,4 +233,5 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "prepare": _prepare,
     "launch": _launch,
     "bench": _bench,
+    "trial": _trial,
 }

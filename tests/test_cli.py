@@ -18,7 +18,7 @@ from bertjax.config import Config
 from bertjax.recipe import flat
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench")
+COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench", "trial")
 
 
 class Outcome(NamedTuple):
@@ -155,7 +155,9 @@ import contextlib, sys
 from bertjax.cli import main, program, tuned_environment
 argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
 argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
-for argv in argvs + [[command, "--help"] for command in ("pretrain", "encode", "evaluate", "prepare", "bench")]:
+for command in ("pretrain", "encode", "evaluate", "prepare", "bench", "trial"):
+    argvs.append([command, "--help"])
+for argv in argvs:
     with contextlib.suppress(SystemExit):
         main(argv)
     slow = {"jax", "flax", "optax", "orbax", "tokenizers", "matplotlib"} & set(sys.modules)

@@ -67,6 +67,12 @@ FLOORS = {
     "bertjax.bench.growth": 9,
     "bertjax.bench.worker": 10,
     "bertjax.bench.command": 10,
+    "bertjax.trials": 0,
+    "bertjax.trials.phases": 2,
+    "bertjax.trials.process": 3,
+    "bertjax.trials.comparison": 7,
+    "bertjax.trials.torture": 8,
+    "bertjax.trials.command": 10,
     "bertjax.cli": 11,
     "bertjax": 11,
     "bertjax.__main__": 12,
@@ -75,6 +81,7 @@ FLOORS = {
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
 _JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining", "bench.ceiling", "bench.ours"}
+_JAX |= {"trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/
