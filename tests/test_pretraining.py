@@ -155,6 +155,8 @@ def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyP
     def evaluate_as_the_disk_fills(*_: object) -> dict[str, float]:  # before the checkpoint of the same step
         step = next(steps)
         if step == 2:
+            while newest_step(small_disk / "run") != 1:  # it is saved in the background
+                time.sleep(0.01)
             fill(small_disk)
         if step == 4:
             (small_disk / "ballast").unlink()
