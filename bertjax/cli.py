@@ -209,7 +209,7 @@ def _launch(argv: list[str]) -> int:
         raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
     from bertjax.launch import launch
 
-    return launch(args.command, args.n, environment=tuned_environment(os.environ))
+    return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
 
 
 def _bench(argv: list[str]) -> None:
