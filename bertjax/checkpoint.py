@@ -162,9 +162,10 @@ class Checkpoints:
         self._fail(step, error)
 
     def _fail(self, step: int, error: Exception) -> None:
-        if jax.process_index() == 0:
-            for leftover in self._folder.glob(f"partial-{step}*"):
-                shutil.rmtree(leftover, ignore_errors=True)  # to make room
+        with _quiet_orphans():
+            if jax.process_index() == 0:
+                for leftover in self._folder.glob(f"partial-{step}*"):
+                    shutil.rmtree(leftover, ignore_errors=True)  # to make room
         steps = self.steps()
         newest = f"checkpoint {steps[-1]} stays the newest" if steps else "there is none yet"
         self._failure = BertjaxError(
@@ -230,22 +231,25 @@ def _reason(error: Exception) -> str:
 def _quiet_orbax() -> Iterator[None]:
     """Orbax logs what it raises too, traceback and all; what there is to know of it we say ourselves.
 
-    When one of several writes fails, the others find the event loop closed as they end, and say that too.
+    When one of several writes fails, the others are left alone: asyncio logs what becomes of them, or they find its
+    loop closed as they end.
     """
-    log, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
+    logs = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [log.level for log in logs], sys.unraisablehook
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
     sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else hook(what)
     try:
         yield
     finally:
-        log.setLevel(level)
         sys.unraisablehook = hook
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextlib.contextmanager
 def _quiet_orphans() -> Iterator[None]:
-    """A read of Orbax's that fails leaves coroutines behind, each of which would print a page when it is collected."""
+    """What fails in Orbax leaves coroutines behind, each of which would print a page when it is collected."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield

@@ -47,7 +47,8 @@ class Lines:
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
-        """Puts others in their place."""
+        """Puts others in their place, and of what was kept."""
         unfinished = self.path.with_suffix(".unfinished")
         unfinished.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         os.replace(unfinished, self.path)
+        self._unwritten = b""

@@ -1,7 +1,9 @@
 """Whole runs: what they leave behind, how they stop, and that going on equals never having stopped."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,7 +20,7 @@ import numpy as np
 import pytest
 
 import bertjax
-from bertjax.config import CheckpointConfig, Config, EvalConfig, TrainConfig
+from bertjax.config import CheckpointConfig, Config, EvalConfig, OnFailure, TrainConfig
 from bertjax.data import wikitext as wikitext_room
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
@@ -44,6 +48,16 @@ def assert_same_end(ours: Path, theirs: Path) -> None:
     for mine, yours in zip(saved_trees(ours), saved_trees(theirs), strict=True):
         np.testing.assert_array_equal(mine, yours)
     assert RunFolder(ours).metrics_file.read_bytes() == RunFolder(theirs).metrics_file.read_bytes()
+
+
+def newest_step(folder: Path) -> int | None:
+    with RunFolder(folder).checkpoints() as checkpoints:
+        return checkpoints.latest_step()
+
+
+def without_rates(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl, less what depends on the clock."""
+    return [{k: v for k, v in line.items() if k != "pairs_per_second"} for line in RunFolder(folder).metrics()]
 
 
 def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
@@ -91,6 +105,102 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
     metrics.write_text(metrics.read_text()[:-20])
     pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
     assert_same_end(killed, whole)
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_run_goes_on_from_the_newest_sound_checkpoint(tiny: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, checkpoint=CheckpointConfig(every=1, keep=4))
+    whole = pretrain(config)
+    hurt = tmp_path / "hurt"
+    shutil.copytree(whole, hurt)
+    shutil.rmtree(hurt / "checkpoints" / "4")
+    largest = max((hurt / "checkpoints" / "3" / "params").rglob("d/*"), key=lambda file: file.stat().st_size)
+    flip_a_byte(largest)
+    with pytest.warns(UserWarning, match=r"3 is damaged \(params/.* holds other bytes than were written\); 2 is used"):
+        bertjax.Encoder.load(hurt)
+    assert (hurt / "checkpoints" / "3").is_dir()
+    with pytest.warns(UserWarning, match="3 is damaged .* and set aside as damaged-3; 2 is used instead"):
+        pretrain(dataclasses.replace(config, run_dir=str(hurt)), resume=True)
+    assert sorted(path.name for path in (hurt / "checkpoints").iterdir()) == ["1", "2", "3", "4", "damaged-3"]
+    for ours, theirs in zip(saved_trees(hurt), saved_trees(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert without_rates(hurt) == without_rates(whole)
+    for step in (1, 2, 3, 4):
+        flip_a_byte(hurt / "checkpoints" / str(step) / "manifest.json")
+    with pytest.raises(BertjaxError, match="4 is damaged .* all 4 of them are; train anew"):
+        bertjax.Encoder.load(hurt)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk; no_room in test_checkpoint.py stands for it")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), open(disk / "ballast", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyPatch, on_failure: OnFailure) -> None:
+    def evaluate_as_the_disk_fills(*_: object) -> dict[str, float]:  # before the checkpoint of the same step
+        step = next(steps)
+        if step == 2:
+            fill(small_disk)
+        if step == 4:
+            (small_disk / "ballast").unlink()
+        return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
+
+    steps = itertools.count(1)
+    monkeypatch.setattr("bertjax.pretraining.evaluate", evaluate_as_the_disk_fills)
+    saves = CheckpointConfig(every=1, keep=1, on_failure=on_failure)
+    config = dataclasses.replace(tiny, run_dir=str(small_disk / "run"), eval=EvalConfig(every=1), checkpoint=saves)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        if on_failure == "continue":
+            pretrain(config)
+            assert any("2 (No space left on device) and checkpoint 1 stays" in str(w.message) for w in warned)
+        else:
+            with pytest.raises(BertjaxError, match="cannot .*No space left on device") as error:
+                pretrain(config)
+            assert "\n" not in str(error.value) and newest_step(Path(config.run_dir)) == 1
+            (small_disk / "ballast").unlink()
+            steps = itertools.count(5)
+            pretrain(config, resume=True)
+    lines = RunFolder(config.run_dir).metrics()
+    assert [line["step"] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert [path.name for path in (small_disk / "run" / "checkpoints").iterdir()] == ["4"]
+
+
+def test_a_folder_that_is_removed_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate_as_the_folder_goes(*_: object) -> dict[str, float]:
+        shutil.rmtree(tiny.run_dir)
+        return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
+
+    monkeypatch.setattr("bertjax.pretraining.evaluate", evaluate_as_the_folder_goes)
+    with pytest.raises(BertjaxError, match="cannot write to .*metrics.jsonl: No such file or directory"):
+        pretrain(tiny)
+    going_on = dataclasses.replace(tiny, checkpoint=CheckpointConfig(on_failure="continue"))
+    with (
+        pytest.warns(UserWarning, match="metrics.jsonl: No such file or directory; its lines are kept"),
+        pytest.warns(UserWarning, match="cannot save checkpoint"),
+        pytest.raises(BertjaxError, match="cannot save checkpoint .*/4 .*No such file or directory.* none yet"),
+    ):
+        pretrain(going_on)
+    assert not Path(tiny.run_dir).exists()
 
 
 def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_path: Path) -> None:
