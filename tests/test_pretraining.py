@@ -6,13 +6,14 @@ import functools
 import itertools
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -22,6 +23,7 @@ import pytest
 import bertjax
 from bertjax.config import CheckpointConfig, Config, EvalConfig, OnFailure, TrainConfig
 from bertjax.data import wikitext as wikitext_room
+from bertjax.data.batches import Batch, PairBatches
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.optim import make_optimizer
@@ -30,6 +32,7 @@ from bertjax.recipe import save_config
 from bertjax.run import RunFolder
 from bertjax.sharding import with_sharding
 from bertjax.train import state_template
+from bertjax.watch import Skip
 
 
 def saved_trees(folder: Path) -> list[np.ndarray]:
@@ -201,6 +204,202 @@ def test_a_folder_that_is_removed_stops_the_run(tiny: Config, monkeypatch: pytes
     ):
         pretrain(going_on)
     assert not Path(tiny.run_dir).exists()
+
+
+class Killed(BaseException):
+    """What no room may catch."""
+
+
+@pytest.fixture
+def on_call(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`on_call(do, "room.function", number)` calls `do` first, in the call of that number, until the block's end."""
+
+    @contextlib.contextmanager
+    def hooked(do: Callable[[], None], target: str, number: int = 1, last: str = "") -> Iterator[None]:
+        """Calls count whose last argument ends like `last`."""
+        original, calls = pkgutil.resolve_name(target), itertools.count(1)
+
+        def function(*args, **settings):
+            if str(args[-1] if args else "").endswith(last) and next(calls) == number:
+                do()
+            return original(*args, **settings)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, function)
+            yield
+            assert next(calls) > number, f"{target} was not called {number} times"
+
+    return hooked
+
+
+def die() -> None:
+    raise Killed
+
+
+@pytest.fixture
+def eventful(tiny: Config) -> Config:
+    """Dropout and packing on; 6 steps, an evaluation and a checkpoint after every second."""
+    return dataclasses.replace(
+        tiny,
+        data=dataclasses.replace(tiny.data, row_length=48),
+        train=dataclasses.replace(tiny.train, steps=6),
+        eval=EvalConfig(every=2),
+        checkpoint=CheckpointConfig(every=2),
+    )
+
+
+def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
+    eventful: Config, tmp_path: Path, on_call: Callable
+) -> None:
+    whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
+    shutil.rmtree(tmp_path / "cache")
+    folder = RunFolder(eventful.run_dir)
+    save, plot = "bertjax.checkpoint.Checkpoints.save", "bertjax.pretraining.plot_losses"
+    for window in (
+        ("bertjax.data.tokenizer.Tokenizer.train",),  # there is no folder yet
+        ("os.replace", 1, "config.yaml"),  # the folder is half made
+        ("bertjax.pretraining.place_rows",),  # no step is made
+        (save,),  # the evaluation's line is written, its checkpoint is not
+        ("bertjax.pretraining.place_rows", 3),  # step 3, with its checkpoint written in the background
+        ("os.replace", 1, "config.yaml"),  # written anew, as on each resume
+        ("os.replace", 1, "metrics.jsonl"),  # cut back
+        ("bertjax.pretraining.evaluate",),  # after step 4
+        (save,),
+        ("bertjax.progress.Progress.step_done", 4),  # step 6
+        (plot,),
+    ):
+        with on_call(die, *window), pytest.raises(Killed):
+            pretrain(eventful, resume=True)
+    assert not folder.loss_plot.exists()
+    pretrain(eventful, resume=True)
+    assert folder.loss_plot.exists()
+    assert_same_end(folder.path, whole)
+
+
+def test_signals_stop_it_and_it_ends_as_if_they_had_not(
+    eventful: Config, tmp_path: Path, on_call: Callable, capfd: pytest.CaptureFixture
+) -> None:
+    whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
+    shutil.rmtree(tmp_path / "cache")
+    folder = RunFolder(eventful.run_dir)
+
+    def stops(number: int, *target: object, after: int | None) -> None:
+        capfd.readouterr()
+        with on_call(functools.partial(os.kill, os.getpid(), number), *target), pytest.raises(SystemExit) as left:
+            pretrain(eventful, resume=True)
+        assert left.value.code == 0
+        out = capfd.readouterr().out
+        if after is None:
+            assert "stopped after" not in out
+        else:
+            assert f"stopped after step {after}, saved; go on with\n  bertjax pretrain --config {folder.path}" in out
+            with folder.checkpoints() as checkpoints:
+                assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
+
+    stops(signal.SIGTERM, "bertjax.data.corpus._build", after=None)
+    stops(signal.SIGUSR1, "bertjax.pretraining.place_rows", after=1)
+    stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
+    assert not folder.has_evaluation(2)
+    stops(signal.SIGUSR1, "bertjax.pretraining.evaluate", after=2)  # made up for, and stopped again
+    stops(signal.SIGTERM, "bertjax.checkpoint.Checkpoints.save", after=5)  # of step 4
+    stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=6)  # all steps are made, and yet something is missing
+    pretrain(eventful, resume=True)
+    assert_same_end(folder.path, whole)
+
+
+def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(
+        tiny,
+        train=dataclasses.replace(tiny.train, steps=20, max_bad_steps=3),
+        checkpoint=CheckpointConfig(every=2),
+    )
+    batch_at = PairBatches.batch_at
+
+    def going_bad(self: PairBatches, number: int) -> Batch:
+        batch = batch_at(self, number)
+        weight = np.float32(np.nan if number in (1, 3, 4, 5) else 1)
+        return batch._replace(mlm_weights_bp=batch.mlm_weights_bp * weight)
+
+    monkeypatch.setattr(PairBatches, "batch_at", going_bad)
+    lines = []
+    for resume in (False, True):
+        with pytest.raises(BertjaxError, match="step 6 is number 3 in a row .* the largest parameters are "):
+            pretrain(config, resume=resume)
+        folder = RunFolder(config.run_dir)
+        with folder.checkpoints() as checkpoints:
+            assert checkpoints.latest_step() == 4
+        lines.append(folder.metrics_file.read_text())
+    assert lines[0] == lines[1]
+    assert [line["mlm_loss"] is None for line in folder.metrics()] == [False, True, False, True, True, True]
+    assert [line["skipped_steps"] for line in folder.metrics()] == [0, 1, 1, 2, 3, 4]
+    encoder = bertjax.Encoder.load(folder.path)
+    assert np.isfinite(encoder.encode_tokens(["the", "noun1"])).all()
+
+
+def spiking(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[int]:
+    """Makes batches of these numbers spike; the list grows by the batches that are learnt from."""
+    batch_at, taken = PairBatches.batch_at, []
+
+    def learnt(self: PairBatches, number: int) -> Batch:
+        taken.append(number)
+        batch = batch_at(self, number)
+        return batch._replace(mlm_labels_bp=0 * batch.mlm_labels_bp) if number in numbers else batch
+
+    monkeypatch.setattr(PairBatches, "batch_at", learnt)
+    return taken
+
+
+@pytest.fixture
+def careful(tiny: Config) -> Config:
+    """8 steps, a checkpoint after every third, and a loss 5% above the recent is a spike."""
+    return dataclasses.replace(
+        tiny,
+        train=dataclasses.replace(tiny.train, steps=8, spike_factor=1.05),
+        checkpoint=CheckpointConfig(every=3),
+        eval=EvalConfig(every=2),
+    )
+
+
+def test_a_spike_goes_back_and_leaves_its_batches_out(
+    careful: Config, tmp_path: Path, on_call: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = spiking(monkeypatch, 4)
+    whole = RunFolder(pretrain(dataclasses.replace(careful, run_dir=str(tmp_path / "whole"))))
+    assert taken == [*range(5), 5, *range(5, 10)]  # batch 5 was under way when the loss of batch 4 was read
+    assert whole.skips() == [Skip(3, 2)]
+    assert [line["step"] for line in whole.metrics() if "mlm_loss" in line] == list(range(1, 9))
+    for window in (
+        ("bertjax.run.RunFolder.add_skip",),  # the spike is seen and no more
+        ("os.replace", 1, "skipped.json"),
+        ("bertjax.pretraining._newest", 2),  # the skip is noted, the metrics are not cut back yet
+        ("bertjax.pretraining.place_rows", 4),  # on the new way
+    ):
+        with on_call(die, *window), pytest.raises(Killed):
+            pretrain(careful, resume=True)
+    pretrain(careful, resume=True)
+    assert_same_end(Path(careful.run_dir), whole.path)
+    assert RunFolder(careful.run_dir).skips() == whole.skips()
+
+
+def test_a_run_that_only_spikes_ends(careful: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    spiking(monkeypatch, *range(3, 100))
+    with pytest.raises(BertjaxError, match="has gone back to step 3 3 times and left batches out"):
+        pretrain(careful)
+    with pytest.raises(BertjaxError, match="has gone back to step 3 3 times and left batches out"):
+        pretrain(careful, resume=True)
+    assert len(RunFolder(careful.run_dir).skips()) == 3
+
+
+def test_two_runs_on_one_folder(tiny: Config, on_call: Callable) -> None:
+    def another() -> None:
+        for resume in (False, True):
+            message = f"in use by process {os.getpid()} on " if resume else "exists and is left as it is; go on"
+            with pytest.raises(BertjaxError, match=message):
+                pretrain(tiny, resume=resume)
+
+    with on_call(another, "bertjax.pretraining.place_rows"):
+        folder = pretrain(tiny)
+    assert len(RunFolder(folder).metrics()) == 5
 
 
 def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_path: Path) -> None:

@@ -204,3 +204,59 @@ def check_mesh(config: BertConfig, sizes: tuple[int, int, int], **how: Any) -> N
     for ours, theirs in zip(many_history, one_history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
     assert_close(many, one, 1e-4)
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def weighing(batch: Batch, weight: float) -> Batch:
+    """The batch with this weight on its first prediction."""
+    weights_bp = batch.mlm_weights_bp.copy()
+    weights_bp[0, 0] = weight
+    return batch._replace(mlm_weights_bp=weights_bp)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -np.inf])
+def test_a_step_that_is_not_finite_changes_nothing(weight: float, accumulate: int) -> None:
+    config = dataclasses.replace(SMALL, dropout=0.0)  # which the step's number would change
+    optimizer = optax.adam(RATE)
+    first, second, third = (random_batch(8, seed) for seed in range(3))
+    around, _ = train(config, [first, third], accumulate=accumulate, optimizer=optimizer)
+    through, history = train(
+        config, [first, weighing(second, weight), third], accumulate=accumulate, optimizer=optimizer
+    )
+    assert not np.isfinite(history[1]["mlm_loss"] + history[1]["gradient_norm"])
+    assert_equal(through[1:3], around[1:3])  # parameters and optimiser state
+    assert (int(through.step), int(through.health.skipped_steps)) == (3, 1)
+    assert_equal(through.health.recent_loss, around.health.recent_loss)
+    # The rate that is told is the optimiser's own, which has not counted the step.
+    np.testing.assert_allclose([line["learning_rate"] for line in history], [RATE(0), RATE(1), RATE(1)], rtol=1e-6)
+
+
+def test_gradients_alone_can_be_too_large() -> None:
+    """Huge weights that cancel out leave a finite loss, and gradients whose squares are not."""
+    batch = random_batch(8)
+    batch.mlm_weights_bp[:2, 0] = 1e25, -1e25
+    model, optimizer = Bert(dataclasses.replace(SMALL, dropout=0.0)), optax.sgd(1.0)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), model, optimizer, RATE, seed=0)
+    state, metrics = step(init_state(model, optimizer, 0), batch)
+    assert np.isfinite(metrics["mlm_loss"].total) and np.isinf(metrics["gradient_norm"].total)
+    assert_equal(state.params, init_state(model, optimizer, 0).params)
+
+
+def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None:
+    good = random_batch(8)
+    bad = weighing(good, np.nan)
+    state, history = train(SMALL, [good, good, bad, bad, good, bad])
+    assert [line["skipped_steps"] for line in history] == [0, 0, 1, 2, 2, 3]
+    assert [line["skipped_in_a_row"] for line in history] == [0, 0, 1, 2, 0, 1]
+    losses = [line["mlm_loss"] + line["nsp_loss"] for line in history]
+    assert history[0]["loss_rise"] == 1
+    assert history[1]["loss_rise"] == pytest.approx(losses[1] / losses[0], rel=1e-5)
+    recent = (0.98 * losses[0] + losses[1]) / 1.98
+    assert history[4]["loss_rise"] == pytest.approx(losses[4] / recent, rel=1e-5)
+    recent = (0.98**2 * losses[0] + 0.98 * losses[1] + losses[4]) / (0.98**2 + 1.98)
+    assert float(state.health.recent_loss.total / state.health.recent_loss.weight) == pytest.approx(recent, rel=1e-5)
