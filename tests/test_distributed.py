@@ -17,6 +17,7 @@ import pytest
 from test_roll import free_port, listening
 
 import bertjax
+from bertjax.cli import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
 from bertjax.data.prepare import prepare
 from bertjax.distributed import find_place
@@ -105,7 +106,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 # Equal to one process.
 
 
-def test_the_same_run_on_two_then_on_four_then_on_one(recipe: Config, tmp_path: Path, start: Callable) -> None:
+def test_the_same_run_on_two_then_on_four_then_on_one(
+    recipe: Config, tmp_path: Path, start: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = pretrain(longer(recipe, tmp_path / "whole", 6))
     run = tmp_path / "run"
     start(longer(recipe, run, 2), 2).go_well()
@@ -115,6 +118,14 @@ def test_the_same_run_on_two_then_on_four_then_on_one(recipe: Config, tmp_path: 
     line = RunFolder(run).metrics()[-1]
     means = evaluate_run(run)[2]  # by one process, of a run made by several
     assert means == pytest.approx({name: line[f"held_out_{name}"] for name in means}, rel=1e-5)
+    evaluation = ["evaluate", str(run)]
+    command = [sys.executable, "-m", "bertjax", "launch", "-n", "2", "--", *evaluation]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    launched = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert launched.returncode == 0, launched.stderr
+    capsys.readouterr()
+    assert main(evaluation) == 0
+    assert launched.stdout.splitlines()[-3:] == capsys.readouterr().out.splitlines()
     config = RunFolder(run).config()
     assert config.distributed == DistributedConfig()  # who took part is nothing of the run's own
 
