@@ -188,10 +188,19 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="another split than the run held out")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
+    for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
+        parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
     args = parser.parse_args(argv)
+    from bertjax.config import DistributedConfig
+    from bertjax.distributed import joined
     from bertjax.evaluate import evaluate_run
 
-    corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+    with joined(
+        DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
+    ) as processes:
+        corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+    if not processes.first:
+        return
     print(f"{corpus}, {num_pairs:,} pairs, masks fixed")
     for head in ("mlm", "nsp"):
         print(f"  {head.upper()} loss {means[f'{head}_loss']:.4f}, accuracy {means[f'{head}_accuracy']:.2%}")
@@ -210,7 +219,7 @@ def _launch(argv: list[str]) -> int:
         raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
     from bertjax.launch import launch
 
-    return launch(args.command, args.n, environment=tuned_environment(os.environ))
+    return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
 
 
 def _bench(argv: list[str]) -> None:

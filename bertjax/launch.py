@@ -15,8 +15,8 @@ _GRACE = 15.0  # seconds in which the others stop by themselves when one has
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def launch(argv: Sequence[str], size: int, *, environment: Mapping[str, str]) -> int:
-    """Starts `bertjax ARGV` `size` times, on loopback, and waits. Signals go on to all of them.
+def launch(command: Sequence[str], size: int, *, environment: Mapping[str, str]) -> int:
+    """Starts a command `size` times, with its `--distributed` options, and waits. Signals go on to all of them.
 
     Process 0 has this one's output; what the others write to stderr comes with their number before it.
 
@@ -28,13 +28,12 @@ def launch(argv: Sequence[str], size: int, *, environment: Mapping[str, str]) ->
     # As many threads for XLA in each process as there are cores for it; what is set already stays.
     environment = {"NPROC": str(cores)} | dict(environment)
     processes: list[subprocess.Popen[str]] = []
+    where = ("--distributed.coordinator", coordinator, "--distributed.num_processes", str(size))
     with _forwarded(processes):
         for index in range(size):
-            where = ("--distributed.coordinator", coordinator, "--distributed.num_processes", str(size))
-            command = [sys.executable, "-m", "bertjax", *argv, *where, "--distributed.process_id", str(index)]
             # In sessions of their own, or Ctrl-C in a terminal would come to them twice.
             process = subprocess.Popen(
-                command,
+                [*command, *where, "--distributed.process_id", str(index)],
                 env=environment,
                 start_new_session=True,
                 stdout=subprocess.DEVNULL if index else None,
@@ -50,15 +49,14 @@ def launch(argv: Sequence[str], size: int, *, environment: Mapping[str, str]) ->
 
 def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
     failed, deadline = 0, float("inf")
-    while any(process.poll() is None for process in processes):
-        time.sleep(0.05)
-        codes = [code for process in processes if (code := process.returncode)]
-        if codes and not failed:
-            failed, deadline = codes[0], time.monotonic() + _GRACE
+    while None in (codes := [process.poll() for process in processes]):
+        if not failed and (failed := next(filter(None, codes), 0)):
+            deadline = time.monotonic() + _GRACE
         if time.monotonic() > deadline:
             for process in processes:
                 process.kill()
-    failed = failed or next((process.returncode for process in processes if process.returncode), 0)
+        time.sleep(0.05)
+    failed = failed or next(filter(None, codes), 0)
     return failed if failed >= 0 else 128 - failed  # as a shell has it of one that a signal ended
 
 

@@ -112,5 +112,6 @@ class Progress:
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Such as "4 x NVIDIA H100" or "1 x cpu"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", or "16 x NVIDIA H100 in 2 processes"."""
+    processes = len({device.process_index for device in mesh.devices.flat})
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}" + (f" in {processes} processes" if processes > 1 else "")

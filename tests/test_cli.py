@@ -18,7 +18,7 @@ from bertjax.config import Config
 from bertjax.recipe import flat
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench", "trial")
+COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "launch", "bench", "trial")
 
 
 class Outcome(NamedTuple):
@@ -119,7 +119,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, launch, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),

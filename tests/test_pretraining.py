@@ -253,9 +253,9 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     for window in (
         ("bertjax.data.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made
-        ("bertjax.pretraining.place_batch",),  # no step is made
+        ("bertjax.pretraining.place_rows",),  # no step is made
         (save,),  # the evaluation's line is written, its checkpoint is not
-        ("bertjax.pretraining.place_batch", 3),  # step 3, with its checkpoint written in the background
+        ("bertjax.pretraining.place_rows", 3),  # step 3, with its checkpoint written in the background
         ("os.replace", 1, "config.yaml"),  # written anew, as on each resume
         ("os.replace", 1, "metrics.jsonl"),  # cut back
         ("bertjax.pretraining.evaluate",),  # after step 4
@@ -292,7 +292,7 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
                 assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
 
     stops(signal.SIGTERM, "bertjax.data.corpus._build", after=None)
-    stops(signal.SIGUSR1, "bertjax.pretraining.place_batch", after=1)
+    stops(signal.SIGUSR1, "bertjax.pretraining.place_rows", after=1)
     stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
     assert not folder.has_evaluation(2)
     stops(signal.SIGUSR1, "bertjax.pretraining.evaluate", after=2)  # made up for, and stopped again
@@ -367,7 +367,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
         ("bertjax.run.RunFolder.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
         ("bertjax.pretraining._newest", 2),  # the skip is noted, the metrics are not cut back yet
-        ("bertjax.pretraining.place_batch", 4),  # on the new way
+        ("bertjax.pretraining.place_rows", 4),  # on the new way
     ):
         with on_call(die, *window), pytest.raises(Killed):
             pretrain(careful, resume=True)
@@ -392,7 +392,7 @@ def test_two_runs_on_one_folder(tiny: Config, on_call: Callable) -> None:
             with pytest.raises(BertjaxError, match=message):
                 pretrain(tiny, resume=resume)
 
-    with on_call(another, "bertjax.pretraining.place_batch"):
+    with on_call(another, "bertjax.pretraining.place_rows"):
         folder = pretrain(tiny)
     assert len(RunFolder(folder).metrics()) == 5
 
