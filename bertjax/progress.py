@@ -100,5 +100,7 @@ class Progress:
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Such as "4 x NVIDIA H100" or "1 x cpu"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", "4 x NVIDIA H100" or "8 x NVIDIA H100 (data 2, fsdp 4, tensor 1)"."""
+    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    how = f" ({sizes})" if mesh.shape["data"] < mesh.size else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{how}"
