@@ -101,7 +101,7 @@ def test_bytes_on_a_device_fall_as_the_mesh_says(sizes: tuple[int, int, int]) ->
             held[shard.device] += shard.data.nbytes
     assert len(set(held.values())) == 1
     share = held[jax.devices()[0]] / total
-    # Whole stay biases and norms of hidden features; over tensor positions, the pooler and the MLM head's own layer too.
+    # Whole stay biases and norms; over tensor also positions, the pooler and the MLM head's own layer.
     unsplit = {1: 0.0, 2: 0.11, 4: 0.09}[sizes[2]]
     assert 1 / math.prod(sizes[1:]) <= share < 1 / math.prod(sizes[1:]) + 0.02 + unsplit
     if sizes[1:] == (1, 1):
