@@ -190,9 +190,9 @@ class Checkpoints:
             raise BertjaxError(f"checkpoint {path} is damaged ({found}); give another")
         args = {}
         for name, template in templates.items():
-            # Without a dtype, else Orbax would cast to it and say nothing.
-            as_saved = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), template)
-            args[name] = ocp.args.PyTreeRestore(template, restore_args=as_saved)
+            # Told no dtype and no shape: Orbax would cast to the one, some day pad to the other, and say nothing.
+            places = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), template)
+            args[name] = ocp.args.PyTreeRestore(jax.tree.map(lambda _: 0, template), restore_args=places)
         reason = ""
         with _quiet_orphans():
             try:

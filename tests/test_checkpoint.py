@@ -91,13 +91,16 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     "misfit, told",
     [
         ({**template(), "c": jax.ShapeDtypeStruct((2,), jnp.float32)}, "c"),
-        ({"b": template()["b"]}, "kernel"),
+        ({"b": template()["b"]}, "a: - Source: MISSING"),
         ({**template(), "b": of_one_device((), jnp.float32)}, "params/b is int32[] and should be float32[]"),
         (
             {**template(), "a": {"kernel": of_one_device((300, 70), jnp.bfloat16)}},
             "is float32[300, 70] and should be bf",
         ),
-        ({**template(), "a": {"kernel": of_one_device((70, 300), jnp.float32)}}, "stored shape: (300, 70)"),
+        (
+            {**template(), "a": {"kernel": of_one_device((70, 300), jnp.float32)}},
+            "is float32[300, 70] and should be float32[70, 300]",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused_on_one_line(
