@@ -255,6 +255,9 @@ def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     config = prepared.config
     print(describe(prepared))
     print(f"model:    {num_parameters(config.model):,} parameters, vocabulary {config.model.vocab_size:,}")
+    parts = mesh.shape["tensor"]
+    if (config.model.vocab_size or 0) % parts:
+        print(f"NOTICE:   every device computes the whole vocabulary; a model.vocab_size divisible by {parts} is split")
     print(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}", flush=True)
 
 

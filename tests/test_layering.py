@@ -63,6 +63,8 @@ FLOORS = {
     "bertjax.bench.encoding_peers": 7,
     "bertjax.bench.ours": 8,
     "bertjax.bench.benches": 8,
+    "bertjax.bench.communication": 8,
+    "bertjax.bench.scaling": 9,
     "bertjax.bench.growing": 9,
     "bertjax.bench.growth": 9,
     "bertjax.bench.worker": 10,
@@ -74,7 +76,8 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining", "bench.ceiling", "bench.ours"}
+_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining"}
+_JAX |= {"bench.ceiling", "bench.ours", "bench.communication"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

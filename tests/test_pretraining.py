@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import bertjax
-from bertjax.config import CheckpointConfig, Config, EvalConfig, OnFailure, TrainConfig
+from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, TrainConfig
 from bertjax.data import wikitext as wikitext_room
 from bertjax.data.batches import Batch, PairBatches
 from bertjax.errors import BertjaxError
@@ -468,6 +468,30 @@ def test_the_fallback_is_said_and_recorded(
     assert environment["corpus"]["source"] == "python-docs" and environment["corpus"]["fallback_because"]
     assert RunFolder(folder).config().data.source == "python-docs"
     pretrain(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5)), resume=True)
+
+
+@pytest.mark.parametrize(("mesh", "devices"), [((1, 4, 2), 8), ((1, 1, 1), 1)], ids=["sharded", "one device"])
+def test_a_run_goes_on_upon_another_mesh(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mesh: tuple[int, int, int], devices: int
+) -> None:
+    config = dataclasses.replace(
+        tiny,
+        data=dataclasses.replace(tiny.data, row_length=32),
+        checkpoint=CheckpointConfig(every=2),
+        eval=EvalConfig(every=2),
+    )
+    whole, moved = pretrain(config), tmp_path / "moved"
+    shutil.copytree(whole, moved)
+    shutil.rmtree(moved / "checkpoints" / "4")
+    elsewhere = jax.devices()[:devices]
+    monkeypatch.setattr(jax, "devices", lambda: elsewhere)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    pretrain(dataclasses.replace(config, run_dir=str(moved), mesh=MeshConfig(*mesh)), resume=True)
+    for ours, theirs in zip(without_rates(moved), without_rates(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert RunFolder(moved).config().mesh == MeshConfig(*mesh)
+    for ours, theirs in zip(saved_trees(moved), saved_trees(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> None:

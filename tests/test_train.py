@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import re
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,13 +53,14 @@ def train(
     *,
     devices: int = 1,
     mesh: tuple[int, int, int] | None = None,
+    computed: Mapping[str, Any] = types.MappingProxyType({}),
     accumulate: int = 1,
     seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    model, optimizer = Bert(config), optimizer or optax.adam(1e-2)
+    model, optimizer = Bert(config, **computed), optimizer or optax.adam(1e-2)
     step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate)
     state = init_on(mesh, model, optimizer, 0)
     history = []
@@ -196,9 +199,24 @@ def test_vocabulary_that_tensor_does_not_divide() -> None:
     check_mesh(dataclasses.replace(WIDER, vocab_size=51, tied_head=False), (2, 2, 2))
 
 
-def check_mesh(config: BertConfig, sizes: tuple[int, int, int], **how: Any) -> None:
-    """Five steps, dropout on: losses to 1e-5 of one device's, parameters to 1e-4, a hundredth of a step of Adam's."""
-    batches = [random_batch(16, seed) for seed in range(5)]
+def test_every_way_to_compute_works_on_a_mesh() -> None:
+    check_mesh(WIDER, (2, 2, 2), accumulate=2, computed={"remat": True, "scan_layers": True}, packed=True)
+
+
+def packed_batch(rows: int, seed: int) -> Batch:
+    """Two sequences in each row, of 6 tokens each at least."""
+    one, two = random_batch(rows, seed), random_batch(rows, seed + 100)
+    second = two._replace(
+        sequences_bt=2 * two.sequences_bt,
+        mlm_positions_bp=np.where(two.mlm_weights_bp > 0, two.mlm_positions_bp + 12, 0),
+        cls_positions_bk=two.cls_positions_bk + 12,
+    )
+    return Batch(*(np.concatenate(fields, axis=1) for fields in zip(one, second, strict=True)))
+
+
+def check_mesh(config: BertConfig, sizes: tuple[int, int, int], *, packed: bool = False, **how: Any) -> None:
+    """Four steps, dropout on: losses to 1e-5 of one device's, parameters to 1e-4, a hundredth of a step of Adam's."""
+    batches = [packed_batch(16, seed) if packed else random_batch(16, seed) for seed in range(4)]
     one, one_history = train(config, batches, **how)
     many, many_history = train(config, batches, mesh=sizes, **how)
     for ours, theirs in zip(many_history, one_history, strict=True):
