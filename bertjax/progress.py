@@ -112,9 +112,9 @@ class Progress:
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Such as "1 x cpu", or "16 x NVIDIA H100 (data 4, fsdp 4, tensor 1) in 2 processes"."""
-    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    how = f" ({sizes})" if mesh.shape["data"] < mesh.size else ""
+    """Such as "1 x cpu", "4 x NVIDIA H100" or "16 x NVIDIA H100 in 2 processes (data 2, fsdp 8, tensor 1)"."""
     processes = len({device.process_index for device in mesh.devices.flat})
     where = f" in {processes} processes" if processes > 1 else ""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{how}{where}"
+    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    how = f" ({sizes})" if mesh.shape["data"] < mesh.size else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{where}{how}"
