@@ -1,6 +1,7 @@
 """Words to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer as Engine
@@ -23,12 +24,16 @@ class Tokenizer:
 
     @classmethod
     def train(cls, sentences: Iterable[str], *, min_frequency: int) -> "Tokenizer":
-        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens."""
+        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens.
+
+        Raises BertjaxError where a sentence is not Unicode.
+        """
         engine = _engine({token: number for number, token in enumerate(SPECIAL_TOKENS)})
         trainer = trainers.WordLevelTrainer(
             vocab_size=2**31, min_frequency=min_frequency, special_tokens=[], show_progress=False
         )
-        engine.train_from_iterator(sentences, trainer)
+        with _unicode():
+            engine.train_from_iterator(sentences, trainer)
         counted = engine.get_vocab()
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
         words = sorted(counted.keys() - set(SPECIAL_TOKENS), key=counted.__getitem__)
@@ -62,10 +67,8 @@ class Tokenizer:
 
     def split(self, text: str) -> list[str]:
         """The words of a text, lower-cased as in training. Raises BertjaxError where it is not Unicode."""
-        try:
+        with _unicode():
             normal = self._engine.normalizer.normalize_str(text)
-        except UnicodeEncodeError as error:
-            raise BertjaxError(f"text {text[:40]!r} holds half a character, a lone surrogate; give UTF-8") from error
         return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(normal)]
 
     def ids(self, words: Sequence[str]) -> list[int]:
@@ -74,11 +77,24 @@ class Tokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The token of each id; `<unk>` for an id outside the vocabulary."""
-        return [self._engine.id_to_token(int(number)) or SPECIAL_TOKENS[UNK] for number in ids]
+        known = range(self.vocab_size)
+        numbers = (number if number in known else UNK for number in map(int, ids))
+        return [self._engine.id_to_token(number) or SPECIAL_TOKENS[UNK] for number in numbers]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
-        """The ids of each sentence's words, computed on all cores."""
-        return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
+        """The ids of each sentence's words, computed on all cores. Raises BertjaxError where one is not Unicode."""
+        with _unicode():
+            return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
+
+
+@contextlib.contextmanager
+def _unicode() -> Iterator[None]:
+    """Python's strings may hold lone surrogates, which no encoding can write."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.start + 20]
+        raise BertjaxError(f"text {text!r} holds half a character, a lone surrogate; give UTF-8") from error
 
 
 def _engine(vocabulary: dict[str, int]) -> Engine:
