@@ -10,12 +10,15 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
 # Logits held at once, on each device. On a CPU a block is to stay in the cache and below the 32 MiB from which
 # malloc takes fresh pages from the system each time.
 _BLOCK_ON_CPU = 2**22
 _BLOCK = 2**28
+
+_ROWS, _WORDS = ("data", "fsdp"), "tensor"  # the mesh's axes that split predictions, and the one that splits words
 
 
 def blockwise_cross_entropy(
@@ -26,7 +29,7 @@ def blockwise_cross_entropy(
     weights_m: Array,
     *,
     dtype: DTypeLike = jnp.float32,
-    shards: int = 1,
+    mesh: Mesh | None = None,
     block_rows: int | None = None,
 ) -> tuple[Array, Array]:
     """Cross-entropy of softmax(hidden @ kernel + bias) in nats, and how often no token is likelier than the label.
@@ -35,111 +38,165 @@ def blockwise_cross_entropy(
       labels_m: int32, below v.
       weights_m: float32, 1 or 0; predictions of weight 0 are left out of the work too.
       dtype: what products are rounded to; sums, softmax and losses are float32.
-      shards: equal parts of m that lie on different devices; their gradients are added up once, after the last block.
+      mesh: devices that share the work, as `sharding.make_mesh` has them. Each takes its rows' predictions, which must
+        be equally many, and its part of the vocabulary where `tensor` divides that. Gradients are added up once, after
+        the last block.
       block_rows: predictions a block, on each device; by default as many as 2**22 logits on a CPU and 2**28 elsewhere.
 
     Returns:
       the totals of both over predictions of weight 1. The first has gradients, but not for the weights.
     """
+    if mesh is None or mesh.size == 1:
+        return _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows)
+    parts = mesh.shape[_WORDS]
+    words = (_WORDS,) if parts > 1 and len(bias_v) % parts == 0 else ()
+
+    def on_each(hidden_md: Array, kernel_dv: Array, bias_v: Array, labels_m: Array, weights_m: Array) -> tuple:
+        # Whole on several devices, but not so their gradients, which JAX adds up for it.
+        hidden_md = lax.pcast(hidden_md, words, to="varying") if words else hidden_md
+        kernel_dv, bias_v = lax.pcast((kernel_dv, bias_v), _ROWS, to="varying")
+        totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows, (*_ROWS, *words))
+        return lax.psum(totals, _ROWS)
+
+    by_rows, by_words, by_columns = PartitionSpec(_ROWS), PartitionSpec(words), PartitionSpec(None, words)
+    in_specs = (by_rows, by_columns, by_words, by_rows, by_rows)
+    whole = (PartitionSpec(), PartitionSpec())
+    return jax.shard_map(on_each, mesh=mesh, in_specs=in_specs, out_specs=whole)(
+        hidden_md, kernel_dv, bias_v, labels_m, weights_m
+    )
+
+
+def _on_a_device(
+    hidden_md: Array,
+    kernel_dv: Array,
+    bias_v: Array,
+    labels_m: Array,
+    weights_m: Array,
+    dtype: DTypeLike,
+    block_rows: int | None,
+    split: tuple[str, ...] = (),
+) -> tuple[Array, Array]:
+    """The totals of one device's predictions.
+
+    Args:
+      split: the mesh's axes over which the work is: `_WORDS` among them where the vocabulary is.
+    """
     if block_rows is None:
         block_rows = max(1, (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK) // len(bias_v))
-    on_a_shard = -(-len(labels_m) // shards)
-    blocks = -(-on_a_shard // block_rows)
-    c = -(-on_a_shard // blocks)
-
-    def by_shard(x_m: Array) -> Array:
-        """[m, ...] -> [shards, m / shards, ...]"""
-        x_m = jnp.pad(x_m, [(0, shards * on_a_shard - len(x_m))] + [(0, 0)] * (x_m.ndim - 1))
-        return x_m.reshape(shards, on_a_shard, *x_m.shape[1:])
-
-    # Those that count come first on each shard, so that the last blocks, which have none, need not be made.
-    last_sm = jnp.argsort(by_shard(weights_m) == 0, axis=1, stable=True)
+    m = len(labels_m)
+    blocks = -(-m // block_rows)
+    c = -(-m // blocks)
+    # Those that count come first, so that the last blocks, which have none, need not be made.
+    order_m = jnp.argsort(weights_m == 0, stable=True)
 
     def in_blocks(x_m: Array) -> Array:
-        """[m, ...] -> [blocks, shards, c, ...], filled up with zeros."""
-        x_sm = by_shard(x_m)
-        x_sm = jnp.take_along_axis(x_sm, last_sm.reshape(*last_sm.shape, *[1] * (x_sm.ndim - 2)), axis=1)
-        x_sm = jnp.pad(x_sm, [(0, 0), (0, blocks * c - on_a_shard)] + [(0, 0)] * (x_sm.ndim - 2))
-        return x_sm.reshape(shards, blocks, c, *x_sm.shape[2:]).swapaxes(0, 1)
+        """[m, ...] -> [blocks, c, ...], filled up with zeros."""
+        x_m = jnp.pad(x_m[order_m], [(0, blocks * c - m)] + [(0, 0)] * (x_m.ndim - 1))
+        return x_m.reshape(blocks, c, *x_m.shape[1:])
 
+    if _WORDS in split:  # a label is a place among this device's words from here on, or outside
+        labels_m = labels_m - lax.axis_index(_WORDS) * len(bias_v)
     # The bias is one more row of the kernel, that of a feature which is 1: its gradient comes with the kernel's.
     hidden_md = jnp.pad(hidden_md.astype(jnp.float32), [(0, 0), (0, 1)], constant_values=1)
     kernel_dv = jnp.concatenate([kernel_dv, bias_v[None]])
-    return _totals(*map(in_blocks, (hidden_md, labels_m, weights_m)), kernel_dv, dtype)
+    return _totals(*map(in_blocks, (hidden_md, labels_m, weights_m)), kernel_dv, dtype, split)
 
 
-# Letters from here on: n blocks, s shards, c predictions of a block on a shard; d counts the bias's feature.
+# Letters from here on: n blocks, c predictions of a block; d counts the bias's feature.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _totals(
-    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, dtype: DTypeLike
+    hidden_ncd: Array, labels_nc: Array, weights_nc: Array, kernel_dv: Array, dtype: DTypeLike, split: tuple[str, ...]
 ) -> tuple[Array, Array]:
-    hidden_nscd, kernel_dv = hidden_nscd.astype(dtype), kernel_dv.astype(dtype)
+    hidden_ncd, kernel_dv = hidden_ncd.astype(dtype), kernel_dv.astype(dtype)
 
-    def add_block(n: Array, totals_s2: Array) -> Array:
-        return totals_s2 + _logits_and_totals(hidden_nscd[n], labels_nsc[n], weights_nsc[n], kernel_dv)[2]
+    def add_block(n: Array, totals_2: Array) -> Array:
+        return totals_2 + _logits_and_totals(hidden_ncd[n], labels_nc[n], weights_nc[n], kernel_dv, split)[2]
 
-    zeros = jnp.zeros((hidden_nscd.shape[1], 2))
-    loss_s, hits_s = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, zeros).T
-    return loss_s.sum(), hits_s.sum()
+    zeros = _zeros((2,), _rows_of(split))
+    loss, hits = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
+    return loss, hits
 
 
 def _forward(
-    hidden_nscd: Array, labels_nsc: Array, weights_nsc: Array, kernel_dv: Array, dtype: DTypeLike
+    hidden_ncd: Array, labels_nc: Array, weights_nc: Array, kernel_dv: Array, dtype: DTypeLike, split: tuple[str, ...]
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    (d, v), shards = kernel_dv.shape, hidden_nscd.shape[1]
+    d, v = kernel_dv.shape
     kernel_vd, kernel_dv = kernel_dv[:-1].T.astype(dtype), kernel_dv.astype(dtype)
     # Transposed here, not in the loop: what a loop reads is written out, and so multiplied fast on CPUs in bfloat16.
-    hidden_nscd = hidden_nscd.astype(dtype)
-    hidden_nsdc = hidden_nscd.swapaxes(2, 3)
+    hidden_ncd = hidden_ncd.astype(dtype)
+    hidden_ndc = hidden_ncd.swapaxes(1, 2)
 
     def add_block(n: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        totals_s2, grad_hidden_nscd, grad_kernel_sdv = sums
-        labels_sc, weights_sc = labels_nsc[n], weights_nsc[n]
-        logits_scv, lse_sc1, block_totals_s2 = _logits_and_totals(hidden_nscd[n], labels_sc, weights_sc, kernel_dv)
-        is_label_scv = jnp.arange(v)[None, None] == labels_sc[..., None]
-        grad_scv = (jnp.exp(logits_scv - lse_sc1) - is_label_scv) * weights_sc[..., None]
-        grad_scv = grad_scv.astype(dtype)
+        totals_2, grad_hidden_ncd, grad_kernel_dv = sums
+        labels_c, weights_c = labels_nc[n], weights_nc[n]
+        logits_cv, lse_c1, of_block_2 = _logits_and_totals(hidden_ncd[n], labels_c, weights_c, kernel_dv, split)
+        is_label_cv = jnp.arange(v)[None] == labels_c[:, None]
+        grad_cv = ((jnp.exp(logits_cv - lse_c1) - is_label_cv) * weights_c[:, None]).astype(dtype)
         return (
-            totals_s2 + block_totals_s2,
-            grad_hidden_nscd.at[n].set(_matmul("scv,vd->scd", grad_scv, kernel_vd)),
-            grad_kernel_sdv + _matmul("sdc,scv->sdv", hidden_nsdc[n], grad_scv),
+            totals_2 + of_block_2,
+            grad_hidden_ncd.at[n].set(_matmul(grad_cv, kernel_vd)),
+            grad_kernel_dv + _matmul(hidden_ndc[n], grad_cv),
         )
 
-    # Nothing is summed over shards within the loop, where devices would have to wait for each other.
-    zeros = (jnp.zeros((shards, 2)), jnp.zeros((*hidden_nscd.shape[:3], d - 1)), jnp.zeros((shards, d, v)))
-    sums = lax.fori_loop(0, _blocks_that_count(weights_nsc), add_block, zeros)
-    totals_s2, grad_hidden_nscd, grad_kernel_sdv = sums
-    loss_s, hits_s = totals_s2.T
-    return (loss_s.sum(), hits_s.sum()), (grad_hidden_nscd, grad_kernel_sdv.sum(0))
+    # Gradients are not added up over devices within the loop, where those would have to wait for each other.
+    zeros = (
+        _zeros((2,), _rows_of(split)),
+        _zeros((*hidden_ncd.shape[:2], d - 1), split),
+        _zeros((d, v), split),
+    )
+    (loss, hits), *grads = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
+    return (loss, hits), tuple(grads)
 
 
-def _backward(dtype: DTypeLike, grads: tuple[Array, Array], cotangents: tuple[Array, Array]) -> tuple:
-    grad_hidden_nscd, grad_kernel_dv = (grad * cotangents[0] for grad in grads)
-    constant = jnp.zeros((*grad_hidden_nscd.shape[:3], 1))
-    return jnp.concatenate([grad_hidden_nscd, constant], axis=-1), None, None, grad_kernel_dv
+def _backward(
+    dtype: DTypeLike, split: tuple[str, ...], grads: tuple[Array, Array], cotangents: tuple[Array, Array]
+) -> tuple:
+    grad_hidden_ncd, grad_kernel_dv = (grad * cotangents[0] for grad in grads)
+    constant = jnp.zeros((*grad_hidden_ncd.shape[:2], 1))
+    return jnp.concatenate([grad_hidden_ncd, constant], axis=-1), None, None, grad_kernel_dv
 
 
 _totals.defvjp(_forward, _backward)
 
 
-def _blocks_that_count(weights_nsc: Array) -> Array:
-    return (weights_nsc.max((1, 2)) > 0).sum()
+def _zeros(shape: tuple[int, ...], split: tuple[str, ...]) -> Array:
+    """Zeros that a loop turns into something else on each device along these axes, as JAX wants to be told."""
+    return lax.pcast(jnp.zeros(shape), split, to="varying") if split else jnp.zeros(shape)
+
+
+def _rows_of(split: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(axis for axis in split if axis != _WORDS)
+
+
+def _blocks_that_count(weights_nc: Array) -> Array:
+    return (weights_nc.max(1) > 0).sum()
 
 
 def _logits_and_totals(
-    hidden_scd: Array, labels_sc: Array, weights_sc: Array, kernel_dv: Array
+    hidden_cd: Array, labels_c: Array, weights_c: Array, kernel_dv: Array, split: tuple[str, ...]
 ) -> tuple[Array, Array, Array]:
-    """Logits [s, c, v], their log-sum-exp [s, c, 1], and each shard's totals of loss and hits [s, 2]."""
-    logits_scv = _matmul("scd,dv->scv", hidden_scd, kernel_dv)
-    of_label_sc1 = jnp.take_along_axis(logits_scv, labels_sc[..., None], axis=-1)
-    highest_sc1 = logits_scv.max(axis=-1, keepdims=True)
-    lse_sc1 = highest_sc1 + jnp.log(jnp.exp(logits_scv - highest_sc1).sum(axis=-1, keepdims=True))
+    """Logits [c, v], their log-sum-exp [c, 1], and the totals of loss and hits [2].
+
+    Where the vocabulary is split, the logits are of this device's words and the rest is of all words.
+    """
+    words_split = _WORDS in split
+    logits_cv = _matmul(hidden_cd, kernel_dv)
+    of_label_c1 = jnp.take_along_axis(logits_cv, labels_c[:, None], axis=-1, mode="clip" if words_split else None)
+    highest_c1 = logits_cv.max(axis=-1, keepdims=True)
+    if words_split:
+        is_here_c1 = ((labels_c >= 0) & (labels_c < logits_cv.shape[1]))[:, None]
+        of_label_c1 = jnp.where(is_here_c1, of_label_c1, 0)
+        highest_c1 = lax.pmax(highest_c1, _WORDS)
+    sum_c1 = jnp.exp(logits_cv - highest_c1).sum(axis=-1, keepdims=True)
+    if words_split:
+        sum_c1, of_label_c1 = lax.psum((sum_c1, of_label_c1), _WORDS)
+    lse_c1 = highest_c1 + jnp.log(sum_c1)
     # Not argmax: over a vocabulary of 20,256, XLA took 24 times as long for it as for the maximum on a CPU.
-    each_sc2 = jnp.concatenate([lse_sc1 - of_label_sc1, of_label_sc1 >= highest_sc1], axis=-1)
-    return logits_scv, lse_sc1, (each_sc2 * weights_sc[..., None]).sum(1)
+    each_c2 = jnp.concatenate([lse_c1 - of_label_c1, of_label_c1 >= highest_c1], axis=-1)
+    return logits_cv, lse_c1, (each_c2 * weights_c[:, None]).sum(0)
 
 
-def _matmul(letters: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32)
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)

@@ -62,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if argv[0] not in _COMMANDS:
                 raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
-            _COMMANDS[argv[0]](argv[1:])
+            code = _COMMANDS[argv[0]](argv[1:])
             sys.stdout.flush()
+            return code or 0
         except BertjaxError as error:
             print(f"bertjax: {error}", file=sys.stderr)
             return 2
@@ -84,6 +85,7 @@ commands:
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
+  launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config configs/tiny.yaml
   bench      speed, memory, the machine's ceiling: bertjax bench train
   trial      long runs, killed or watched:         bertjax trial torture
 
@@ -111,7 +113,7 @@ def _pretrain(argv: list[str]) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in run_dir, exactly where it stopped",
+        help="go on from the newest checkpoint in run_dir, exactly where it stopped; begin where there is none",
     )
     config, namespace = parse_config(parser, argv)
     from bertjax.pretraining import pretrain
@@ -186,13 +188,38 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="another split than the run held out")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
+    for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
+        parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
     args = parser.parse_args(argv)
+    from bertjax.config import DistributedConfig
+    from bertjax.distributed import joined
     from bertjax.evaluate import evaluate_run
 
-    corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+    with joined(
+        DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
+    ) as processes:
+        corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+    if not processes.first:
+        return
     print(f"{corpus}, {num_pairs:,} pairs, masks fixed")
     for head in ("mlm", "nsp"):
         print(f"  {head.upper()} loss {means[f'{head}_loss']:.4f}, accuracy {means[f'{head}_accuracy']:.2%}")
+
+
+def _launch(argv: list[str]) -> int:
+    parser = _Parser(
+        prog="bertjax launch",
+        usage="bertjax launch -n PROCESSES -- COMMAND ...",
+        description="Run a command as several processes of this machine, which find each other on loopback.",
+    )
+    parser.add_argument("-n", metavar="PROCESSES", type=int, required=True, help="how many")
+    parser.add_argument("command", metavar="COMMAND ...", nargs="+", help="such as pretrain --config configs/tiny.yaml")
+    args = parser.parse_args(argv)
+    if args.n < 1:
+        raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
+    from bertjax.launch import launch
+
+    return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
 
 
 def _bench(argv: list[str]) -> None:
@@ -201,18 +228,18 @@ def _bench(argv: list[str]) -> None:
     bench(argv, environment=tuned_environment(os.environ))
 
 
-def _trial(argv: list[str]) -> None:
+def _trial(argv: list[str]) -> int:
     from bertjax.trials.command import trial
 
-    if not trial(argv, environment=tuned_environment(os.environ)):
-        raise SystemExit(1)
+    return 0 if trial(argv, environment=tuned_environment(os.environ)) else 1
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+_COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
     "evaluate": _evaluate,
     "prepare": _prepare,
+    "launch": _launch,
     "bench": _bench,
     "trial": _trial,
 }

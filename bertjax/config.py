@@ -20,6 +20,7 @@ def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
 
 Source = Literal["wikitext-2", "python-docs"]
 Split = Literal["train", "valid", "test"]
+OnFailure = Literal["stop", "continue"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,9 +203,17 @@ class TrainConfig:
     """compile one encoder layer and loop over it: deep models compile several times faster"""
     log_every: int = 10
     """steps between lines of metrics.jsonl"""
+    max_bad_steps: int = 10
+    """steps in a row whose loss or gradients are not finite, each of which changes nothing, until the run stops"""
+    spike_factor: float | None = None
+    """go back to the last checkpoint, and leave out the batches since, when the loss is so many times the recent"""
 
     def __post_init__(self) -> None:
-        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every")
+        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every", "max_bad_steps")
+        _require(
+            self.spike_factor is None or 1 < self.spike_factor < math.inf,
+            f"train.spike_factor={self.spike_factor} is no rise; give a number above 1, or leave it out",
+        )
         _require(
             self.batch_size % self.accumulate == 0,
             f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "
@@ -231,10 +240,73 @@ class CheckpointConfig:
     """steps between checkpoints; 0 for one at the end only"""
     keep: int = 3
     """newest checkpoints that stay"""
+    on_failure: OnFailure = "stop"
+    """what to do when the disk is full or otherwise fails: stop, or train on and try again at the next checkpoint"""
 
     def __post_init__(self) -> None:
         _at_least(self, "checkpoint", 0, "every")
         _at_least(self, "checkpoint", 1, "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices; the product of the three is their number, and -1 stands for what the others leave"""
+
+    data: int = -1
+    """parts of a batch's rows; each part's devices hold the whole model between them"""
+    fsdp: int = 1
+    """parts of a batch's rows, and of parameters and optimiser state; must divide model.hidden_size"""
+    tensor: int = 1
+    """parts of heads, feed-forward layers and vocabulary; must divide model.num_heads and model.intermediate_size"""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            _require(
+                value == -1 or 1 <= value < 2**31,
+                f"mesh.{name}={value} is impossible; give 1 or more devices, or -1 for what is left",
+            )
+        left = [f"mesh.{name}" for name, value in dataclasses.asdict(self).items() if value == -1]
+        _require(len(left) < 2, f"{' and '.join(left)} are all -1; give a number to all but one of them")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes; on SLURM, Open MPI and Cloud TPU they are found without this"""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, as the others reach it"""
+    num_processes: int | None = None
+    """processes of the run"""
+    process_id: int | None = None
+    """this one's number, from 0"""
+    bind_address: str | None = None
+    """address that process 0 listens on, where it is not the coordinator's HOST"""
+    timeout: float = 300.0
+    """seconds in which all have to come, and process 0 to prepare the corpus"""
+
+    def __post_init__(self) -> None:
+        given = [getattr(self, name) is not None for name in ("coordinator", "num_processes", "process_id")]
+        _require(
+            all(given) or not any(given),
+            "distributed.coordinator, distributed.num_processes and distributed.process_id belong together; "
+            "give all of them or none",
+        )
+        _require(
+            1 <= self.timeout < 2**31, f"distributed.timeout={self.timeout} is impossible; give 1 or more, below 2**31"
+        )
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        _require(
+            bool(host.strip("[]")) and port.isdecimal() and 0 < int(port) < 2**16,
+            f"distributed.coordinator={self.coordinator} is not an address; give HOST:PORT, such as 127.0.0.1:8476",
+        )
+        _at_least(self, "distributed", 1, "num_processes")
+        _require(
+            0 <= self.process_id < self.num_processes,
+            f"distributed.process_id={self.process_id} is not one of distributed.num_processes={self.num_processes}; "
+            f"give 0 to {self.num_processes - 1}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +324,8 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
         _require(bool(self.run_dir.strip()), "run_dir is empty; give the name of a folder to make")
@@ -266,3 +340,26 @@ class Config:
             f"optim.warmup_steps={self.optim.warmup_steps} is above train.steps={self.train.steps}; "
             "warm up for fewer steps or train longer",
         )
+
+    def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
+        """Sizes of data, fsdp and tensor over so many devices.
+
+        Raises:
+          BertjaxError: they do not suit the devices or the model.
+        """
+        sizes = dataclasses.asdict(self.mesh)
+        known = math.prod(size for size in sizes.values() if size != -1)
+        sizes = {name: max(1, devices // known) if size == -1 else size for name, size in sizes.items()}
+        given = " x ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+        _require(
+            math.prod(sizes.values()) == devices,
+            f"{given} is a mesh of {math.prod(sizes.values())} devices, and there are {devices}; "
+            f"give sizes whose product is {devices}, or -1 to one of them",
+        )
+        for axis, name in (("fsdp", "hidden_size"), ("tensor", "num_heads"), ("tensor", "intermediate_size")):
+            _require(
+                getattr(self.model, name) % sizes[axis] == 0,
+                f"model.{name}={getattr(self.model, name)} is not divisible by mesh.{axis}={sizes[axis]}; "
+                "change one of them",
+            )
+        return sizes["data"], sizes["fsdp"], sizes["tensor"]

@@ -18,6 +18,7 @@ from bertjax.data.tokenizer import CLS, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.run import RunFolder
+from bertjax.sharding import make_mesh
 
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16"]
@@ -58,7 +59,7 @@ class Encoder:
             raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
         run = RunFolder(folder)
         config = run.config().model
-        params = run.load_params(Bert(config), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        params = run.load_params(Bert(config), make_mesh(devices=jax.devices()[:1]))
         return cls(config, params, run.tokenizer(), precision=precision)
 
     def encode_tokens(

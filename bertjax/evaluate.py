@@ -13,9 +13,9 @@ from bertjax.config import Split
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare_held_out
 from bertjax.losses import RunningMeans
-from bertjax.model import Bert, make_model
+from bertjax.model import Bert, make_model, params_template
 from bertjax.run import RunFolder
-from bertjax.sharding import by_rows, data_mesh, place_batch, replicated
+from bertjax.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.train import Metrics, batch_metrics
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]
@@ -24,18 +24,24 @@ EvalStep = Callable[[dict[str, Any], Batch], Metrics]
 def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
     """`batch_metrics` without dropout, jitted over the mesh."""
     return jax.jit(
-        functools.partial(batch_metrics, model, shards=mesh.size),
-        in_shardings=(replicated(mesh), by_rows(mesh)),
+        functools.partial(batch_metrics, model.clone(mesh=mesh)),
+        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
         out_shardings=replicated(mesh),
     )
 
 
-def evaluate(eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], mesh: Mesh) -> dict[str, float]:
-    """The mean of each metric over all the batches: losses in nats, accuracies as shares."""
+def evaluate(
+    eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
+) -> dict[str, float]:
+    """The mean of each metric over all the batches: losses in nats, accuracies as shares.
+
+    Args:
+      batches: of each, these `rows`.
+    """
     running = RunningMeans()
     pending: Metrics = {}
     for batch in batches:
-        metrics = eval_step(params, place_batch(batch, mesh))
+        metrics = eval_step(params, place_rows(batch, rows, mesh))
         running.add(jax.device_get(pending))  # a batch late: the host makes the next while the device is at this one
         pending = metrics
     running.add(jax.device_get(pending))
@@ -58,8 +64,9 @@ def evaluate_run(
     config = run.config()
     data = dataclasses.replace(config.data, eval_split=split or config.data.eval_split, path=path or config.data.path)
     config = dataclasses.replace(config, data=data)
-    mesh, model = data_mesh(), make_model(config.model, config.train)
+    mesh, model = make_mesh(), make_model(config.model, config.train)
     corpus, batches = prepare_held_out(config, run.tokenizer())
-    params = run.load_params(model, replicated(mesh))
-    means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(), mesh)
+    params = run.load_params(model, mesh)
+    rows = rows_here(batches.num_rows, mesh)
+    means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(rows.some), rows, mesh)
     return corpus.name, batches.num_pairs, means

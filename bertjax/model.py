@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import initializers
+from jax.sharding import Mesh
 
 from bertjax.config import BertConfig, TrainConfig
 from bertjax.dropout import dropout
 from bertjax.products import matmul
+from bertjax.sharding import gathered, on_rows
 
 ACTIVATIONS = {
     "gelu": functools.partial(nn.gelu, approximate=False),
@@ -180,6 +182,7 @@ class Bert(nn.Module):
     dtype: Any = jnp.float32  # of what matrix products multiply; their sums, softmax and norms are float32
     remat: bool = False  # compute a layer's activations again on the way back instead of keeping them
     scan_layers: bool = False  # compile one layer and loop over it
+    mesh: Mesh | None = None  # devices that the rows, and perhaps the parameters, are spread over
 
     def setup(self) -> None:
         c = self.config
@@ -211,7 +214,7 @@ class Bert(nn.Module):
             + self.segment_embedding[segments_bt]
             + self.position_embedding[positions_bt]
         )
-        x_nd = x_btd.reshape(b * t, -1)
+        x_nd = on_rows(x_btd.reshape(b * t, -1), self.mesh)
         if self.config.embedding_norm:
             key = self.make_rng("dropout") if train else None
             x_nd = dropout(self.embedding_norm(x_nd), self.config.dropout, key)
@@ -232,6 +235,7 @@ class Bert(nn.Module):
 
         def apply_block(x_nd: Array, layer: tuple[dict, Array | None]) -> tuple[Array, None]:
             params, key = layer
+            params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
             rngs = {"dropout": key} if train else None
             return block.apply({"params": params}, x_nd, sequences_bt, train=train, rngs=rngs), None
 
@@ -289,7 +293,12 @@ def init_params(model: Bert, key: Array) -> dict:
     return model.init(key, b1, b1, b1, b1, b1, b1)["params"]
 
 
+@functools.cache  # a deep model takes half a second to be traced
+def params_template(model: Bert) -> dict:
+    """Shapes and dtypes of the parameters; nothing is computed."""
+    return jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+
+
 def num_parameters(config: BertConfig) -> int:
-    """Numbers in the model, both heads included; nothing is computed."""
-    shapes = jax.eval_shape(functools.partial(init_params, Bert(config)), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    """Numbers in the model, both heads included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params_template(Bert(config))))

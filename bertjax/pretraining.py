@@ -3,181 +3,278 @@
 import contextlib
 import dataclasses
 import functools
-import os
+import itertools
 import shlex
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig
+from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, describe, prepare
+from bertjax.distributed import Agreement, joined
 from bertjax.errors import BertjaxError
-from bertjax.evaluate import compile_eval_step, evaluate
+from bertjax.evaluate import EvalStep, compile_eval_step, evaluate
+from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.model import make_model, num_parameters
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
+from bertjax.roll import Processes
 from bertjax.run import RunFolder
-from bertjax.sharding import data_mesh, place_batch, replicated, with_sharding
-from bertjax.train import Metrics, TrainState, compile_train_step, init_state
+from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
+from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
+from bertjax.watch import LossSpike, batch_of, skip_after, watch
 
 
 def pretrain(config: Config, *, resume: bool = False) -> Path:
     """Trains as the configuration says and returns the run's folder.
 
+    It may be killed at any time: resumed, the run ends as if it never had been.
+
     Args:
-      resume: go on from the newest checkpoint of `config.run_dir`.
+      resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
 
     Raises:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
+      SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
     """
-    mesh = data_mesh()
-    folder = RunFolder(config.run_dir)
-    prepared = _resume(folder, config) if resume else _begin(folder, config)
-    _introduce(prepared, mesh)
-    with folder.writing():
-        # Ctrl-C is ours until the checkpoints are closed: closing waits for the last one to be written.
-        with _stop_on_ctrl_c() as stop, folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:
-            progress = _fit(folder, prepared, mesh, checkpoints, stop, resume=resume)
-        plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
-    _conclude(folder, progress, mesh)
-    if progress.step < config.train.steps:
-        raise KeyboardInterrupt
-    return folder.path
+    with stopping_on_signals() as stop:
+        with joined(config.distributed) as processes:
+            # Who takes part is nothing of the run's own: it may go on with more or fewer.
+            config = dataclasses.replace(config, distributed=DistributedConfig())
+            finished = _train(config, processes, stop, resume=resume)
+        if not finished:
+            stop.leave()
+    return Path(config.run_dir)
 
 
-def _begin(folder: RunFolder, config: Config) -> Prepared:
-    folder.check_free()
+def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
+    """False: a signal stopped it."""
+    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
+    stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
+    # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
+    on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
+    folder = RunFolder(config.run_dir, writes=processes.first, on_failure=on_failure)
+    processes.where = folder.how_to_go_on
+    with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
+        _introduce(prepared, mesh)
+        with stop.finishing():
+            progress, finished = _fit(folder, prepared, mesh, processes, stop)
+        if processes.first:
+            plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
+        _conclude(folder, progress, mesh, finished=finished)
+    return finished
+
+
+@contextlib.contextmanager
+def _opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
+    """Opened by process 0. The others find the folder there, and on their own machines the same text."""
+    with contextlib.ExitStack() as stack:
+        if processes.first:
+            prepared = stack.enter_context(_opened(folder, config, resume=resume))
+        processes.of_first(lambda: None)
+        if not processes.first:
+            if not folder.begun:
+                raise BertjaxError(
+                    f"process {processes.index} does not find what process 0 made in {folder.path}; "
+                    "give a --run_dir on a file system that all processes share"
+                )
+            prepared = _prepared_again(folder, config)
+        yield prepared
+
+
+@contextlib.contextmanager
+def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prepared]:
+    """What the run reads; meanwhile its folder, which is made or found, is kept from other runs."""
+    if resume and folder.begun:
+        with folder.locked():
+            yield _resume(folder, config)
+        return
+    folder.check_free(resume=resume)
+    if resume:  # as after a kill while the corpus was built
+        print(f"{folder.path} holds no run yet: it begins")
     prepared = prepare(config)
-    folder.create(prepared)
-    return prepared
+    with folder.locked():
+        folder.create(prepared)
+        yield prepared
 
 
-def _resume(folder: RunFolder, config: Config) -> Prepared:
+def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
     made_from = folder.config().data.source
-    with folder.checkpoints() as checkpoints:
-        step = folder.latest_step(checkpoints)
     if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
     prepared = prepare(config, folder.tokenizer())
     folder.check_same(prepared)
-    if step >= config.train.steps:
-        raise BertjaxError(f"{folder.path} has made its {step} steps; give a greater --train.steps to go further")
+    return prepared
+
+
+def _resume(folder: RunFolder, config: Config) -> Prepared:
+    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # to set damaged ones aside
+        step = checkpoints.latest_step() or 0
+    prepared = _prepared_again(folder, config)
+    if step > config.train.steps:
+        raise BertjaxError(
+            f"{folder.path} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
+        )
     folder.rewrite_config(prepared)
     return prepared
 
 
-def _fit(
-    folder: RunFolder,
-    prepared: Prepared,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    stop: threading.Event,
-    *,
-    resume: bool,
-) -> Progress:
-    """The loop. Each step is dispatched before the metrics of the one before are read."""
+class _Run(NamedTuple):
+    """What stays the same from step to step."""
+
+    folder: RunFolder
+    prepared: Prepared
+    mesh: Mesh
+    processes: Processes
+    stop: Stop
+    progress: Progress
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    eval_step: EvalStep
+    template: TrainState
+    fresh: Callable[[], TrainState]
+
+
+def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, stop: Stop) -> tuple[Progress, bool]:
+    """Trains from the newest checkpoint on, and again from there when the loss leaps. False: a signal stopped it."""
     config = prepared.config
-    steps = config.train.steps
-    batches, held_out = prepared.train_batches, prepared.held_out_batches
-    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, steps)
-    schedule = make_schedule(config.optim, steps)
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    schedule = make_schedule(config.optim, config.train.steps)
     train_step = compile_train_step(
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
     )
     eval_step = compile_eval_step(mesh, model)
-    fresh = functools.partial(init_state, model, optimizer, config.seed)
-    start = folder.latest_step(checkpoints) if resume else 0
-    if resume:
-        state = _restore(checkpoints, start, fresh, mesh)
-        folder.drop_metrics_after(start)
+    fresh = functools.partial(init_on, mesh, model, optimizer, config.seed)
+    with contextlib.closing(Progress(folder, config.train)) as progress:
+        template = state_template(model, optimizer)
+        run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
+        while True:
+            try:
+                with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
+                    return progress, _go_on(run, checkpoints)
+            except LossSpike as spike:
+                _leave_out(run, spike)
+
+
+def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
+    """The loop. Each step is dispatched before the metrics of the one before are read."""
+    config, progress = run.prepared.config, run.progress
+    steps, batches, skips = config.train.steps, run.prepared.train_batches, run.folder.skips()
+    start, state = _newest(run, checkpoints)
+    progress.start_at(start)
+    # The evaluation that a signal cut short, or a kill, is made up for.
+    if start and _due(start, config.eval.every, steps) and not run.folder.has_evaluation(start):
+        if not _evaluated(run, state):
+            return False
+    rows = rows_here(batches.num_rows, run.mesh, parts=config.train.accumulate)
+    pending: Metrics | None = None
+    for step in range(start + 1, steps + 1):
+        batch = place_rows(batches.batch_at(batch_of(step, skips), rows.some), rows, run.mesh)
+        state, metrics = run.train_step(state, batch)
+        if pending is not None:
+            _read(run, pending, state)
+        pending = metrics
+        stopping = run.stop.after_step()
+        evaluating = not stopping and _due(step, config.eval.every, steps)
+        saving = _due(step, config.checkpoint.every, steps)
+        if stopping or evaluating or saving:
+            _read(run, pending, state)
+            pending = None
+        if evaluating:
+            stopping = not _evaluated(run, state)
+        if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
+            run.folder.save(checkpoints, step, _trees(state))
+        if stopping:
+            return False
+        if evaluating or saving:
+            progress.restart_clock()
+    return True
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def _read(run: _Run, metrics: Metrics, state: TrainState) -> None:
+    """Waits for a step's metrics, shows and judges them."""
+    means = run.progress.step_done(metrics)
+    watch(run.progress.step, means, run.prepared.config.train, state.params)
+
+
+def _evaluated(run: _Run, state: TrainState) -> bool:
+    """Evaluates. False where a signal cut it short: then it counts for nothing, and is made when the run is resumed."""
+    held_out = run.prepared.held_out_batches
+    rows = rows_here(held_out.num_rows, run.mesh)
+    batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
+    means = evaluate(run.eval_step, state.params, batches, rows, run.mesh)
+    if run.stop.after_step():
+        return False
+    run.progress.held_out(means)
+    return True
+
+
+def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
+    """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
+    step = run.processes.of_first(lambda: checkpoints.latest_step() or 0)
+    if step:
+        template = with_sharding(run.template, by_name(run.template, run.mesh))
+        trees = checkpoints.restore(step, _trees(template))
+        state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
     else:
-        state = jax.jit(fresh, out_shardings=replicated(mesh))()
-    progress = Progress(folder, config.train, start=start)
-    with contextlib.closing(progress):
-        pending: Metrics | None = None
-        for step in range(start + 1, steps + 1):
-            batch = place_batch(batches.batch_at(step - 1), mesh, parts=config.train.accumulate)
-            state, metrics = train_step(state, batch)
-            if pending is not None:
-                progress.step_done(pending)
-            pending = metrics
-            stopping = stop.is_set()
-            evaluating = not stopping and (step == steps or _due(step, config.eval.every))
-            saving = stopping or step == steps or _due(step, config.checkpoint.every)
-            if evaluating or saving:
-                progress.step_done(pending)
-                pending = None
-            if evaluating:
-                progress.held_out(evaluate(eval_step, state.params, held_out.first_epoch(), mesh))
-            if saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
-                checkpoints.save(step, {"params": state.params, "opt_state": state.opt_state})
-            if stopping:
-                break
-            if evaluating or saving:
-                progress.restart_clock()
-    return progress
+        state = run.fresh()
+    run.folder.drop_metrics_after(step)
+    return step, state
 
 
-def _restore(checkpoints: Checkpoints, step: int, fresh: Callable[[], TrainState], mesh: Mesh) -> TrainState:
-    template = with_sharding(jax.eval_shape(fresh), replicated(mesh))
-    trees = checkpoints.restore(step, {"params": template.params, "opt_state": template.opt_state})
-    return TrainState(jax.device_put(jnp.int32(step), replicated(mesh)), **trees)
+def _trees(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds; its number is the step."""
+    return {name: tree for name, tree in state._asdict().items() if name != "step"}
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _leave_out(run: _Run, spike: LossSpike) -> None:
+    """Notes that the batches since the newest checkpoint are left out. From then on a kill changes nothing."""
 
+    def note() -> None:
+        with run.folder.checkpoints() as checkpoints:
+            step = checkpoints.latest_step() or 0
+        skip = skip_after(step, spike, run.folder.skips())
+        run.folder.add_skip(skip)
+        run.progress.say(f"{spike}: back to step {step}, leaving out the {skip.batches} batches since")
 
-@contextlib.contextmanager
-def _stop_on_ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second stops at once, as it would outside."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def on_ctrl_c(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        # Not print: what the signal interrupted may be in the middle of one.
-        os.write(2, b"\nstopping after this step, then saving; Ctrl-C again stops at once\n")
-
-    signal.signal(signal.SIGINT, on_ctrl_c)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+    run.processes.of_first(note)
 
 
 def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     config = prepared.config
     print(describe(prepared))
     print(f"model:    {num_parameters(config.model):,} parameters, vocabulary {config.model.vocab_size:,}")
+    parts = mesh.shape["tensor"]
+    if (config.model.vocab_size or 0) % parts:
+        print(f"NOTICE:   every device computes the whole vocabulary; a model.vocab_size divisible by {parts} is split")
     print(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}", flush=True)
 
 
-def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh) -> None:
+def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, *, finished: bool) -> None:
     """The textbook's two lines, and where everything is."""
-    means = progress.running_means
-    since = f" (mean over steps {progress.first_step} to {progress.step})"
-    print(f"MLM loss {means['mlm_loss']:.3f}, NSP loss {means['nsp_loss']:.3f}{since}")
-    print(
-        f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh)} "
-        f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
-    )
-    name = shlex.quote(str(folder.path))
-    if progress.step < progress.steps:
+    if means := progress.running_means:
+        since = f" (mean over steps {progress.first_step} to {progress.step})"
+        print(f"MLM loss {means['mlm_loss']:.3f}, NSP loss {means['nsp_loss']:.3f}{since}")
+        print(
+            f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh)} "
+            f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
+        )
+    elif finished:
+        print(f"{folder.path} has made its {progress.steps} steps; give a greater --train.steps to go further")
+    if not finished:
         print(f"stopped after step {progress.step}, saved; go on with")
-        print(f"  bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume")
+        print(f"  {folder.resume_command}")
     else:
         print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
-        print(f'  bertjax encode {name} "a crane is flying"')
+        print(f'  bertjax encode {shlex.quote(str(folder.path))} "a crane is flying"')

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes, and what its metrics.jsonl keeps of it."""
+"""What a person sees of a run while it goes, and what its metrics.jsonl and timings.jsonl keep of it."""
 
 import sys
 import time
@@ -22,40 +22,51 @@ class Progress:
     first step of the process, in which XLA compiles, and evaluations and checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, train: TrainConfig, *, start: int):
-        self.step, self.steps, self.first_step, self.first_seconds = start, train.steps, start + 1, 0.0
-        self._folder, self._train = folder, train
+    def __init__(self, folder: RunFolder, train: TrainConfig):
+        self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
+        self._folder, self._train, self._skipped_steps = folder, train, 0
         self._timed_steps, self._timed_seconds = 0, 0.0
         self._running = RunningMeans()
         self._interactive = sys.stderr.isatty()
         self._bar = tqdm(
             total=train.steps,
-            initial=start,
-            disable=not self._interactive,
+            disable=not self._interactive or jax.process_index() > 0,
             desc="compiling the first step",
             bar_format="step {n_fmt}/{total_fmt} |{bar}| {desc} {remaining} left",
             dynamic_ncols=True,
         )
         self.restart_clock()
 
+    def start_at(self, step: int) -> None:
+        """The next step is the one after this: of the process, or after a return to a checkpoint."""
+        self.first_step = self.first_step or step + 1
+        self.step = step
+        self._bar.initial = self._bar.n = step
+        self._bar.refresh()
+        self.restart_clock()
+
     def restart_clock(self) -> None:
         """Leaves out the time since the last step's end."""
         self._last_end = time.perf_counter()
 
-    def step_done(self, metrics: Metrics) -> None:
-        """Waits for the step's end; so call it when the next one is under way."""
+    def step_done(self, metrics: Metrics) -> dict[str, float]:
+        """Waits for the step's end, so call it when the next one is under way; returns the step's own means."""
         metrics = jax.device_get(metrics)
         seconds = time.perf_counter() - self._last_end
         self.restart_clock()
         self.step += 1
-        if self.step == self.first_step:
+        if not self.first_seconds:
             self.first_seconds = seconds
         else:
             self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
-        self._running.add(metrics)
         of_step = RunningMeans()
         of_step.add(metrics)
-        self._show(of_step.means())
+        means = of_step.means()
+        self._skipped_steps = round(means["skipped_steps"])
+        if means["skipped_in_a_row"] == 0:  # else its loss may be no number, and would stay in the means
+            self._running.add(metrics)
+        self._show(means)
+        return means
 
     def held_out(self, means: dict[str, float]) -> None:
         """The figures of an evaluation after the last step."""
@@ -87,12 +98,13 @@ class Progress:
     def _show(self, means: dict[str, float]) -> None:
         rate = f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
         line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {rate}"
+        if self._skipped_steps:
+            line += f"  {self._skipped_steps} skipped, not finite"
         self._bar.set_description_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
-            self._folder.append_metrics(
-                {"step": self.step, **means, "pairs_per_second": round(self.pairs_per_second, 1)}
-            )
+            self._folder.append_metrics({"step": self.step, **means})
+            self._folder.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
             if not self._interactive:
                 left = (self.steps - self.step) * self._timed_seconds / max(self._timed_steps, 1)
                 time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
@@ -100,5 +112,9 @@ class Progress:
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Such as "4 x NVIDIA H100" or "1 x cpu"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", "4 x NVIDIA H100" or "16 x NVIDIA H100 in 2 processes (data 2, fsdp 8, tensor 1)"."""
+    processes = len({device.process_index for device in mesh.devices.flat})
+    where = f" in {processes} processes" if processes > 1 else ""
+    sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    how = f" ({sizes})" if mesh.shape["data"] < mesh.size else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{where}{how}"

@@ -1,5 +1,6 @@
 """Pictures of a run."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
     Args:
       metrics: the lines of metrics.jsonl.
     """
-    draw_losses(metrics, title).savefig(path, dpi=120)
+    unfinished = path.with_suffix(".unfinished")
+    draw_losses(metrics, title).savefig(unfinished, dpi=120, format="png")
+    os.replace(unfinished, path)
 
 
 def draw_losses(metrics: list[dict[str, Any]], title: str) -> "Figure":

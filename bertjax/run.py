@@ -1,70 +1,110 @@
-"""A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it."""
+"""A run's folder. It stands alone: configuration, vocabulary, metrics, environment and checkpoints are in it.
+
+A process may be killed at any time. So a file that is rewritten is written whole under another name first, and
+config.yaml, which makes a folder a run's, is written last.
+"""
 
 import contextlib
-import functools
+import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import platform
+import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params
+from bertjax.lines import Lines
+from bertjax.lock import locked
+from bertjax.model import Bert, params_template
 from bertjax.recipe import flat, load_config, save_config
-from bertjax.sharding import with_sharding
+from bertjax.sharding import by_name, with_sharding
+from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
-_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep"}
+_MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
+_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
+_MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
 class RunFolder:
-    """The files of a run, by what they mean."""
+    """The files of a run, by what they mean.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    Args:
+      writes: of several processes one writes, to the others writing is nothing.
+      on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop"):
+        self.path, self._writes = Path(path), writes
         self.loss_plot = self.path / "loss.png"
+        self.lock_file = self.path / "lock"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.timings_file = self.path / "timings.jsonl"
+        self._on_failure: OnFailure = on_failure
+        self._metrics, self._timings = Lines(self.metrics_file), Lines(self.timings_file)
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
         self._environment = self.path / "environment.json"
+        self._skipped = self.path / "skipped.json"
 
-    def check_free(self) -> None:
-        """Raises BertjaxError where something is there already."""
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self._config.is_file()
+
+    def check_free(self, *, resume: bool = False) -> None:
+        """Raises BertjaxError where something is there already.
+
+        Args:
+          resume: what a start leaves that is killed while it makes the folder does not count.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise self._taken()
+        there = set(self.path.iterdir()) if self.path.exists() else set()
+        if there - self._made_first if resume else there:
+            raise self._taken(there)
 
     def create(self, prepared: Prepared) -> None:
         """Makes the folder and writes what a reader of it needs. Raises BertjaxError where it cannot."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                self._config.touch(exist_ok=False)  # of two runs that found the folder free, one has it
-            except FileExistsError as error:
-                raise self._taken() from error
-            save_config(prepared.config, self._config)
+            self.check_free(resume=True)  # again: of two runs that found it free, the first to lock it has it
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
             self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
+            self.rewrite_config(prepared)
 
     def rewrite_config(self, prepared: Prepared) -> None:
         """The configuration as it is from now on: a resumed run may go further than it first meant to."""
+        if not self._writes:
+            return
         with self.writing():
-            save_config(prepared.config, self._config.with_suffix(".unfinished"))
-            os.replace(self._config.with_suffix(".unfinished"), self._config)
+            save_config(prepared.config, _unfinished(self._config))
+            os.replace(_unfinished(self._config), self._config)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folder, which is made if need be. Raises BertjaxError where one is in it."""
+        with contextlib.ExitStack() as stack:
+            with self.writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.lock_file))
+            yield
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -75,11 +115,15 @@ class RunFolder:
             remedy = "make room or give another folder with --run_dir"
             raise BertjaxError(f"cannot write to {error.filename or self.path}: {error.strerror}; {remedy}") from error
 
-    def _taken(self) -> BertjaxError:
-        if self.path.joinpath("checkpoints").is_dir():
+    @property
+    def _made_first(self) -> set[Path]:
+        return {self.lock_file, self._tokenizer, self._environment, _unfinished(self._config)}
+
+    def _taken(self, there: set[Path]) -> BertjaxError:
+        if self.begun or there <= self._made_first:
             go_on = "go on with that run by --resume, or give this one another folder with --run_dir"
         else:
-            go_on = "it has no checkpoint to --resume from, so give this run another folder with --run_dir or remove it"
+            go_on = "without a config.yaml it is no run to --resume, so give another folder with --run_dir"
         return BertjaxError(f"{self.path} exists and is left as it is; {go_on}")
 
     def config(self) -> Config:
@@ -94,18 +138,43 @@ class RunFolder:
 
     def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
         """Its checkpoints, to read; with `keep` to write too."""
-        return Checkpoints(self.path / "checkpoints", keep=keep)
+        return Checkpoints(self.path / "checkpoints", keep=keep, on_failure=self._on_failure)
+
+    def save(self, checkpoints: Checkpoints, step: int, trees: dict[str, Any]) -> None:
+        """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
+        try:
+            self._metrics.flush()
+        except OSError as error:
+            checkpoints.failed(step, error)
+        else:
+            checkpoints.save(step, trees)
+
+    def how_to_go_on(self) -> str:
+        """Where the newest checkpoint is, without a look into it, and the command that goes on from there."""
+        steps = [int(path.name) for path in self.path.glob("checkpoints/*") if path.name.isdecimal()]
+        newest = (
+            f"the last checkpoint is {self.path / 'checkpoints' / str(max(steps))}" if steps else "no checkpoint yet"
+        )
+        return f"{newest}; go on with {self.resume_command}"
+
+    @property
+    def resume_command(self) -> str:
+        name = shlex.quote(str(self.path))
+        return f"bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume"
 
     def latest_step(self, checkpoints: Checkpoints) -> int:
-        """The newest checkpoint's. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's. Raises BertjaxError where the run has none."""
         step = checkpoints.latest_step()
         if step is None:
-            raise BertjaxError(f"{self.path} has no checkpoint: the run ended before its first; train it anew")
+            raise BertjaxError(
+                f"{self.path} has no checkpoint: the run ended before its first; go on with it by --resume"
+            )
         return step
 
-    def load_params(self, model: Bert, sharding: jax.sharding.Sharding) -> dict[str, Any]:
-        """The newest checkpoint's parameters. Raises BertjaxError where the run has none."""
-        template = with_sharding(jax.eval_shape(functools.partial(init_params, model), jax.random.key(0)), sharding)
+    def load_params(self, model: Bert, mesh: Mesh) -> dict[str, Any]:
+        """The newest sound checkpoint's parameters. Raises BertjaxError where the run has none."""
+        template = params_template(model)
+        template = with_sharding(template, by_name(template, mesh))
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
 
@@ -130,23 +199,58 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers that JSON cannot carry become null."""
-        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._append(self._metrics, record)
+
+    def append_timings(self, record: dict[str, Any]) -> None:
+        """One line of timings.jsonl, apart from the metrics: those are the same whenever the run is made."""
+        self._append(self._timings, record)
+
+    def _append(self, lines: Lines, record: dict[str, Any]) -> None:
+        if not self._writes:
+            return
+        try:
+            lines.append(record)
+        except OSError as error:
+            if self._on_failure == "stop":
+                raise
+            # The same words each time: Python shows them once.
+            message = f"cannot write to {lines.path}: {error.strerror}; its lines are kept until they can be written"
+            warnings.warn(message, stacklevel=3)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return self._metrics.read()
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the metrics hold the held-out figures of a step."""
+        return any(line["step"] == step and "held_out_mlm_loss" in line for line in self.metrics())
 
     def drop_metrics_after(self, step: int) -> None:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
-        kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
-        unfinished = self.metrics_file.with_suffix(".unfinished")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        os.replace(unfinished, self.metrics_file)
+        if self._writes:
+            self._metrics.rewrite([record for record in self.metrics() if record["step"] <= step])
+
+    def skips(self) -> list[Skip]:
+        """The batches that are left out. Raises BertjaxError where they cannot be read."""
+        try:
+            skips = [Skip(**record) for record in json.loads(self._skipped.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise BertjaxError(f"{self._skipped} cannot be read: {error!r}; train anew") from error
+        if not all(type(number) is int and number >= 0 for skip in skips for number in skip):
+            raise BertjaxError(f"{self._skipped} holds what is no count of steps; train anew")
+        return skips
+
+    def add_skip(self, skip: Skip) -> None:
+        """From now on these batches are left out."""
+        records = [dict(skip._asdict()) for skip in (*self.skips(), skip)]
+        _unfinished(self._skipped).write_text(json.dumps(records) + "\n", encoding="utf-8")
+        os.replace(_unfinished(self._skipped), self._skipped)
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_suffix(".unfinished")
 
 
 def _version(package: str) -> str:

@@ -1,29 +1,119 @@
-"""The mesh of devices, and where parameters and batches lie on it."""
+"""The mesh of devices, and where parameters, optimiser state and batches lie on it.
 
+The mesh has three axes. Over `data` and `fsdp` a batch is split by rows. Over `fsdp` parameters and optimiser state are
+split as well (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3): a device gathers a layer's weights when it needs
+them. Over `tensor` the computation itself is split (Shoeybi et al. 2019, arXiv:1909.08053): attention heads, features
+inside feed-forward layers, and the vocabulary.
+"""
+
+import functools
+import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
 
+AXES = ("data", "fsdp", "tensor")
+ROW_AXES = ("data", "fsdp")
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis, `data`, over these devices; by default over every device there is."""
+# By the end of a parameter's path; the first that fits counts, and what fits none is whole on each device. `fsdp`
+# splits the hidden features of every matrix, `tensor` what is one head's, one inner feature's or one word's alone.
+# Biases and norms of hidden features stay whole: they are a thousandth of a model, and a message each.
+RULES = (
+    (r"(query|key|value)/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"(query|key|value)/bias", PartitionSpec("tensor")),
+    (r"attention/out/kernel", PartitionSpec("tensor", "fsdp")),
+    (r"ffn/in/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"ffn/in/bias", PartitionSpec("tensor")),
+    (r"ffn/out/kernel", PartitionSpec("tensor", "fsdp")),
+    (r"token_embedding", PartitionSpec("tensor", "fsdp")),
+    (r"(segment|position)_embedding", PartitionSpec(None, "fsdp")),
+    (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
+    (r"(pooler|nsp|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
+)
+
+
+def make_mesh(
+    data: int | None = None, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """The mesh of these sizes over these devices; by default over every device there is, by rows alone.
+
+    Args:
+      data: by default as many as the other two leave.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
+    data = len(devices) // (fsdp * tensor) if data is None else data
+    return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Equal parts that a batch's rows are split in."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on each device: parameters and optimiser state."""
+    """A whole copy on each device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """Equal shares of the first axis: batches."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Equal shares of the first axis: batches, and what is computed of them."""
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES))
+
+
+def by_name(tree: Any, mesh: Mesh) -> Any:
+    """The sharding of each leaf of a tree that holds parameters, their gradients, or an optimiser's state of them.
+
+    A vocabulary that `tensor` does not divide stays whole; other sizes divide, which `Config.mesh_sizes` sees to.
+    """
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next((spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", name)), ())
+        fits = [axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(spec)]
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    return jax.tree.map_with_path(place, tree)
+
+
+def gathered(tree: Any, mesh: Mesh | None) -> Any:
+    """Parameters, or a part of them, whole over `fsdp`; their gradients are shared out over it again."""
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return tree
+    shardings = by_name(tree, mesh)
+    return jax.tree.map_with_path(
+        lambda path, leaf, sharding: _gathered(leaf, sharding, path[-1].key.endswith("embedding")), tree, shardings
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(x: Array, sharding: NamedSharding, is_table: bool) -> Array:
+    whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, whole))
+
+
+def _gathered_forward(x: Array, sharding: NamedSharding, is_table: bool) -> tuple[Array, None]:
+    return _gathered(x, sharding, is_table), None
+
+
+def _gathered_backward(sharding: NamedSharding, is_table: bool, _: None, grad: Array) -> tuple[Array]:
+    if is_table:  # made by a scatter, which XLA would else split by features, and first exchange every token's
+        grad = _gathered(grad, sharding, is_table)
+    return (jax.lax.with_sharding_constraint(grad, sharding),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def on_rows(x: Array, mesh: Mesh | None) -> Array:
+    """The same array, told to lie by rows."""
+    return x if mesh is None or mesh.size == 1 else jax.lax.with_sharding_constraint(x, by_rows(mesh))
 
 
 def place_batch(batch: T, mesh: Mesh, parts: int = 1) -> T:
@@ -32,12 +122,54 @@ def place_batch(batch: T, mesh: Mesh, parts: int = 1) -> T:
     Rows of zeros, which are padding of weight 0, are added at the end until they can be shared out evenly, and a
     device's rows into so many `parts`.
     """
-    missing = -len(jax.tree.leaves(batch)[0]) % (mesh.size * parts)
+    missing = -len(jax.tree.leaves(batch)[0]) % (row_shards(mesh) * parts)
     if missing:
         batch = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), batch)
-    return jax.device_put(batch, by_rows(mesh))
+    total = len(jax.tree.leaves(batch)[0])
+    return place_rows(batch, Rows(range(total), total), mesh)
 
 
-def with_sharding(template: Any, sharding: jax.sharding.Sharding) -> Any:
-    """A tree of `jax.ShapeDtypeStruct`s, each told where it is to lie."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template)
+class Rows(NamedTuple):
+    """Consecutive rows of a batch that is spread over the mesh."""
+
+    some: range
+    total: int  # rows of the whole batch
+
+
+def rows_here(num_rows: int, mesh: Mesh, parts: int = 1) -> Rows:
+    """Those that this process's devices are to have of a batch of `num_rows`, filled up as `place_batch` does it."""
+    total = num_rows + -num_rows % (row_shards(mesh) * parts)
+    on_devices = by_rows(mesh).addressable_devices_indices_map((total,)).values()
+    bounds = [index[0].indices(total) for index in on_devices if index is not None]
+    return Rows(range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds)), total)
+
+
+def place_rows(batch: T, rows: Rows, mesh: Mesh) -> T:
+    """The whole batch over the mesh, of which every process gives the rows that its devices are to have.
+
+    Args:
+      batch: the rows `rows.some`; they may be more than those needed.
+    """
+    first = rows.some.start
+
+    def place(x: np.ndarray) -> jax.Array:
+        def on_device(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(rows.total)
+            return x[start - first : stop - first]
+
+        return jax.make_array_from_callback((rows.total, *x.shape[1:]), by_rows(mesh), on_device)
+
+    return jax.tree.map(place, batch)
+
+
+def with_sharding(template: Any, shardings: Any) -> Any:
+    """A tree of `jax.ShapeDtypeStruct`s, each told where it is to lie.
+
+    Args:
+      shardings: one for all leaves, or a tree with one for each.
+    """
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        template,
+        jax.tree.broadcast(shardings, template),
+    )

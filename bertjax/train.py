@@ -14,33 +14,54 @@ from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.model import Bert, init_params
-from bertjax.sharding import by_rows, replicated
+from bertjax.sharding import by_name, by_rows, gathered, replicated
 
 Metrics = dict[str, Mean]
+
+
+_RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
+
+
+class Health(NamedTuple):
+    """How the run has fared."""
+
+    skipped_steps: Array  # int32, those that changed nothing, for their loss or gradients were not finite
+    skipped_in_a_row: Array  # int32, of them, those since the last good step
+    recent_loss: Mean  # MLM loss + NSP loss, over the good steps, the older the less
 
 
 class TrainState(NamedTuple):
     """All that a step changes."""
 
-    step: Array  # int32, updates made so far
+    step: Array  # int32, steps made so far, the skipped ones too
     params: dict[str, Any]
     opt_state: optax.OptState
+    health: Health
 
 
 def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """A fresh state. Under `jax.eval_shape` it is the template of a checkpoint."""
+    """A fresh state."""
     params = init_params(model, jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
+    health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
+    return TrainState(step, params, optimizer.init(params), health)
 
 
-def batch_metrics(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, shards: int = 1
-) -> Metrics:
-    """Losses and accuracies of a batch; dropout is on where there is a key for it.
+def init_on(mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """A fresh state where `sharding.RULES` want it; no device ever holds more than its share."""
+    places = by_name(state_template(model, optimizer), mesh)
+    return jax.jit(functools.partial(init_state, model, optimizer, seed), out_shardings=places)()
 
-    Args:
-      shards: devices that the batch's rows lie on.
-    """
+
+def state_template(model: Bert, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of a state; nothing is computed."""
+    return jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
+
+
+def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Metrics:
+    """Losses and accuracies of a batch; dropout is on where there is a key for it."""
+    outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
+    params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
     predictions = model.apply(
         {"params": params},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
@@ -56,7 +77,7 @@ def batch_metrics(
         batch.mlm_labels_bp.reshape(-1),
         batch.mlm_weights_bp.reshape(-1),
         dtype=model.dtype,
-        shards=shards,
+        mesh=model.mesh,
     )
     mlm_count = batch.mlm_weights_bp.sum()
     nsp_logits_bk2 = predictions.nsp_logits_bk2
@@ -69,14 +90,14 @@ def batch_metrics(
 
 
 def gradients(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int, shards: int
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int
 ) -> tuple[dict[str, Any], Metrics]:
     """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
     mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
     nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
 
     def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
-        metrics = batch_metrics(model, params, part, key, shards=shards)
+        metrics = batch_metrics(model, params, part, key)
         return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
 
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
@@ -104,19 +125,34 @@ def train_step(
     schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
-    shards: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One update, and the metrics of the batch before it."""
+    """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, shards)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    one = jnp.ones(())
-    metrics |= {
-        "gradient_norm": Mean(optax.tree.norm(grads), one),
-        "learning_rate": Mean(schedule(state.step) * one, one),
-    }
-    return TrainState(state.step + 1, params, opt_state), metrics
+    norm = optax.tree.norm(grads)
+    mlm, nsp = metrics["mlm_loss"], metrics["nsp_loss"]
+    loss = mlm.total / jnp.maximum(mlm.weight, 1) + nsp.total / jnp.maximum(nsp.weight, 1)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    params, opt_state = jax.tree.map(
+        functools.partial(jnp.where, good), (params, opt_state), (state.params, state.opt_state)
+    )
+    rate = schedule(state.step - state.health.skipped_steps)
+    health, rise = _judge(state.health, loss, good)
+    of_step = {"gradient_norm": norm, "learning_rate": rate, "loss_rise": rise}
+    of_step |= {"skipped_steps": health.skipped_steps, "skipped_in_a_row": health.skipped_in_a_row}
+    metrics |= {name: Mean(jnp.float32(value), jnp.ones(())) for name, value in of_step.items()}
+    return TrainState(state.step + 1, params, opt_state, health), metrics
+
+
+def _judge(health: Health, loss: Array, good: Array) -> tuple[Health, Array]:
+    """The health after a step, and its loss as a multiple of the recent mean before it: 1 in the first."""
+    total, weight = health.recent_loss
+    rise = jnp.where(total > 0, loss * weight / total, 1.0)
+    recent = Mean(_RECENT * total + loss, _RECENT * weight + 1)
+    recent = jax.tree.map(functools.partial(jnp.where, good), recent, health.recent_loss)
+    return Health(health.skipped_steps + ~good, jnp.where(good, 0, health.skipped_in_a_row + 1), recent), rise
 
 
 def compile_train_step(
@@ -128,15 +164,17 @@ def compile_train_step(
     seed: int,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`train_step` jitted over the mesh: batches by rows, everything else replicated, the old state given up.
+    """`train_step` jitted over the mesh: batches by rows, the state as `sharding.RULES` say, the old one given up.
 
     Args:
       schedule: the optimizer's own learning rate, to be reported.
     """
+    model = model.clone(mesh=mesh)
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
+    places = by_name(state_template(model, optimizer), mesh)
     return jax.jit(
-        functools.partial(train_step, **fixed, shards=mesh.size),
-        in_shardings=(replicated(mesh), by_rows(mesh)),
-        out_shardings=replicated(mesh),
+        functools.partial(train_step, **fixed),
+        in_shardings=(places, by_rows(mesh)),
+        out_shardings=(places, replicated(mesh)),
         donate_argnums=0,
     )

@@ -1,5 +1,7 @@
 """Block by block, the loss and every gradient are those of the plain definition over all logits at once."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 
 from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.losses import cross_entropy, hits
+from bertjax.sharding import make_mesh
 
-M, D, V = 37, 24, 501
+M, D, V = 36, 24, 501
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +46,15 @@ def loss_and_gradients(head: dict, **how) -> tuple:  # type: ignore[no-untyped-d
     return jax.jit(jax.value_and_grad(function, (0, 1, 2), has_aux=True))(*arguments)
 
 
-@pytest.mark.parametrize("shards", [1, 4])
-@pytest.mark.parametrize("block_rows", [1, 5, 37, 100])
-def test_loss_and_gradients_equal_the_plain_path(head: dict, block_rows: int, shards: int) -> None:
-    (loss, hits), gradients = loss_and_gradients(head, block_rows=block_rows, shards=shards)
+# Rows alone; words too; words that cannot be shared out evenly, so that each device has them all.
+MESHES = {"one device": (1, 1, 1), "rows": (2, 2, 1), "words": (1, 1, 3), "both": (1, 2, 3), "odd": (1, 2, 2)}
+
+
+@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
+@pytest.mark.parametrize("block_rows", [1, 5, 100])
+def test_loss_and_gradients_equal_the_plain_path(head: dict, block_rows: int, sizes: tuple[int, int, int]) -> None:
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    (loss, hits), gradients = loss_and_gradients(head, block_rows=block_rows, mesh=mesh)
     (plain_loss, plain_hits), plain_gradients = loss_and_gradients(head)
     np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
     assert hits == plain_hits > 0
@@ -62,16 +70,17 @@ def test_without_gradients_the_figures_are_the_same(head: dict) -> None:
     assert hits == same_hits
 
 
-@pytest.mark.parametrize("shards", [1, 4])
-def test_predictions_of_weight_0_are_not_computed(head: dict, shards: int) -> None:
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1), (1, 2, 3)])
+def test_predictions_of_weight_0_are_not_computed(head: dict, sizes: tuple[int, int, int]) -> None:
     """Where they are on the way, they turn every figure into NaN."""
     few = np.zeros(M, np.float32)
     few[[3, 12, 22, 33]] = 1
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     poisoned = head | {
         "hidden_md": jnp.where(jnp.array(few)[:, None] > 0, head["hidden_md"], jnp.nan),
         "weights_m": jnp.array(few),
     }
-    (loss, _), (grad_hidden_md, *others) = loss_and_gradients(poisoned, block_rows=1, shards=shards)
+    (loss, _), (grad_hidden_md, *others) = loss_and_gradients(poisoned, block_rows=1, mesh=mesh)
     (plain_loss, _), (_, *plain_others) = loss_and_gradients(head | {"weights_m": jnp.array(few)})
     np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
     for ours, theirs in zip(others, plain_others, strict=True):

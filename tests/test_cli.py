@@ -18,7 +18,7 @@ from bertjax.config import Config
 from bertjax.recipe import flat
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "bench", "trial")
+COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "launch", "bench", "trial")
 
 
 class Outcome(NamedTuple):
@@ -66,8 +66,9 @@ def trained(memory: dict[str, tuple[Path, Outcome]], tiny: Config, cli: Cli) -> 
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Everything in a folder, with size and time of change."""
-    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in [folder, *folder.rglob("*")]}
+    """Everything in a folder but its lock, with size and time of change."""
+    there = [path for path in (folder, *folder.rglob("*")) if path.name != "lock"]
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in there}
 
 
 def assert_refused(outcome: Outcome, *parts: str) -> None:
@@ -118,7 +119,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, launch, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
@@ -127,7 +128,6 @@ MISTAKES = [  # argv, what the line must hold
     (["pretrain", "--train.steps", "many"], ["train.steps", "whole number", "many"]),
     (["pretrain", "--train.st", "3"], ["--train.st"]),  # no abbreviations
     (["pretrain", "--config", "none.yaml"], ["none.yaml"]),
-    (["pretrain", "--resume", "--run_dir", "none"], ["none is not a run's folder"]),
     (["prepare", "--resume"], ["--resume"]),
     (["prepare", "--seed", "-1"], ["seed=-1"]),
     (["encode"], ["RUN, TEXT", "bertjax encode --help"]),
@@ -272,8 +272,10 @@ def test_pretrain(trained):
         "checkpoints",
         "config.yaml",
         "environment.json",
+        "lock",
         "loss.png",
         "metrics.jsonl",
+        "timings.jsonl",
         "tokenizer.json",
     ]
 
@@ -287,14 +289,16 @@ def test_second_pretrain_leaves_the_run_alone(trained, cli, tiny):
     assert snapshot(run) == before
 
 
-def test_refused_resume_of_a_finished_run_leaves_it_alone(trained, cli, tiny, tmp_path):
+def test_resume_of_a_finished_run_draws_what_is_missing(trained, cli, tiny, tmp_path):
     run = shutil.copytree(trained[0], tmp_path / "copy")
     with open(run / "metrics.jsonl", "a") as file:  # it had gone on for a step when it was killed
         file.write('{"step": 5, "mlm_loss": 2.5}\n')
-    before = snapshot(run)
-    again = options(dataclasses.replace(tiny, run_dir=str(run)))
-    assert_refused(cli("pretrain", *again, "--resume"), str(run), "4 steps", "--train.steps")
-    assert snapshot(run) == before
+    (run / "loss.png").unlink()
+    code, out, err = cli("pretrain", *options(dataclasses.replace(tiny, run_dir=str(run))), "--resume")
+    assert (code, err) == (0, "") and "has made its 4 steps; give a greater --train.steps to go further" in out
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        assert (run / name).read_bytes() == (trained[0] / name).read_bytes()
+    assert {path.name for path in run.iterdir()} == {path.name for path in trained[0].iterdir()}
 
 
 @pytest.mark.parametrize(

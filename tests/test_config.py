@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TrainConfig
+from bertjax.config import BertConfig, Config, DataConfig, MeshConfig, OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
 from bertjax.recipe import flat, load_config, save_config
 
@@ -75,7 +75,7 @@ def test_textbook_figures():
         "optim.warmup_steps": 0,
         "optim.clip_norm": None,
         "train.batch_size": 512,
-        "train.accumulate": 1,
+        "train.accumulate": 4,
         "train.steps": 50,
     }
     assert {key: values[key] for key in expected} == expected
@@ -322,3 +322,49 @@ def test_not_utf8(recipe):
 def test_missing_file_and_folder(tmp_path):
     assert str(tmp_path / "none.yaml") in refusal(tmp_path / "none.yaml")
     assert str(tmp_path) in refusal(tmp_path)
+
+
+# The mesh.
+
+
+@pytest.mark.parametrize(
+    "mesh, devices, sizes",
+    [
+        (MeshConfig(), 8, (8, 1, 1)),
+        (MeshConfig(), 1, (1, 1, 1)),
+        (MeshConfig(fsdp=4), 8, (2, 4, 1)),
+        (MeshConfig(data=1, fsdp=-1), 8, (1, 8, 1)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
+        (MeshConfig(data=1, tensor=-1), 4, (1, 1, 4)),
+    ],
+)
+def test_mesh_takes_every_device(mesh, devices, sizes):
+    assert Config(mesh=mesh).mesh_sizes(devices) == sizes
+
+
+@pytest.mark.parametrize(
+    "mesh, devices, parts",
+    [
+        (MeshConfig(data=3), 8, ["mesh.data=3 x mesh.fsdp=1", "a mesh of 3 devices, and there are 8"]),
+        (MeshConfig(fsdp=3), 8, ["mesh.data=2 x mesh.fsdp=3", "of 6 devices, and there are 8"]),
+        (MeshConfig(tensor=4), 2, ["of 4 devices, and there are 2"]),
+        (MeshConfig(tensor=8), 8, ["model.num_heads=12 is not divisible by mesh.tensor=8"]),
+        (MeshConfig(fsdp=5), 5, ["model.hidden_size=768 is not divisible by mesh.fsdp=5"]),
+    ],
+)
+def test_mesh_that_suits_neither_devices_nor_model(mesh, devices, parts):
+    with pytest.raises(BertjaxError) as caught:
+        Config(mesh=mesh).mesh_sizes(devices)
+    assert all(part in str(caught.value) for part in parts)
+
+
+def test_inner_features_are_split_evenly_too():
+    config = Config(model=BertConfig(intermediate_size=3070), mesh=MeshConfig(tensor=4))
+    with pytest.raises(BertjaxError, match="model.intermediate_size=3070 is not divisible by mesh.tensor=4"):
+        config.mesh_sizes(8)
+
+
+def test_impossible_meshes(recipe):
+    path = recipe("mesh: {data: 0}")
+    assert "mesh.data=0 is impossible; give 1 or more" in refusal(path)
+    assert "mesh.data and mesh.fsdp are all -1" in refusal(recipe("mesh: {fsdp: -1}"))

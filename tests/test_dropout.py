@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.dropout import dropout, hashed_bits
-from bertjax.sharding import data_mesh
+from bertjax.sharding import make_mesh
 
 KEY = jax.random.key(7)
 
@@ -60,7 +60,7 @@ def test_without_key_or_rate_nothing_is_dropped() -> None:
 def test_devices_rows_added_and_scans_change_no_bit() -> None:
     shape = (16, 8)
     bits = np.asarray(hashed_bits(KEY, shape))
-    by_rows = NamedSharding(data_mesh(), PartitionSpec("data"))
+    by_rows = NamedSharding(make_mesh(), PartitionSpec("data"))
     np.testing.assert_array_equal(jax.jit(lambda: hashed_bits(KEY, shape), out_shardings=by_rows)(), bits)
     np.testing.assert_array_equal(hashed_bits(KEY, (24, 8))[:16], bits)
     _, scanned = jax.lax.scan(lambda carry, key: (carry, hashed_bits(key, shape)), 0, KEY[None])

@@ -14,7 +14,7 @@ from bertjax.model import Bert, init_params
 from bertjax.pretraining import pretrain
 from bertjax.recipe import save_config
 from bertjax.run import RunFolder
-from bertjax.sharding import data_mesh
+from bertjax.sharding import by_name, make_mesh, rows_here
 
 
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
@@ -34,9 +34,10 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
                 losses.append(-jax.nn.log_softmax(mlm[row, slot])[label])
                 hits.append(mlm[row, slot].argmax() == label)
     assert len(next_losses) == batches.num_pairs
-    for devices in (1, 8):
-        mesh = data_mesh(jax.devices()[:devices])
-        means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(), mesh)
+    for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(), make_mesh(2, 2, 2)):
+        placed = jax.device_put(params, by_name(params, mesh))
+        rows = rows_here(batches.num_rows, mesh)
+        means = evaluate(compile_eval_step(mesh, model), placed, batches.first_epoch(rows.some), rows, mesh)
         assert means["mlm_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert means["mlm_accuracy"] == pytest.approx(np.mean(hits), rel=1e-5)
         assert means["nsp_loss"] == pytest.approx(np.mean(next_losses), rel=1e-5)

@@ -17,10 +17,16 @@ FLOORS = {
     "bertjax.config": 1,
     "bertjax.losses": 1,
     "bertjax.sharding": 1,
+    "bertjax.roll": 1,
+    "bertjax.launch": 1,
     "bertjax.dropout": 1,
     "bertjax.products": 1,
     "bertjax.blockwise": 1,
-    "bertjax.checkpoint": 1,
+    "bertjax.interrupts": 1,
+    "bertjax.lock": 1,
+    "bertjax.manifest": 1,
+    "bertjax.lines": 1,
+    "bertjax.checkpoint": 2,
     "bertjax.data.wikitext": 1,
     "bertjax.data.python_docs": 1,
     "bertjax.data.tokenizer": 1,
@@ -28,6 +34,8 @@ FLOORS = {
     "bertjax.data.random": 1,
     "bertjax.data.packing": 1,
     "bertjax.recipe": 2,
+    "bertjax.watch": 2,
+    "bertjax.distributed": 2,
     "bertjax.model": 2,
     "bertjax.optim": 2,
     "bertjax.data.sources": 2,
@@ -55,6 +63,8 @@ FLOORS = {
     "bertjax.bench.encoding_peers": 7,
     "bertjax.bench.ours": 8,
     "bertjax.bench.benches": 8,
+    "bertjax.bench.communication": 8,
+    "bertjax.bench.scaling": 9,
     "bertjax.bench.growing": 9,
     "bertjax.bench.growth": 9,
     "bertjax.bench.worker": 10,
@@ -72,7 +82,8 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"run", "progress", "pretraining", "bench.ceiling", "bench.ours", "trials.comparison"}
+_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining"}
+_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

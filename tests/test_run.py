@@ -117,6 +117,9 @@ def test_every_changed_key_is_named(run, prepared):
         ("eval.every", 3),
         ("checkpoint.every", 3),
         ("checkpoint.keep", 9),
+        ("mesh.data", 2),
+        ("mesh.fsdp", 4),
+        ("mesh.tensor", 2),
     ],
 )
 def test_what_changes_no_step_may_change(run, prepared, key, value):

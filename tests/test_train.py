@@ -1,7 +1,11 @@
 """The step learns, equals the textbook's, and is the same on any number of devices and in any number of parts."""
 
 import dataclasses
+import math
 import re
+import types
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +17,8 @@ from test_model import Reference, relative_error
 from bertjax.config import BertConfig
 from bertjax.data.batches import Batch
 from bertjax.model import Bert
-from bertjax.sharding import data_mesh, place_batch, replicated
-from bertjax.train import TrainState, compile_train_step, init_state
+from bertjax.sharding import make_mesh, place_batch
+from bertjax.train import TrainState, compile_train_step, init_on, init_state, state_template
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
@@ -48,13 +52,17 @@ def train(
     batches: list[Batch],
     *,
     devices: int = 1,
+    mesh: tuple[int, int, int] | None = None,
+    computed: Mapping[str, Any] = types.MappingProxyType({}),
     accumulate: int = 1,
     seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[TrainState, list[dict[str, float]]]:
-    mesh, model, optimizer = data_mesh(jax.devices()[:devices]), Bert(config), optimizer or optax.adam(1e-2)
+    sizes = mesh or (devices, 1, 1)
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    model, optimizer = Bert(config, **computed), optimizer or optax.adam(1e-2)
     step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate)
-    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
+    state = init_on(mesh, model, optimizer, 0)
     history = []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, mesh))
@@ -75,8 +83,9 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     batch = reference.batch()
     optimizer = optax.adam(0.01)
     params = jax.tree.map(jnp.asarray, reference.params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    step = compile_train_step(data_mesh(jax.devices()[:1]), reference.model, optimizer, RATE, seed=0)
+    fresh = init_state(reference.model, optimizer, 0)
+    state = fresh._replace(params=params, opt_state=optimizer.init(params))
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), reference.model, optimizer, RATE, seed=0)
     losses = []
     for _ in range(10):
         state, metrics = step(state, batch)
@@ -142,8 +151,8 @@ def test_dropout_is_new_in_every_step() -> None:
 
 
 def test_the_old_state_is_given_up() -> None:
-    mesh, model, optimizer = data_mesh(jax.devices()[:1]), Bert(SMALL), optax.adam(1e-2)
-    state = jax.jit(lambda: init_state(model, optimizer, 0), out_shardings=replicated(mesh))()
+    mesh, model, optimizer = make_mesh(devices=jax.devices()[:1]), Bert(SMALL), optax.adam(1e-2)
+    state = init_on(mesh, model, optimizer, 0)
     compile_train_step(mesh, model, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
@@ -156,8 +165,8 @@ def test_a_batch_without_predictions_gives_finite_gradients() -> None:
 
 def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
     config = dataclasses.replace(SMALL, vocab_size=997)
-    mesh, model, optimizer = data_mesh(jax.devices()[:2]), Bert(config), optax.adam(1e-2)
-    state = jax.eval_shape(lambda: init_state(model, optimizer, 0))
+    mesh, model, optimizer = make_mesh(devices=jax.devices()[:2]), Bert(config), optax.adam(1e-2)
+    state = state_template(model, optimizer)
     step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
     program = step.lower(state, random_batch(16)).compile().as_text()
     assert "[24,997]" in program or "[8,3,997]" in program  # a device's 8 rows of 3 predictions: the search can find
@@ -167,11 +176,105 @@ def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
 
 def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertjax.blockwise._BLOCK_ON_CPU", 2 * SMALL.vocab_size)  # several blocks on each device
-    mesh, model, optimizer = data_mesh(), Bert(SMALL), optax.adam(1e-2)
-    state = jax.eval_shape(lambda: init_state(model, optimizer, 0))
+    mesh, model, optimizer = make_mesh(), Bert(SMALL), optax.adam(1e-2)
+    state = state_template(model, optimizer)
     step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
     program = step.lower(state, random_batch(32)).compile().as_text()
     bodies = set(re.findall(r"body=%?([\w.\-]+)", program))
     waiting = [part.strip() for part in re.split(r"\n(?=%|ENTRY)", program) if " all-reduce(" in part]
     assert bodies and waiting
     assert not [part[:80] for part in waiting if part.split()[0].lstrip("%") in bodies]
+
+
+MESHES = {"fsdp": (1, 8, 1), "tensor": (1, 1, 4), "data and fsdp": (2, 4, 1), "all": (2, 2, 2)}
+WIDER = dataclasses.replace(SMALL, vocab_size=52, hidden_size=32, num_heads=4, intermediate_size=64)
+
+
+@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
+def test_meshes_change_neither_losses_nor_parameters(sizes: tuple[int, int, int]) -> None:
+    check_mesh(WIDER, sizes)
+
+
+def test_vocabulary_that_tensor_does_not_divide() -> None:
+    check_mesh(dataclasses.replace(WIDER, vocab_size=51, tied_head=False), (2, 2, 2))
+
+
+def test_every_way_to_compute_works_on_a_mesh() -> None:
+    check_mesh(WIDER, (2, 2, 2), accumulate=2, computed={"remat": True, "scan_layers": True}, packed=True)
+
+
+def packed_batch(rows: int, seed: int) -> Batch:
+    """Two sequences in each row, of 6 tokens each at least."""
+    one, two = random_batch(rows, seed), random_batch(rows, seed + 100)
+    second = two._replace(
+        sequences_bt=2 * two.sequences_bt,
+        mlm_positions_bp=np.where(two.mlm_weights_bp > 0, two.mlm_positions_bp + 12, 0),
+        cls_positions_bk=two.cls_positions_bk + 12,
+    )
+    return Batch(*(np.concatenate(fields, axis=1) for fields in zip(one, second, strict=True)))
+
+
+def check_mesh(config: BertConfig, sizes: tuple[int, int, int], *, packed: bool = False, **how: Any) -> None:
+    """Four steps, dropout on: losses to 1e-5 of one device's, parameters to 1e-4, a hundredth of a step of Adam's."""
+    batches = [packed_batch(16, seed) if packed else random_batch(16, seed) for seed in range(4)]
+    one, one_history = train(config, batches, **how)
+    many, many_history = train(config, batches, mesh=sizes, **how)
+    for ours, theirs in zip(many_history, one_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert_close(many, one, 1e-4)
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def weighing(batch: Batch, weight: float) -> Batch:
+    """The batch with this weight on its first prediction."""
+    weights_bp = batch.mlm_weights_bp.copy()
+    weights_bp[0, 0] = weight
+    return batch._replace(mlm_weights_bp=weights_bp)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -np.inf])
+def test_a_step_that_is_not_finite_changes_nothing(weight: float, accumulate: int) -> None:
+    config = dataclasses.replace(SMALL, dropout=0.0)  # which the step's number would change
+    optimizer = optax.adam(RATE)
+    first, second, third = (random_batch(8, seed) for seed in range(3))
+    around, _ = train(config, [first, third], accumulate=accumulate, optimizer=optimizer)
+    through, history = train(
+        config, [first, weighing(second, weight), third], accumulate=accumulate, optimizer=optimizer
+    )
+    assert not np.isfinite(history[1]["mlm_loss"] + history[1]["gradient_norm"])
+    assert_equal(through[1:3], around[1:3])  # parameters and optimiser state
+    assert (int(through.step), int(through.health.skipped_steps)) == (3, 1)
+    assert_equal(through.health.recent_loss, around.health.recent_loss)
+    # The rate that is told is the optimiser's own, which has not counted the step.
+    np.testing.assert_allclose([line["learning_rate"] for line in history], [RATE(0), RATE(1), RATE(1)], rtol=1e-6)
+
+
+def test_gradients_alone_can_be_too_large() -> None:
+    """Huge weights that cancel out leave a finite loss, and gradients whose squares are not."""
+    batch = random_batch(8)
+    batch.mlm_weights_bp[:2, 0] = 1e25, -1e25
+    model, optimizer = Bert(dataclasses.replace(SMALL, dropout=0.0)), optax.sgd(1.0)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), model, optimizer, RATE, seed=0)
+    state, metrics = step(init_state(model, optimizer, 0), batch)
+    assert np.isfinite(metrics["mlm_loss"].total) and np.isinf(metrics["gradient_norm"].total)
+    assert_equal(state.params, init_state(model, optimizer, 0).params)
+
+
+def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None:
+    good = random_batch(8)
+    bad = weighing(good, np.nan)
+    state, history = train(SMALL, [good, good, bad, bad, good, bad])
+    assert [line["skipped_steps"] for line in history] == [0, 0, 1, 2, 2, 3]
+    assert [line["skipped_in_a_row"] for line in history] == [0, 0, 1, 2, 0, 1]
+    losses = [line["mlm_loss"] + line["nsp_loss"] for line in history]
+    assert history[0]["loss_rise"] == 1
+    assert history[1]["loss_rise"] == pytest.approx(losses[1] / losses[0], rel=1e-5)
+    recent = (0.98 * losses[0] + losses[1]) / 1.98
+    assert history[4]["loss_rise"] == pytest.approx(losses[4] / recent, rel=1e-5)
+    recent = (0.98**2 * losses[0] + 0.98 * losses[1] + losses[4]) / (0.98**2 + 1.98)
+    assert float(state.health.recent_loss.total / state.health.recent_loss.weight) == pytest.approx(recent, rel=1e-5)

@@ -23,6 +23,7 @@ benches:
   layers   how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
   encode   texts to vectors
   growth   time against batch, length, layers, hidden size and corpus, as exponents
+  scaling  what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
 
 bertjax bench BENCH --help tells more."""
 
@@ -54,6 +55,10 @@ _DOORS = {
         peers=("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime"),
     ),
     "growth": _Door("textbook.yaml", "Time steps and data at several sizes, and fit exponents."),
+    "scaling": _Door(
+        "base.yaml",
+        "Compile a step on meshes of 8 simulated devices and count what is sent; run nothing, in one round.",
+    ),
 }
 
 
@@ -80,6 +85,11 @@ def bench(argv: Sequence[str], environment: Mapping[str, str]) -> None:
 
             report = growth.measure(config, Path(folder), environment, _say, rounds=options.rounds)
             print(growth.render(report))
+        elif name == "scaling":
+            from bertjax.bench import scaling
+
+            report = scaling.measure(config, Path(folder), environment, _say)
+            print(scaling.render(report))
         else:
             from bertjax.bench import benches, table
 

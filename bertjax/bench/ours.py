@@ -1,7 +1,6 @@
 """Our side of each contest, as a user's run does it. Each function is called in a process of its own."""
 
 import dataclasses
-import functools
 import os
 import tempfile
 import time
@@ -20,8 +19,8 @@ from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params, make_model
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.recipe import load_config
-from bertjax.sharding import data_mesh, place_batch, replicated
-from bertjax.train import compile_train_step, init_state
+from bertjax.sharding import make_mesh, place_batch
+from bertjax.train import compile_train_step, init_on, state_template
 
 
 def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
@@ -39,13 +38,13 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
     Args:
       batches: anything with `batch_at`.
     """
-    mesh = data_mesh()
+    mesh = make_mesh()
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
     train_step = compile_train_step(
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
     )
-    state = jax.jit(functools.partial(init_state, model, optimizer, config.seed), out_shardings=replicated(mesh))()
+    state = init_on(mesh, model, optimizer, config.seed)
     ends = [time.perf_counter()]
     pending = None
     for step in range(steps):
@@ -63,12 +62,12 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
     """A training step compiled and not run: how long it takes, and what the program would hold beside its arguments."""
     recipe = load_config(config, overrides)
-    mesh, model = data_mesh(jax.devices()[:1]), make_model(recipe.model, recipe.train)
+    mesh, model = make_mesh(devices=jax.devices()[:1]), make_model(recipe.model, recipe.train)
     optimizer = make_optimizer(recipe.optim, recipe.train.steps)
     schedule = make_schedule(recipe.optim, recipe.train.steps)
     train_step: Any = compile_train_step(mesh, model, optimizer, schedule, seed=0)
     batch = jax.tree.map(jax.typeof, prepare(recipe).train_batches.batch_at(0))
-    state = jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
+    state = state_template(model, optimizer)
     start = time.perf_counter()
     program = train_step.lower(state, batch).compile()
     seconds = time.perf_counter() - start

@@ -29,6 +29,8 @@ def main(contender: str, arguments: str) -> None:
             from bertjax.bench.ours import encode as run
         case "growth":
             from bertjax.bench.growing import grow as run
+        case "communicate":
+            from bertjax.bench.communication import communicate as run
         case "start":
             from bertjax.bench.starting import start as run
         case "train_peer":

@@ -108,17 +108,21 @@ class PairBatches:
         tokens = self._window(0).pairs.lengths_n.sum()
         return float(tokens / (self._steps_at_once * self.num_rows * self.row_length))
 
-    def batch_at(self, step: int) -> Batch:
-        """The batch of a training step; epochs follow one another without a gap."""
-        number, step_in_window = divmod(step, self._steps_at_once)
-        return self._batch(self._window(number), step_in_window)
+    def batch_at(self, step: int, rows: range | None = None) -> Batch:
+        """The batch of a training step; epochs follow one another without a gap.
 
-    def first_epoch(self) -> Iterator[Batch]:
+        Args:
+          rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
+        """
+        number, step_in_window = divmod(step, self._steps_at_once)
+        return self._batch(self._window(number), step_in_window, rows)
+
+    def first_epoch(self, rows: range | None = None) -> Iterator[Batch]:
         """Every pair once, always the same way; where pairs run out rows are empty, of weight 0."""
         for number in range(-(-self.num_pairs // (self._steps_at_once * self.batch_size))):
             window = self._window(number, end=self.num_pairs)
             for step in range(len(window.bounds) - 1):
-                yield self._batch(window, step)
+                yield self._batch(window, step, rows)
 
     def _fix_shape(self) -> None:
         """From the first window: the slack that packs best, and what a row and a step hold at most."""
@@ -170,17 +174,19 @@ class PairBatches:
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
 
-    def _batch(self, window: _Window, step: int) -> Batch:
-        some = slice(window.bounds[step], window.bounds[step + 1])
+    def _batch(self, window: _Window, step: int, rows: range | None) -> Batch:
+        rows = range(self.num_rows) if rows is None else rows
+        row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
+        some = slice(*window.bounds[step] + np.searchsorted(row_n, [rows.start, rows.stop]))
         pairs, placement = window.pairs.take(some), window.placement.take(some)
         batch = self._one_a_row(pairs)
-        if not self.packed and len(pairs.keys_n) == self.num_rows:
+        if not self.packed and len(pairs.keys_n) == len(rows):
             return batch
         return into_rows(
             batch,
             pairs.lengths_n,
-            placement._replace(row_n=placement.row_n - step * self.num_rows),
-            num_rows=self.num_rows,
+            placement._replace(row_n=placement.row_n - step * self.num_rows - rows.start),
+            num_rows=len(rows),
             row_length=self.row_length,
             max_sequences=self.max_sequences,
             num_predictions=self.num_predictions,

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +33,27 @@ def writing_in(cache: Path) -> Iterator[None]:
         raise BertjaxError(f"cannot write to {error.filename or cache}: {error.strerror}; {remedy}") from error
 
 
+@contextlib.contextmanager
+def building_in(parent: Path) -> Iterator[Path]:
+    """A folder to build in, gone afterwards; what builders that were killed left behind goes too.
+
+    Whoever builds shares a lock on the parent, which the system takes back from the dead. So a process that can have
+    the lock for itself knows that nobody builds. Where the file system has no such lock, leftovers stay.
+    """
+    holder = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in parent.glob(".building-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            fcntl.flock(holder, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent) as unfinished:
+            yield Path(unfinished)
+    finally:
+        os.close(holder)
+
+
 def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Callable[[Path], None]) -> Found:
     """What `read` finds in the folder; where that is None or a file has changed, `build` writes the folder first.
 
@@ -51,8 +73,8 @@ def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Cal
     if (found := read_whole(folder)) is None:
         with writing_in(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as unfinished:
-                built = Path(unfinished) / "built"
+            with building_in(folder.parent) as unfinished:
+                built = unfinished / "built"
                 built.mkdir()
                 build(built)
                 (built / _SUMS).write_text(json.dumps(_sums(built), indent=2), encoding="utf-8")

@@ -3,14 +3,13 @@
 import contextlib
 import dataclasses
 import os
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Config, Split
 from bertjax.data.batches import PairBatches
-from bertjax.data.cache import cache_key, writing_in
+from bertjax.data.cache import building_in, cache_key, writing_in
 from bertjax.data.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
@@ -142,7 +141,7 @@ def _train_tokenizer(cache: Path, text: Text, min_frequency: int) -> Tokenizer:
     tokenizer = Tokenizer.train(sentences, min_frequency=min_frequency)
     with writing_in(cache):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as unfinished:
-            (Path(unfinished) / path.name).write_text(tokenizer.to_json(), encoding="utf-8")
-            os.replace(Path(unfinished) / path.name, path)
+        with building_in(path.parent) as unfinished:
+            (unfinished / path.name).write_text(tokenizer.to_json(), encoding="utf-8")
+            os.replace(unfinished / path.name, path)
     return tokenizer

@@ -24,7 +24,7 @@ def options(config) -> list[str]:
 @pytest.mark.parametrize(
     "argv, parts",
     [
-        ([], ["no bench is named", "train, data, start, layers, encode, growth"]),
+        ([], ["no bench is named", "train, data, start, layers, encode, growth, scaling"]),
         (["trian"], ["no bench 'trian'", "train, data"]),
         (["train", "--rounds", "0"], ["--rounds 0", "1 or more"]),
         (["train", "--rounds", "many"], ["rounds", "many"]),
@@ -117,3 +117,16 @@ def test_a_run_that_fails_is_an_error(tiny, tmp_path):
     save_config(wrong, tmp_path / "wrong.yaml")
     with pytest.raises(BertjaxError, match="/none is not a folder"):
         starting.start(config=str(tmp_path / "wrong.yaml"))
+
+
+def test_scaling_prints_two_tables_and_writes_its_figures(tiny, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    given = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, vocab_size=64))
+    assert main(["bench", "scaling", "--json", str(file), *options(given)]) == 0
+    out, _ = capsys.readouterr()
+    figures = json.loads(file.read_text())
+    assert [sent["mesh"] for sent in figures["sent"]] == [[8, 1, 1], [1, 8, 1], [2, 4, 1], [2, 2, 2]]  # two heads
+    assert all(sum(size for kind, size in sent.items() if kind != "mesh") > 1000 for sent in figures["sent"])
+    assert figures["scaling"][-1]["devices"] == 1024
+    assert "| data | fsdp | tensor |" in out and "efficiency = step /" in out
+    assert out.count("| H100 | base |") == out.count("| TPU v5e | large |") == 4

@@ -11,7 +11,7 @@ from bertjax.bench.growing import FullBatches, _grow_step, _resized
 from bertjax.bench.growth import draw, fit_exponent, render
 from bertjax.bench.operations import training_operations
 from bertjax.bench.table import describe_machine
-from bertjax.sharding import data_mesh
+from bertjax.sharding import make_mesh
 
 SIZES = [1.0, 2.0, 4.0, 8.0]
 
@@ -58,7 +58,7 @@ def test_operations_grow_along_every_axis(recipe, axis, exponent):
 
 
 def test_steps_of_full_rows_are_timed(recipe, monkeypatch):
-    monkeypatch.setattr(ours, "data_mesh", lambda: data_mesh(jax.devices()[:1]))  # eight compile for longer
+    monkeypatch.setattr(ours, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))  # eight compile for longer
     measured = _grow_step(recipe, "batch", [8, 16], steps=2)
     assert measured["sizes"] == [8, 16] and min(measured["seconds"]) > 0
     assert measured["operations"][1] == 2 * measured["operations"][0]

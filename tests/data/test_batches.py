@@ -23,7 +23,9 @@ from made_up import (
     unmasked,
 )
 
-from bertjax.data.batches import lay_out
+from bertjax.data import batches as batches_room
+from bertjax.data.batches import Batch, lay_out
+from bertjax.data.masking import mask_tokens as mask
 from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK
 
 # The form of a batch.
@@ -92,6 +94,28 @@ def test_a_batch_depends_on_the_step_alone():
 @pytest.mark.parametrize("batch_size", [1, 8, 16, 48])
 def test_examples_do_not_depend_on_the_batch_size(batch_size):
     assert_same(steps(make(batch_size=batch_size), 144 // batch_size), steps(make(batch_size=144), 1))
+
+
+@pytest.mark.parametrize("row_length", [None, 3 * MAX_LENGTH])
+def test_some_rows_are_those_of_the_whole_batch_and_the_only_ones_made(row_length, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        batches_room,
+        "mask_tokens",
+        lambda tokens, *args, **rest: made.append(len(tokens)) or mask(tokens, *args, **rest),
+    )
+    batches = make(row_length=row_length)
+    empty = Batch(*(np.zeros_like(field[:5]) for field in batches.batch_at(0)))
+    wholes = [batches.batch_at(0), batches.batch_at(3), *batches.first_epoch()]
+    for first, end in ((0, batches.num_rows + 5), (2, 5), (batches.num_rows - 1, batches.num_rows + 5), (1, 1)):
+        some = range(first, end)
+        made.clear()
+        parts = [batches.batch_at(0, some), batches.batch_at(3, some), *batches.first_epoch(some)]
+        assert len(parts) == len(wholes)
+        for part, whole, pairs_made in zip(parts, wholes, made, strict=True):
+            expected = rows(joined([whole, empty]), slice(first, end))
+            assert_same(part, expected)
+            assert pairs_made == np.count_nonzero(expected.nsp_weights_bk)
 
 
 def test_seeds_differ():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.data import corpus as corpus_module
+from bertjax.data.cache import building_in
 from bertjax.data.corpus import load_or_build
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -162,11 +163,20 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, error):
     assert text_of(build(tmp_path), TOKENIZER) == TEXT
 
 
-def test_what_a_kill_leaves_is_not_used(tmp_path):
+def test_what_a_kill_leaves_is_not_used_and_goes_with_the_next_build(tmp_path):
     """A killed build cannot clean up: its folder stays, but under another name."""
     (tmp_path / "corpora" / ".building-killed" / "corpus").mkdir(parents=True)
     (tmp_path / "corpora" / ".building-killed" / "corpus" / "ids.bin").write_bytes(b"half")
     assert text_of(build(tmp_path), TOKENIZER) == TEXT
+    assert [path.name.split("-")[0] for path in (tmp_path / "corpora").iterdir()] == ["made"]
+
+
+def test_a_build_under_way_is_left_alone(tmp_path):
+    with building_in(tmp_path) as slow:
+        with building_in(tmp_path) as fast:
+            assert slow.is_dir() and fast.is_dir() and slow != fast
+        assert slow.is_dir() and not fast.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["ids.bin", "sentences.bin", "paragraphs.bin", "info.json", "sums.json"])

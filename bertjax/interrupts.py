@@ -1,0 +1,82 @@
+"""Signals that ask a run to stop: Ctrl-C, and what schedulers send before they kill."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stop:
+    """Whether a signal has come. While steps are made it only asks; before and after, it ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.agree: Callable[[bool], bool] = lambda asked: asked  # over several processes: whether any was asked
+        self._agreed = self._under_way = False
+
+    @property
+    def asked(self) -> bool:
+        return self.signal is not None
+
+    def after_step(self) -> bool:
+        """Whether the step that was dispatched last is to be the run's last; asked once a step."""
+        self._agreed = self._agreed or self.agree(self.asked)
+        return self._agreed
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Here there is work to finish: a signal is noted and no more."""
+        self._under_way = True
+        try:
+            yield
+        finally:
+            self._under_way = False
+
+    def leave(self) -> NoReturn:
+        """Ends the process: with 130 after Ctrl-C, with 0 for a scheduler, which has what it asked for."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(0)
+
+    def _on_signal(self, number: int) -> None:
+        self.signal = number
+        # Not print: what the signal interrupted may be in the middle of one.
+        if self._under_way:
+            os.write(2, b"\nstopping after this step, then saving; the same signal again stops at once\n")
+        else:
+            os.write(2, b"\nstopped with no step under way, so with nothing to save; --resume goes on from here\n")
+            self.leave()
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[Stop]:
+    """Takes the signals over and gives them back. A second one does what it would have done without us.
+
+    In another thread than the main one nothing is taken over, for Python lets no other handle signals.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    # None where a library took it over in its own language, as jax.distributed does: that cannot be given back.
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        give_back()
+        stop._on_signal(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        give_back()

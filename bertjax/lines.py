@@ -1,0 +1,54 @@
+"""A file of JSON lines that grows by whole ones: each is in it altogether or not at all."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Lines:
+    """Lines that cannot be written, as when the disk is full, are kept and go before the next ones."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._unwritten = b""
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a line; numbers that JSON cannot carry become null. Raises OSError where it is kept, not written."""
+        record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        self._unwritten += json.dumps(record).encode("utf-8") + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what was kept. Raises OSError where it still cannot be."""
+        if not self._unwritten:
+            return
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                # A full disk may take a part and say so only when asked to take the rest.
+                rest = self._unwritten
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            except OSError as error:
+                os.ftruncate(descriptor, size)
+                error.filename = str(self.path)
+                raise
+        finally:
+            os.close(descriptor)
+        self._unwritten = b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole lines; a kill may have cut the last one short."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+    def rewrite(self, records: list[dict[str, Any]]) -> None:
+        """Puts others in their place, and of what was kept."""
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        os.replace(unfinished, self.path)
+        self._unwritten = b""

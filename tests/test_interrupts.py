@@ -1,0 +1,75 @@
+"""Signals: noted while there is work to finish, obeyed at once where there is none, and given back afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bertjax.interrupts import stopping_on_signals
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def handlers() -> list:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_work_under_way_is_finished(number: int, capfd: pytest.CaptureFixture) -> None:
+    before = handlers()
+    with stopping_on_signals() as stop:
+        with stop.finishing():
+            assert not stop.after_step()
+            os.kill(os.getpid(), number)
+            assert stop.after_step() and stop.asked and stop.signal == number
+            assert handlers() == before  # so that the next one stops at once
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as left:
+            stop.leave()
+    assert handlers() == before
+    assert number == signal.SIGINT or left.value.code == 0
+    assert capfd.readouterr().err.count("stopping after this step, then saving") == 1
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_without_work_it_ends_at_once(number: int, capfd: pytest.CaptureFixture) -> None:
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as left:
+        with stopping_on_signals():
+            os.kill(os.getpid(), number)
+            raise AssertionError("went on")
+    assert handlers() == before
+    assert number == signal.SIGINT or left.value.code == 0
+    assert "nothing to save" in capfd.readouterr().err
+
+
+def test_other_threads_are_left_alone() -> None:
+    before, seen = handlers(), []
+
+    def run() -> None:
+        with stopping_on_signals() as stop, stop.finishing():
+            seen.append((handlers(), stop.asked))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(before, False)]
+
+
+TWICE = """
+import os, signal, time
+from bertjax.interrupts import stopping_on_signals
+number = {number}
+with stopping_on_signals() as stop, stop.finishing():
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_second_stops_at_once(number: int) -> None:
+    ended = subprocess.run([sys.executable, "-c", TWICE.format(number=int(number))], capture_output=True, timeout=30)
+    assert ended.returncode == -number  # which a shell says as 128 + number

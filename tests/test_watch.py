@@ -1,0 +1,48 @@
+"""What a run does about a loss that is no number, or far above those before."""
+
+import jax.numpy as jnp
+import pytest
+
+from bertjax.config import TrainConfig
+from bertjax.errors import BertjaxError
+from bertjax.watch import LossSpike, Skip, batch_of, skip_after, watch
+
+PARAMS = {"a": {"kernel": jnp.array([[1.0, -700.0]])}, "b": jnp.array([3.0]), "c": jnp.array([0.5]), "d": jnp.zeros(2)}
+CALM = {"skipped_in_a_row": 0.0, "loss_rise": 1.0}
+
+
+def test_without_skips_steps_take_the_batches_in_order() -> None:
+    assert [batch_of(step, []) for step in (1, 2, 3)] == [0, 1, 2]
+
+
+def test_skips_leave_out_their_batches_and_no_others() -> None:
+    """Steps 4 and 5 spiked once, then the new 4; then all went well until 7, the second after a checkpoint at 5."""
+    skips = [Skip(3, 2), Skip(3, 1), Skip(5, 2)]
+    assert [batch_of(step, skips) for step in range(1, 9)] == [0, 1, 2, 6, 7, 10, 11, 12]
+
+
+def test_bad_steps_in_a_row_end_the_run() -> None:
+    train = TrainConfig(max_bad_steps=3)
+    watch(6, CALM | {"skipped_in_a_row": 2.0, "loss_rise": float("nan")}, train, PARAMS)
+    with pytest.raises(BertjaxError) as caught:
+        watch(7, CALM | {"skipped_in_a_row": 3.0}, train, PARAMS)
+    message = str(caught.value)
+    assert message.startswith("step 7 is number 3 in a row without a finite loss and gradients (train.max_bad_steps=3)")
+    assert "a/kernel (up to 700), b (up to 3), c (up to 0.5);" in message and "\n" not in message
+
+
+def test_a_spike_is_one_only_where_it_is_looked_for() -> None:
+    watch(5, CALM | {"loss_rise": 100.0}, TrainConfig(), PARAMS)
+    train = TrainConfig(spike_factor=2.0)
+    for rise in (2.0, float("nan")):
+        watch(5, CALM | {"loss_rise": rise}, train, PARAMS)
+    with pytest.raises(LossSpike, match="the loss of step 5 is 2.5 times its recent mean") as caught:
+        watch(5, CALM | {"loss_rise": 2.5}, train, PARAMS)
+    assert skip_after(2, caught.value, []) == Skip(2, 3)
+
+
+def test_going_back_to_one_checkpoint_ends_some_time() -> None:
+    skips = [Skip(0, 9), Skip(2, 3), Skip(2, 1), Skip(2, 1)]
+    with pytest.raises(BertjaxError, match="step 5 is 2.5 times .*, although the run has gone back to step 2 3 times"):
+        skip_after(2, LossSpike(5, 2.5), skips)
+    assert skip_after(4, LossSpike(5, 2.5), skips) == Skip(4, 1)
