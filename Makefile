@@ -1,4 +1,5 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
+# make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
 
 ARGS :=
@@ -10,7 +11,7 @@ RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(s
 # An NVIDIA GPU needs jax's own build for it.
 EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
 
-.PHONY: setup train test check
+.PHONY: setup train test check fuzz
 
 setup: .venv/ready
 
@@ -30,6 +31,9 @@ train: setup
 
 test: check
 	.venv/bin/pytest
+
+fuzz: setup
+	.venv/bin/pytest tests/fuzz --hypothesis-profile long
 
 check: setup
 	.venv/bin/ruff check .

@@ -228,11 +228,10 @@ def _bench(argv: list[str]) -> None:
     bench(argv, environment=tuned_environment(os.environ))
 
 
-def _trial(argv: list[str]) -> None:
+def _trial(argv: list[str]) -> int:
     from bertjax.trials.command import trial
 
-    if not trial(argv, environment=tuned_environment(os.environ)):
-        raise SystemExit(1)
+    return 0 if trial(argv, environment=tuned_environment(os.environ)) else 1
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

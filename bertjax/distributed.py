@@ -14,14 +14,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import DistributedConfig
 from bertjax.errors import BertjaxError
-from bertjax.roll import Alone, Place, Roll
+from bertjax.roll import Place, Processes, Roll
 
-_ECHO = 10.0  # seconds in which the roll knows of a death that a collective has failed of
-_joined: list[Alone] = []
+_ECHO = 3.0  # seconds in which the roll knows of the death that a collective has failed of
+_joined: list[Processes] = []
 
 
 @contextlib.contextmanager
-def joined(config: DistributedConfig) -> Iterator[Alone]:
+def joined(config: DistributedConfig) -> Iterator[Processes]:
     """The processes of this run, over which JAX is started; with neither a configuration nor a cluster there is one.
 
     To be entered before JAX is first used. Inside another it is the same one.
@@ -34,7 +34,7 @@ def joined(config: DistributedConfig) -> Iterator[Alone]:
         return
     place, local_devices = find_place(config)
     if place is None:
-        yield Alone()
+        yield Processes()
         return
     processes = Roll(place, config.timeout)
     try:

@@ -25,7 +25,7 @@ from bertjax.model import make_model, num_parameters
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
-from bertjax.roll import Alone
+from bertjax.roll import Processes
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
@@ -55,7 +55,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
     return Path(config.run_dir)
 
 
-def _train(config: Config, processes: Alone, stop: Stop, *, resume: bool) -> bool:
+def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
     """False: a signal stopped it."""
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
@@ -74,7 +74,7 @@ def _train(config: Config, processes: Alone, stop: Stop, *, resume: bool) -> boo
 
 
 @contextlib.contextmanager
-def _opened_by_all(folder: RunFolder, config: Config, processes: Alone, *, resume: bool) -> Iterator[Prepared]:
+def _opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
     """Opened by process 0. The others find the folder there, and on their own machines the same text."""
     with contextlib.ExitStack() as stack:
         if processes.first:
@@ -133,7 +133,7 @@ class _Run(NamedTuple):
     folder: RunFolder
     prepared: Prepared
     mesh: Mesh
-    processes: Alone
+    processes: Processes
     stop: Stop
     progress: Progress
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -142,7 +142,7 @@ class _Run(NamedTuple):
     fresh: Callable[[], TrainState]
 
 
-def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Alone, stop: Stop) -> tuple[Progress, bool]:
+def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, stop: Stop) -> tuple[Progress, bool]:
     """Trains from the newest checkpoint on, and again from there when the loss leaps. False: a signal stopped it."""
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)

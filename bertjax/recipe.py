@@ -54,13 +54,19 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
         namespace = parser.parse_args(args)
     except jsonargparse.ArgumentError as error:
         raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
+    except RecursionError as error:
+        raise BertjaxError("a value is nested too deeply; every key takes a single value") from error
     values = {field.name: namespace[field.name] for field in dataclasses.fields(Config)}
     for name, part in _PARTS.items():
         keys = values[name].as_dict() if isinstance(values[name], jsonargparse.Namespace) else {}
         if "__path__" in keys or not keys:
             raise BertjaxError(_takes_keys(name))
         values[name] = part(**keys)
-    return Config(**values), namespace
+    config = Config(**values)
+    for key, value in flat(config).items():
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            raise BertjaxError(f"{key}={value!r} holds a NUL or half a character, as no name may; give UTF-8 text")
+    return config, namespace
 
 
 def _check_recipe(path: str) -> None:
@@ -73,7 +79,7 @@ def _check_recipe(path: str) -> None:
         ) from error
     except UnicodeDecodeError as error:
         raise BertjaxError(f"config {path} is not UTF-8 text; give a recipe such as {EXAMPLE}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # it raises all of them
         reason = " ".join(str(error).split())
         raise BertjaxError(f"config {path} is not YAML: {reason}; compare {EXAMPLE}") from error
     if not isinstance(recipe, dict) or not recipe:
@@ -85,6 +91,8 @@ def _check_recipe(path: str) -> None:
             raise BertjaxError(f"config {path}: {_takes_keys(name)}")
         for key, item in value.items() if name in _PARTS else ((None, value),):
             dotted = f"{name}.{key}" if key is not None else name
+            if isinstance(item, dict | list | set) and dotted in _TYPES:
+                raise BertjaxError(f"config {path}: {dotted}: expected {_words(_TYPES[dotted])}, got more than one")
             if item is None and dotted in _TYPES and type(None) not in typing.get_args(_TYPES[dotted]):
                 raise BertjaxError(f"config {path}: {dotted}: expected {_words(_TYPES[dotted])}, got nothing")
 

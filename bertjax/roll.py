@@ -42,8 +42,8 @@ class Place:
     bind: str | None = None  # what it listens on, if not that
 
 
-class Alone:
-    """The only process of a run. It is the first one, and there is nobody to wait for."""
+class Processes:
+    """The processes of a run, seen from one of them; here it is the only one, with nobody to wait for."""
 
     def __init__(self) -> None:
         self.index, self.size, self.first = 0, 1, True
@@ -60,8 +60,8 @@ class Alone:
         """Nobody is to stop because this process ends. To be called when all are known to be done."""
 
 
-class Roll(Alone):
-    """One of several processes, all of which have come.
+class Roll(Processes):
+    """Several processes, all of which have come.
 
     Raises:
       BertjaxError: they did not come in `timeout` seconds, or not as a run of `place.size`.

@@ -82,8 +82,8 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining", "bench.ceiling", "bench.ours"}
-_JAX |= {"bench.communication", "trials.comparison"}
+_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretraining"}
+_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

@@ -15,6 +15,7 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 FORMAT = 1  # part of every key: after a change of layout the cache builds anew instead of misreading
+_ID_DTYPES = ("<u2", "<u4")
 _PARAGRAPHS_AT_ONCE = 1024
 
 
@@ -47,7 +48,7 @@ def load_or_build(
 
 def _build(folder: Path, name: str, documents: Iterable[list[list[str]]], tokenizer: Tokenizer) -> None:
     dtypes = {
-        "ids": "<u2" if tokenizer.vocab_size <= 2**16 else "<u4",
+        "ids": _ID_DTYPES[tokenizer.vocab_size > 2**16],
         "sentences": "<i8",
         "paragraphs": "<i8",
     }
@@ -84,13 +85,15 @@ def _build(folder: Path, name: str, documents: Iterable[list[list[str]]], tokeni
 
 
 def _open(folder: Path) -> Corpus | None:
-    """None where there is no corpus, or one that some accident has cut short."""
+    """None where there is no corpus, or one whose info.json does not fit its files."""
     try:
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-        arrays = {
-            part: np.memmap(folder / f"{part}.bin", info["dtypes"][part], mode="r", shape=(size,))
-            for part, size in info["sizes"].items()
-        }
-        return Corpus(info["name"], info["digest"], **arrays, folder=folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files = {part: folder / f"{part}.bin" for part in ("ids", "sentences", "paragraphs")}
+        dtypes = {"ids": info["dtypes"]["ids"], "sentences": "<i8", "paragraphs": "<i8"}
+        bytes_of_parts = {part: info["sizes"][part] * np.dtype(dtypes[part]).itemsize for part in files}
+        if dtypes["ids"] not in _ID_DTYPES or bytes_of_parts != {part: files[part].stat().st_size for part in files}:
+            return None
+        arrays = {part: np.memmap(file, dtypes[part], mode="r") for part, file in files.items()}
+        return Corpus(str(info["name"]), str(info["digest"]), **arrays, folder=folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,8 +1,9 @@
 """Words to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,16 +27,18 @@ class Tokenizer:
 
     @classmethod
     def train(cls, sentences: Iterable[str], *, min_frequency: int) -> "Tokenizer":
-        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens."""
+        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens.
+
+        Raises BertjaxError where a sentence is not Unicode.
+        """
         engine = _engine({token: number for number, token in enumerate(SPECIAL_TOKENS)})
         trainer = trainers.WordLevelTrainer(
             vocab_size=2**31, min_frequency=min_frequency, special_tokens=[], show_progress=False
         )
         stopped = threading.Event()
         feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
-        with ThreadPoolExecutor(
-            1
-        ) as other_thread:  # in this one, no signal's handler would run before the engine's end
+        # In this thread, no signal's handler would run before the engine's end.
+        with _unicode(), ThreadPoolExecutor(1) as other_thread:
             try:
                 other_thread.submit(engine.train_from_iterator, feed, trainer).result()
             finally:
@@ -73,10 +76,8 @@ class Tokenizer:
 
     def split(self, text: str) -> list[str]:
         """The words of a text, lower-cased as in training. Raises BertjaxError where it is not Unicode."""
-        try:
+        with _unicode():
             normal = self._engine.normalizer.normalize_str(text)
-        except UnicodeEncodeError as error:
-            raise BertjaxError(f"text {text[:40]!r} holds half a character, a lone surrogate; give UTF-8") from error
         return [word for word, _ in self._engine.pre_tokenizer.pre_tokenize_str(normal)]
 
     def ids(self, words: Sequence[str]) -> list[int]:
@@ -85,11 +86,24 @@ class Tokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The token of each id; `<unk>` for an id outside the vocabulary."""
-        return [self._engine.id_to_token(int(number)) or SPECIAL_TOKENS[UNK] for number in ids]
+        known = range(self.vocab_size)
+        numbers = (number if number in known else UNK for number in map(int, ids))
+        return [self._engine.id_to_token(number) or SPECIAL_TOKENS[UNK] for number in numbers]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
-        """The ids of each sentence's words, computed on all cores."""
-        return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
+        """The ids of each sentence's words, computed on all cores. Raises BertjaxError where one is not Unicode."""
+        with _unicode():
+            return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
+
+
+@contextlib.contextmanager
+def _unicode() -> Iterator[None]:
+    """Python's strings may hold lone surrogates, which no encoding can write."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.start + 20]
+        raise BertjaxError(f"text {text!r} holds half a character, a lone surrogate; give UTF-8") from error
 
 
 def _engine(vocabulary: dict[str, int]) -> Engine:

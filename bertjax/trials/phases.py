@@ -65,4 +65,4 @@ class Watch:
         yield from Path(self._config.data.cache or "").glob("*/*/.building-*")  # a corpus's tables of pairs
 
     def _unfinished_saves(self) -> Iterator[Path]:
-        yield from self._checkpoints.glob("*tmp*")
+        yield from self._checkpoints.glob("partial-*")

@@ -37,7 +37,7 @@ class Hit(NamedTuple):
 
 
 class RunProcess:
-    """`bertjax pretrain`, with --resume where the run's folder is there. Leaving the context kills it.
+    """`bertjax pretrain --resume`, which begins where there is no run yet. Leaving the context kills it.
 
     Args:
       config: as `Watch` needs it.
@@ -48,9 +48,7 @@ class RunProcess:
         recipe, output, self._errors = folder / "recipe.yaml", folder / "output.txt", folder / "errors.txt"
         self._checkpoints = Path(config.run_dir) / "checkpoints"
         save_config(config, recipe)
-        command = [sys.executable, "-m", "bertjax", "pretrain", "--config", str(recipe)]
-        if Path(config.run_dir).exists():
-            command.append("--resume")
+        command = [sys.executable, "-m", "bertjax", "pretrain", "--config", str(recipe), "--resume"]
         output.unlink(missing_ok=True)
         self.watch = Watch(config, output)
         self._started = time.monotonic()

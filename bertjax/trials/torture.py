@@ -119,7 +119,8 @@ def _fault(hit: Hit) -> str | None:
     """What is wrong with how a process stopped."""
     if hit.signal == "SIGKILL":
         return None
-    if hit.exit_code != 0:
+    before_or_after = hit.phase in (Phase.STARTING, Phase.ENDING)  # when a signal does what it does to any process
+    if hit.exit_code != 0 and not (before_or_after and hit.exit_code == -signal.Signals[hit.signal]):
         return f"{hit.signal} {hit.phase} ended with code {hit.exit_code}"
     return f"{hit.signal} {hit.phase} lost {hit.steps_lost} steps" if hit.steps_lost > 1 else None
 

@@ -179,19 +179,20 @@ def test_a_build_under_way_is_left_alone(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("part", ["ids.bin", "sentences.bin", "paragraphs.bin", "info.json"])
-@pytest.mark.parametrize("damage", ["cut", "emptied", "removed"])
+@pytest.mark.parametrize("part", ["ids.bin", "sentences.bin", "paragraphs.bin", "info.json", "sums.json"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "flipped"])
 def test_a_damaged_corpus_is_rebuilt(tmp_path, part, damage):
     whole = build(tmp_path)
     file = only_folder(tmp_path) / part
     content = file.read_bytes()
     file.unlink()
     if damage != "removed":
-        file.write_bytes(content[: len(content) - 1] if damage == "cut" else b"")
+        flipped = bytes([content[0] ^ 1]) + content[1:]
+        file.write_bytes({"cut": content[:-1], "emptied": b"", "flipped": flipped}[damage])
     again = build(tmp_path, iter(DOCUMENTS))
     assert text_of(again, TOKENIZER) == TEXT
     assert again.digest == whole.digest
-    assert listing(only_folder(tmp_path)) == ["ids.bin", "info.json", "paragraphs.bin", "sentences.bin"]
+    assert listing(only_folder(tmp_path)) == ["ids.bin", "info.json", "paragraphs.bin", "sentences.bin", "sums.json"]
     build(tmp_path, untouchable())
 
 
