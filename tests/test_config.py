@@ -75,7 +75,7 @@ def test_textbook_figures():
         "optim.warmup_steps": 0,
         "optim.clip_norm": None,
         "train.batch_size": 512,
-        "train.accumulate": 1,
+        "train.accumulate": 4,
         "train.steps": 50,
     }
     assert {key: values[key] for key in expected} == expected
