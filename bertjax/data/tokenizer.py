@@ -1,6 +1,9 @@
 """Words to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
+import itertools
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tokenizers import Tokenizer as Engine
@@ -28,7 +31,15 @@ class Tokenizer:
         trainer = trainers.WordLevelTrainer(
             vocab_size=2**31, min_frequency=min_frequency, special_tokens=[], show_progress=False
         )
-        engine.train_from_iterator(sentences, trainer)
+        stopped = threading.Event()
+        feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
+        with ThreadPoolExecutor(
+            1
+        ) as other_thread:  # in this one, no signal's handler would run before the engine's end
+            try:
+                other_thread.submit(engine.train_from_iterator, feed, trainer).result()
+            finally:
+                stopped.set()
         counted = engine.get_vocab()
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
         words = sorted(counted.keys() - set(SPECIAL_TOKENS), key=counted.__getitem__)

@@ -2,6 +2,7 @@
 
 import collections
 import random
+import signal
 
 import pytest
 from tokenizers import Tokenizer as Engine
@@ -113,3 +114,28 @@ def test_a_damaged_or_foreign_file(tmp_path, data, complaint):
 def test_a_folder_is_no_tokenizer(tmp_path):
     with pytest.raises(BertjaxError, match="cannot be read"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_signal_ends_the_training():
+    def interrupt(*_):
+        raise InterruptedError
+
+    sentences = iter(["the same words"] * 5_000_000)  # seconds of work
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(InterruptedError):
+            Tokenizer.train(sentences, min_frequency=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert next(sentences, None) is not None
+
+
+def test_what_the_text_raises_is_raised():
+    def sentences():
+        yield "a b"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        Tokenizer.train(sentences(), min_frequency=1)
