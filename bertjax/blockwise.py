@@ -93,7 +93,7 @@ def _on_a_device(
 
     def in_blocks(x_m: Array) -> Array:
         """[m, ...] -> [blocks, c, ...], filled up with zeros."""
-        x_m = jnp.pad(x_m[order_m], [(0, blocks * c - m)] + [(0, 0)] * (x_m.ndim - 1))
+        x_m = jnp.pad(jnp.asarray(x_m)[order_m], [(0, blocks * c - m)] + [(0, 0)] * (x_m.ndim - 1))
         return x_m.reshape(blocks, c, *x_m.shape[1:])
 
     if _WORDS in split:  # a label is a place among this device's words from here on, or outside
