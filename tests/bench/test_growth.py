@@ -58,7 +58,7 @@ def test_operations_grow_along_every_axis(recipe, axis, exponent):
 
 
 def test_steps_of_full_rows_are_timed(recipe, monkeypatch):
-    monkeypatch.setattr(ours, "make_mesh", lambda: make_mesh(jax.devices()[:1]))  # eight compile for longer
+    monkeypatch.setattr(ours, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))  # eight compile for longer
     measured = _grow_step(recipe, "batch", [8, 16], steps=2)
     assert measured["sizes"] == [8, 16] and min(measured["seconds"]) > 0
     assert measured["operations"][1] == 2 * measured["operations"][0]
