@@ -13,12 +13,14 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
+from bertjax.sharding import ROW_AXES
+
 # Logits held at once, on each device. On a CPU a block is to stay in the cache and below the 32 MiB from which
 # malloc takes fresh pages from the system each time.
 _BLOCK_ON_CPU = 2**22
 _BLOCK = 2**28
 
-_ROWS, _WORDS = ("data", "fsdp"), "tensor"  # the mesh's axes that split predictions, and the one that splits words
+_WORDS = "tensor"  # the mesh's axis that splits the vocabulary
 
 
 def blockwise_cross_entropy(
@@ -54,11 +56,11 @@ def blockwise_cross_entropy(
     def on_each(hidden_md: Array, kernel_dv: Array, bias_v: Array, labels_m: Array, weights_m: Array) -> tuple:
         # Whole on several devices, but not so their gradients, which JAX adds up for it.
         hidden_md = lax.pcast(hidden_md, words, to="varying") if words else hidden_md
-        kernel_dv, bias_v = lax.pcast((kernel_dv, bias_v), _ROWS, to="varying")
-        totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows, (*_ROWS, *words))
-        return lax.psum(totals, _ROWS)
+        kernel_dv, bias_v = lax.pcast((kernel_dv, bias_v), ROW_AXES, to="varying")
+        totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows, (*ROW_AXES, *words))
+        return lax.psum(totals, ROW_AXES)
 
-    by_rows, by_words, by_columns = PartitionSpec(_ROWS), PartitionSpec(words), PartitionSpec(None, words)
+    by_rows, by_words, by_columns = PartitionSpec(ROW_AXES), PartitionSpec(words), PartitionSpec(None, words)
     in_specs = (by_rows, by_columns, by_words, by_rows, by_rows)
     whole = (PartitionSpec(), PartitionSpec())
     return jax.shard_map(on_each, mesh=mesh, in_specs=in_specs, out_specs=whole)(
