@@ -312,7 +312,7 @@ def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch:
     )
     batch_at = PairBatches.batch_at
 
-    def going_bad(self: PairBatches, number: int, rows: range) -> Batch:
+    def going_bad(self: PairBatches, number: int, rows: range | None = None) -> Batch:
         batch = batch_at(self, number, rows)
         weight = np.float32(np.nan if number in (1, 3, 4, 5) else 1)
         return batch._replace(mlm_weights_bp=batch.mlm_weights_bp * weight)
@@ -337,7 +337,7 @@ def spiking(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[int]:
     """Makes batches of these numbers spike; the list grows by the batches that are learnt from."""
     batch_at, taken = PairBatches.batch_at, []
 
-    def learnt(self: PairBatches, number: int, rows: range) -> Batch:
+    def learnt(self: PairBatches, number: int, rows: range | None = None) -> Batch:
         taken.append(number)
         batch = batch_at(self, number, rows)
         return batch._replace(mlm_labels_bp=0 * batch.mlm_labels_bp) if number in numbers else batch
