@@ -1,18 +1,21 @@
 """Checkpoints on Orbax: saved in the background, each whole or not there at all, and trusted only after a look.
 
-In the folder, `25` is the checkpoint of step 25. `partial-25` is being written or removed, or was when its process
+In the folder, `25` is the checkpoint of step 25. `partial-25-1` is being written or removed, or was when its process
 died: it is never read, and the next run removes it. `damaged-25` was found damaged and set aside; it is nobody's but
 the user's from then on, and does not count among those that `keep` keeps.
 """
 
 import concurrent.futures
 import contextlib
+import functools
 import gc
+import itertools
 import logging
 import os
 import re
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,18 +43,19 @@ class Checkpoints:
     def __init__(self, folder: Path, *, keep: int | None = None, on_failure: OnFailure = "stop"):
         self._folder = folder.absolute()
         self._keep, self._on_failure = keep, on_failure
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._orbax = _new_orbax()
         self._background = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
         self._failure: BertjaxError | None = None  # of the newest save
         self._vouched_for: int | None = None  # found sound and not read yet
+        self._tries = itertools.count(1)
         self._quiet = contextlib.ExitStack()
 
     def __enter__(self) -> "Checkpoints":
         self._quiet.enter_context(_quiet_orbax())
-        if self._keep is not None and jax.process_index() == 0:
-            for leftover in self._folder.glob("partial-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+        if self._keep is not None:
+            _quiet_stragglers()
+            self._remove("partial-*")
         return self
 
     def __exit__(self, in_flight: object, *_: object) -> None:
@@ -63,6 +67,8 @@ class Checkpoints:
             self._background.shutdown()
             self._orbax.close()
             self._quiet.close()
+            if self._keep is not None:
+                self._remove("partial-*")
         if self._failure and in_flight:  # an error on its way tells more
             warnings.warn(str(self._failure), stacklevel=2)
         elif self._failure:
@@ -70,7 +76,10 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The numbers of the checkpoints there are, sound or not."""
-        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        try:
+            names = os.listdir(self._folder) if self._folder.is_dir() else []
+        except OSError as error:
+            raise BertjaxError(f"cannot read {self._folder}: {error.strerror}; ask its owner for permission") from error
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]{0,17}", name))
 
     def latest_step(self) -> int | None:
@@ -121,7 +130,8 @@ class Checkpoints:
         self._finish()
         if os.path.lexists(self._folder / str(step)):
             raise BertjaxError(f"checkpoint {self._folder / str(step)} is there already and is left as it is")
-        partial = self._folder / f"partial-{step}"
+        # A name of its own for each try: a write left over from one that failed must not end up in this.
+        partial = self._folder / f"partial-{step}-{next(self._tries)}"
         args = ocp.args.Composite(**{name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()})
         try:
             self._folder.mkdir(exist_ok=True)  # and not its parents: a run whose folder is gone has lost its text too
@@ -141,7 +151,7 @@ class Checkpoints:
             for old in self.steps()[: -(self._keep or 1)]:
                 with contextlib.suppress(OSError):  # it is tried again after the next save
                     # Under another name first: a reader must not take what is half removed for damaged.
-                    shutil.rmtree((self._folder / str(old)).rename(self._folder / f"partial-{old}"))
+                    shutil.rmtree((self._folder / str(old)).rename(self._folder / f"partial-{old}-0"))
 
     def _finish(self) -> None:
         """Waits for the save that is under way."""
@@ -163,9 +173,14 @@ class Checkpoints:
 
     def _fail(self, step: int, error: Exception) -> None:
         with _quiet_orphans():
-            if jax.process_index() == 0:
-                for leftover in self._folder.glob(f"partial-{step}*"):
-                    shutil.rmtree(leftover, ignore_errors=True)  # to make room
+            # Orbax raises when the first of its threads fails, and the others go on writing.
+            for thread in threading.enumerate():
+                if type(thread).__module__.startswith("orbax."):
+                    threading.Thread.join(thread)  # its own would raise what failed in it
+            with contextlib.suppress(Exception):
+                self._orbax.close()
+            self._orbax = _new_orbax()  # the old one may have more to raise of this, and would in the next save
+            self._remove(f"partial-{step}-*")
         steps = self.steps()
         newest = f"checkpoint {steps[-1]} stays the newest" if steps else "there is none yet"
         self._failure = BertjaxError(
@@ -176,6 +191,12 @@ class Checkpoints:
             failure, self._failure = self._failure, None  # raised once
             raise failure from error
         warnings.warn(f"{self._failure}; the run goes on until the next is due", stacklevel=3)
+
+    def _remove(self, pattern: str) -> None:
+        """Removes what is no checkpoint. What stays or comes back is removed when the folder is next opened."""
+        if jax.process_index() == 0:
+            for path in self._folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
         """Trees like the templates, whose leaves are `jax.ShapeDtypeStruct`s with their shardings.
@@ -207,6 +228,10 @@ class Checkpoints:
         return {name: restored[name] for name in templates}
 
 
+def _new_orbax() -> ocp.AsyncCheckpointer:
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+
 def _misfit(trees: dict[str, Any], templates: dict[str, Any]) -> str:
     """The first leaf that is not as its template has it, if there is one."""
     for (path, leaf), template in zip(
@@ -229,22 +254,25 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Orbax logs what it raises too, traceback and all; what there is to know of it we say ourselves.
-
-    When one of several writes fails, the others are left alone: asyncio logs what becomes of them, or they find its
-    loop closed as they end.
-    """
+    """Orbax, and asyncio for it, log what they raise too, traceback and all; what there is to know we say ourselves."""
     logs = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [log.level for log in logs], sys.unraisablehook
+    levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else hook(what)
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
+
+
+@functools.cache
+def _quiet_stragglers() -> None:
+    """When one of several writes fails Orbax leaves the others, which end whenever they end, find its event loop closed
+    and would print a page each. So this is for the rest of the process.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else hook(what)
 
 
 @contextlib.contextmanager

@@ -317,12 +317,12 @@ with Checkpoints(Path(sys.argv[1]), keep=1) as checkpoints:
 """
 # What Python is about to do to which file when it is killed, and which checkpoint is then the newest.
 KILLS = [
-    ("os.mkdir", "partial-2.orbax-checkpoint-tmp", 1),
-    ("os.rename", "partial-2.orbax-checkpoint-tmp/params.orbax-checkpoint-tmp", 1),
-    ("os.rename", "partial-2.orbax-checkpoint-tmp", 1),
-    ("open", "partial-2/params/_METADATA", 1),  # to be hashed
-    ("open", "partial-2/manifest.json", 1),
-    ("os.rename", "partial-2", 1),
+    ("os.mkdir", "partial-2-2.orbax-checkpoint-tmp", 1),
+    ("os.rename", "partial-2-2.orbax-checkpoint-tmp/params.orbax-checkpoint-tmp", 1),
+    ("os.rename", "partial-2-2.orbax-checkpoint-tmp", 1),
+    ("open", "partial-2-2/params/_METADATA", 1),  # to be hashed
+    ("open", "partial-2-2/manifest.json", 1),
+    ("os.rename", "partial-2-2", 1),
     ("os.rename", "/1", 2),
     ("os.rmdir", "params", 2),
 ]
