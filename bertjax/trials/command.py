@@ -18,6 +18,7 @@ usage: bertjax trial TRIAL [--json FILE] [--config FILE] [--KEY VALUE ...]
 
 trials:
   torture  kill a run again and again, resume it each time, and compare it with one left alone, bit for bit
+  soak     a long run and a long stream of texts: whether memory, open files and threads stay flat
 
 bertjax trial TRIAL --help tells more."""
 
@@ -31,7 +32,7 @@ def trial(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or a trial could not be made.
     """
-    trials = {"torture": _torture}
+    trials = {"torture": _torture, "soak": _soak}
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return True
@@ -62,13 +63,42 @@ def _torture(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     folder = Path(tempfile.mkdtemp(prefix="bertjax-torture-"))
     report = torture.torture(config, folder, environment, _say, kills=options.kills, seed=config.seed, signals=signals)
     print(torture.render(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _write_json(report, options)
     if report["differences"]:
         print(f"the runs are left in {folder}")
         return False
     shutil.rmtree(folder)
     return True
+
+
+def _soak(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = _parser(
+        "soak",
+        "[--texts N] [--plot FILE.png] ",
+        "Train for long and encode a long stream of texts, and fit how memory, open files and threads grow after the "
+        "warm-up. Without --config, the recipe is configs/tiny.yaml, for 10,000 steps.",
+    )
+    parser.add_argument("--texts", type=int, default=1_000_000, metavar="N", help="short ones, to encode")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the curves there")
+    config, options = _parse(parser, argv, "tiny.yaml", "--train.steps", "10000")
+    if options.texts < 1:
+        raise BertjaxError(f"--texts {options.texts} is impossible; give 1 or more")
+    if options.plot and not options.plot.endswith(".png"):
+        raise BertjaxError(f"--plot {options.plot} does not end in .png; give a name that does")
+    from bertjax.trials import soak
+
+    with tempfile.TemporaryDirectory(prefix="bertjax-soak-") as folder:
+        report = soak.soak(config, Path(folder), environment, _say, texts=options.texts)
+    print(soak.render(report))
+    _write_json(report, options)
+    if options.plot:
+        soak.draw(report).savefig(options.plot, dpi=120)
+    return report["training"]["flat"] and report["encoding"]["flat"]
+
+
+def _write_json(report: dict[str, Any], options: Any) -> None:
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser(name: str, its_own: str, description: str) -> Any:
@@ -81,15 +111,16 @@ def _parser(name: str, its_own: str, description: str) -> Any:
     return parser
 
 
-def _parse(parser: Any, argv: Sequence[str], recipe: str) -> tuple[Config, Any]:
-    path = Path(__file__).parents[2] / "configs" / recipe
+def _parse(parser: Any, argv: Sequence[str], recipe: str, *settings: str) -> tuple[Config, Any]:
+    ours = Path(__file__).parents[2] / "configs" / recipe
     if not any(word.partition("=")[0] in ("--config", "-h", "--help") for word in argv):
-        if not path.is_file():
-            raise BertjaxError(f"there is no {path}: bertjax is installed without its recipes; give --config FILE")
-        argv = ["--config", str(path), *argv]
+        if not ours.is_file():
+            raise BertjaxError(f"there is no {ours}: bertjax is installed without its recipes; give --config FILE")
+        argv = ["--config", str(ours), *settings, *argv]
     config, options = parse_config(parser, argv)
-    if options.json and Path(options.json).exists():
-        raise BertjaxError(f"--json {options.json} exists and is left as it is; give another name")
+    for name in ("json", "plot"):
+        if (path := getattr(options, name, None)) and Path(path).exists():
+            raise BertjaxError(f"--{name} {path} exists and is left as it is; give another name")
     return config, options
 
 

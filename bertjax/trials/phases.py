@@ -40,16 +40,13 @@ class Watch:
             return Phase.CORPUS
         if "\ndevices: " not in said:
             return Phase.STARTING
+        step, last, every = self.step(), self._config.train.steps, self._config.eval.every
+        if step and (step == last or (every and step % every == 0)) and f"\nheld out at step {step}:" not in said:
+            return Phase.EVALUATION  # and perhaps in a save too, which is in the background
         if any(path not in self._left_behind for path in self._unfinished_saves()):
             return Phase.SAVE
-        step = self.step()
-        if step == 0:
-            return Phase.COMPILING
-        last, every = self._config.train.steps, self._config.eval.every
-        if (step == last or (every and step % every == 0)) and f"\nheld out at step {step}:" not in said:
-            return Phase.EVALUATION
         if step < last:
-            return Phase.STEP
+            return Phase.STEP if step else Phase.COMPILING
         return Phase.ENDING if (self._checkpoints / str(last)).is_dir() else Phase.SAVE
 
     def step(self) -> int:
