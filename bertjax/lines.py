@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bertjax.errors import BertjaxError
+
 
 class Lines:
     """Lines that cannot be written, as when the disk is full, are kept and go before the next ones."""
@@ -41,10 +43,22 @@ class Lines:
         self._unwritten = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """The whole lines; a kill may have cut the last one short."""
+        """The whole lines; a kill may have cut the last one short. Raises BertjaxError where another is damaged."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").split("\n")[:-1]]
+        records = []
+        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not _is_record(record):
+                raise BertjaxError(
+                    f"{self.path}, line {number}, is not as it was written; put it right from a copy, "
+                    "or remove the file to go on without its lines"
+                )
+            records.append(record)
+        return records
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
         """Puts others in their place, and of what was kept."""
@@ -52,3 +66,10 @@ class Lines:
         unfinished.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         os.replace(unfinished, self.path)
         self._unwritten = b""
+
+
+def _is_record(record: Any) -> bool:
+    """A step, and numbers about it."""
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return False
+    return all(value is None or (type(value) in (int, float) and abs(value) < 2**63) for value in record.values())

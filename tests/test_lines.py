@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bertjax.errors import BertjaxError
 from bertjax.lines import Lines
 
 
@@ -48,3 +49,14 @@ def test_a_line_cut_short_is_not_read(tmp_path: Path) -> None:
     assert lines.read() == [{"step": 1}]
     lines.rewrite(lines.read())
     assert lines.path.read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"step": "1"}', '{"step": 1, "loss": "x"}', '{"step": 1, "x": NaN}']
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    lines = Lines(tmp_path / "x.jsonl")
+    lines.append({"step": 1})
+    lines.path.write_text(lines.path.read_text() + line + "\n")
+    with pytest.raises(BertjaxError, match="x.jsonl, line 2, is not as it was written"):
+        lines.read()

@@ -139,3 +139,11 @@ def test_what_the_text_raises_is_raised():
 
     with pytest.raises(OSError, match="the disk is gone"):
         Tokenizer.train(sentences(), min_frequency=1)
+
+
+def test_words_end_where_the_engines_do():
+    """At every character of the first plane, which has all the white space that Unicode knows."""
+    text = "x".join(chr(number) for number in range(0x10000) if not 0xD800 <= number <= 0xDFFF)
+    engine = Engine.from_str(Tokenizer.train([], min_frequency=1).to_json())
+    expected = [word for word, _ in engine.pre_tokenizer.pre_tokenize_str(engine.normalizer.normalize_str(text))]
+    assert Tokenizer.train([], min_frequency=1).split(text) == expected and len(expected) == 1 + 25

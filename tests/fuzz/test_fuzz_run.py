@@ -9,8 +9,9 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertjax.data.prepare import prepare
+from bertjax.data.prepare import Prepared, prepare
 from bertjax.manifest import MANIFEST, damage, write_manifest
+from bertjax.report import draw_losses
 from bertjax.run import RunFolder
 from bertjax.watch import Skip
 
@@ -54,20 +55,24 @@ def test_files_of_a_checkpoint(checkpoint, data):
         path.write_bytes(whole)
 
 
+@pytest.fixture
+def run(tiny) -> tuple[Path, Prepared]:
+    """A run's folder with every file but checkpoints."""
+    folder, prepared = RunFolder(tiny.run_dir), prepare(tiny)
+    folder.create(prepared)
+    for step in (1, 2, 3):
+        folder.append_metrics({"step": step, "mlm_loss": 0.5})
+    folder.add_skip(Skip(1, 2))
+    return folder.path, prepared
+
+
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["config.yaml", "tokenizer.json", "environment.json", "metrics.jsonl", "skipped.json"])
-def test_files_of_a_run(tiny, name, data):
+def test_files_of_a_run(run, name, data):
     """Every reader of a run's folder answers, whichever of its files is damaged."""
-    run = Path(tiny.run_dir)
-    if not run.exists():
-        folder = RunFolder(run)
-        prepared = prepare(tiny)
-        folder.create(prepared)
-        for step in (1, 2, 3):
-            folder.append_metrics({"step": step, "mlm_loss": 0.5})
-        folder.add_skip(Skip(1, 2))
+    source, prepared = run
     with tempfile.TemporaryDirectory() as copied:
-        folder = RunFolder(shutil.copytree(run, copied, dirs_exist_ok=True))
+        folder = RunFolder(shutil.copytree(source, copied, dirs_exist_ok=True))
         path = folder.path / name
         kinds = damaged_bytes(path.read_bytes())
         if name.endswith("json"):
@@ -77,7 +82,7 @@ def test_files_of_a_run(tiny, name, data):
         answer(folder.tokenizer)
         answer(folder.skips)
         answer(folder.has_evaluation, 2)
-        kept = answer(folder.drop_metrics_after, 2)
-        if kept is not REFUSED:
+        answer(lambda: draw_losses(folder.metrics(), "title"))
+        if answer(folder.drop_metrics_after, 2) is not REFUSED:
             assert all(line["step"] <= 2 for line in folder.metrics())
-        answer(folder.check_same, prepare(tiny))
+        answer(folder.check_same, prepared)
