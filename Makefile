@@ -30,7 +30,7 @@ train: setup
 	.venv/bin/bertjax encode $(RUN) "a crane driver came" "he just left"
 
 test: check
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2 --dist worksteal
 
 fuzz: setup
 	.venv/bin/pytest tests/fuzz --hypothesis-profile long
