@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import reprlib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,9 +93,9 @@ def _check_recipe(path: str) -> None:
         for key, item in value.items() if name in _PARTS else ((None, value),):
             dotted = f"{name}.{key}" if key is not None else name
             if isinstance(item, dict | list | set) and dotted in _TYPES:
-                raise BertjaxError(f"config {path}: {dotted}: expected {_words(_TYPES[dotted])}, got more than one")
+                raise BertjaxError(f"{dotted}: expected {_words(_TYPES[dotted])}, got {reprlib.repr(item)}")
             if item is None and dotted in _TYPES and type(None) not in typing.get_args(_TYPES[dotted]):
-                raise BertjaxError(f"config {path}: {dotted}: expected {_words(_TYPES[dotted])}, got nothing")
+                raise BertjaxError(f"{dotted}: expected {_words(_TYPES[dotted])}, got nothing")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
