@@ -121,7 +121,7 @@ def test_a_run_that_fails_is_an_error(tiny, tmp_path):
 
 def test_scaling_prints_two_tables_and_writes_its_figures(tiny, tmp_path, capsys):
     file = tmp_path / "figures.json"
-    given = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, vocab_size=64))
+    given = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, vocab_size=64, num_layers=1))
     assert main(["bench", "scaling", "--json", str(file), *options(given)]) == 0
     out, _ = capsys.readouterr()
     figures = json.loads(file.read_text())

@@ -1,13 +1,25 @@
 """A short run is flat; and a leak, in a curve or in a run, is found."""
 
-from pathlib import Path
+import ctypes
+import dataclasses
+import gc
+import os
+import sys
+import threading
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from bertjax.trials.soak import BYTES_A_STEP, Sample, draw, fitted, render
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import CheckpointConfig, Config, EvalConfig
+from bertjax.pretraining import pretrain
+from bertjax.progress import Progress
+from bertjax.run import RunFolder
+from bertjax.trials.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 
-RECIPE = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+EVERY = 20
 
 
 def curve(bytes_a_step: float = 0, files: float = 0, threads: float = 0) -> list[Sample]:
@@ -37,3 +49,52 @@ def test_growth_is_told(samples: list[Sample], flat: bool) -> None:
     report = {"training": its, "encoding": its}
     assert ("NOT FLAT" not in render(report)) == flat
     assert len(draw(report).axes) == 6
+
+
+class Heap(ctypes.Structure):
+    """What glibc's mallinfo2 tells."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def bytes_in_use() -> int:
+    """Resident memory wanders by more than a short run can leak; this does not."""
+    glibc = ctypes.CDLL(None)
+    if not hasattr(glibc, "mallinfo2"):
+        pytest.skip("the C library does not tell how much is in use")
+    glibc.mallinfo2.restype = Heap
+    gc.collect()
+    heap = glibc.mallinfo2()
+    return heap.uordblks + heap.hblkhd + 64 * sys.getallocatedblocks()  # Python's small objects lie elsewhere
+
+
+@pytest.mark.parametrize(
+    "leak, save_every, flat", [(0, 0, True), (2 * BYTES_A_STEP, 0, False), (0, 20, True)], ids=["", "leaks", "saves"]
+)
+def test_a_short_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, leak: int, save_every: int, flat: bool) -> None:
+    samples, held = [], []
+    held_out, save = Progress.held_out, RunFolder.save
+
+    def measured(self: Progress, means: dict[str, float]) -> None:
+        held_out(self, means)
+        held.append(np.ones(leak * EVERY, np.uint8))
+        samples.append(Sample(self.step, bytes_in_use(), len(os.listdir("/proc/self/fd")), threading.active_count()))
+
+    def saved(self: RunFolder, checkpoints: Checkpoints, step: int, trees: dict[str, Any]) -> None:
+        save(self, checkpoints, step, trees)
+        checkpoints.latest_step()  # when it is written
+
+    one = jax.devices()[:1]  # simulated ones keep some 300 bytes of each step, in XLA
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(Progress, "held_out", measured)
+    monkeypatch.setattr(RunFolder, "save", saved)
+    changes = {"eval": EvalConfig(every=EVERY), "checkpoint": CheckpointConfig(every=save_every)}
+    pretrain(dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=400), **changes))
+    most_bytes = BYTES_A_STEP + (BYTES_A_CHECKPOINT / save_every if save_every else 0)
+    print([(s.progress, s.memory_bytes) for s in samples])
+    its = fitted(samples, most_bytes=most_bytes)
+    assert its["flat"] == flat, its["slopes"]
