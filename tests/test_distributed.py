@@ -158,6 +158,20 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
     assert steps == list(range(1, newest + 3))
 
 
+ABORTED = """
+import bertjax.distributed, ctypes, os, threading
+bertjax.distributed.delay_aborts()
+threading.Timer(0.5, lambda: {last_words}).start()
+ctypes.CDLL(None).abort()  # which does not hold Python's lock, as JAX's threads do not
+"""
+
+
+@pytest.mark.parametrize("last_words, code", [("os._exit(1)", 1), ("None", -signal.SIGABRT)])
+def test_jax_does_not_end_a_process_before_it_has_said_why(last_words: str, code: int) -> None:
+    command = [sys.executable, "-c", ABORTED.format(last_words=last_words)]
+    assert subprocess.run(command, timeout=60).returncode == code
+
+
 def test_a_signal_to_one_stops_all_at_the_same_step(recipe: Config, tmp_path: Path, start: Callable) -> None:
     endless = longer(recipe, tmp_path / "run", 100_000, checkpoint=CheckpointConfig(), eval=EvalConfig(every=7))
     started = start(endless, 2)
