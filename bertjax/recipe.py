@@ -57,6 +57,8 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
         raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
     except RecursionError as error:
         raise BertjaxError("a value is nested too deeply; every key takes a single value") from error
+    except OverflowError as error:  # a whole number where a float is wanted
+        raise BertjaxError("a number has more than 308 digits; no key takes one so large") from error
     values = {field.name: namespace[field.name] for field in dataclasses.fields(Config)}
     for name, part in _PARTS.items():
         keys = values[name].as_dict() if isinstance(values[name], jsonargparse.Namespace) else {}

@@ -61,6 +61,7 @@ def check(tmp_path, content, overrides=()):
 
 
 @given(recipe=recipes())
+@example({"distributed": {"timeout": 10**400}})
 def test_recipes(tmp_path, recipe):
     check(tmp_path, yaml.safe_dump(recipe).encode())
 
@@ -98,6 +99,7 @@ def test_files(tmp_path, content):
 @example(["-h=1"])
 @example(["train.steps={"])
 @example(["run_dir=[1"])
+@example([f"distributed.timeout={10**400}"])
 def test_overrides(tmp_path, overrides):
     check(tmp_path, WHOLE, overrides)
 
