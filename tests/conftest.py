@@ -4,6 +4,7 @@ import os
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # before jax is first imported
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -17,8 +18,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests train the same tiny model over and over."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Tests train the same tiny model over and over, in every process that pytest-xdist starts."""
+    session = tmp_path_factory.getbasetemp()
+    folder = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,24 @@ def wikitext(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f" {' . '.join(sentences)} . \n")
         (folder / f"wiki.{split}.tokens").write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes this many of the eight the only ones that a run sees."""
+    there = jax.devices()
+
+    def use(number: int) -> None:
+        monkeypatch.setattr(jax, "devices", lambda: there[:number])
+        monkeypatch.setattr(jax, "device_count", lambda: number)
+
+    return use
+
+
+@pytest.fixture
+def two_devices(devices: Callable[[int], None]) -> None:
+    """Enough to share work, and cheaper than eight."""
+    devices(2)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from bertjax.cli import main, program, tuned_environment
 from bertjax.config import Config
 from bertjax.recipe import flat
 
+pytestmark = pytest.mark.usefixtures("two_devices")
+
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "launch", "bench", "trial")
 
@@ -266,11 +268,11 @@ def test_prepare_prints_the_counts_and_writes_no_run(cli, tiny):
 
 def test_pretrain(trained):
     run, (_, out, err) = trained
-    assert err == "" and "model:" in out and "devices:  8 x cpu" in out
+    assert err == "" and "model:" in out and "devices:  2 x cpu" in out
     assert [f"step {step}/4 " in out for step in (1, 2, 3, 4)] == [True] * 4
     assert re.search(r"\nheld out at step 4: MLM loss \d\.\d{3}, accuracy \d+\.\d%; NSP loss", out)
     assert re.search(r"\nMLM loss \d\.\d{3}, NSP loss \d\.\d{3} \(mean over steps 1 to 4\)\n", out)
-    assert re.search(r"\n[\d,]+\.\d sentence pairs/s on 8 x cpu", out)
+    assert re.search(r"\n[\d,]+\.\d sentence pairs/s on 2 x cpu", out)
     assert f"bertjax encode {run} " in out and str(run / "loss.png") in out
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
