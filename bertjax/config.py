@@ -18,7 +18,7 @@ def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
         _require(least <= value < 2**31, f"{prefix}.{name}={value} is impossible; give {least} or more, below 2**31")
 
 
-Source = Literal["wikitext-2", "python-docs"]
+Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
 OnFailure = Literal["stop", "continue"]
 
@@ -28,9 +28,22 @@ class DataConfig:
     """Text: where it comes from and how it becomes pairs of sentences"""
 
     source: Source = "wikitext-2"
-    """WikiText-2, or the documentation that ships inside Python (needs no download)"""
+    """WikiText-2, the documentation that ships inside Python (needs no download), or your own files"""
     path: str | None = None
-    """folder that already holds wiki.{train,valid,test}.tokens; it is looked in first"""
+    """your files, folders and globs such as texts/**/*.jsonl.gz, apart by ':' (text, .jsonl, .parquet, .gz, .zst); for
+    WikiText-2 a folder that already holds wiki.{train,valid,test}.tokens, which is looked in first"""
+    eval_path: str | None = None
+    """your held-out files; by default one document in a hundred of data.path is valid, and another test"""
+    document: Literal["file", "line", "block"] = "block"
+    """what a document is in plain text: a file, a line, or a block of lines up to a blank one; pairs stay inside"""
+    sentence: Literal["split", "line"] = "split"
+    """whether the text of files is split into sentences, or has one on each line"""
+    language: str = "en"
+    """of the text of files, for its splitting: a code of two letters"""
+    text_field: str = "text"
+    """field of JSON lines, column of Parquet files that holds the text; a record is a document"""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """what to do about a file, or a record in it, that cannot be read: stop, or skip it with a warning"""
     fallback: Literal["python-docs"] | None = None
     """corpus to use when the source cannot be had; without it that is an error"""
     cache: str | None = None
@@ -57,6 +70,13 @@ class DataConfig:
                 self.max_length <= self.row_length < 2**31,
                 f"data.row_length={self.row_length} is below data.max_length={self.max_length}; "
                 "give rows at least as long as the pairs, or leave it out",
+            )
+        if self.source == "files":
+            _require(bool(self.path), "data.source=files needs data.path; give your files, folders or globs")
+        else:
+            _require(
+                self.eval_path is None,
+                f"data.eval_path={self.eval_path} has no effect with data.source={self.source}; give data.source=files",
             )
         _require(0 < self.mlm_rate <= 1, f"data.mlm_rate={self.mlm_rate} is not a share; give 0 < rate <= 1")
 

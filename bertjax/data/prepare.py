@@ -11,6 +11,7 @@ from bertjax.config import Config, Split
 from bertjax.data.batches import PairBatches
 from bertjax.data.cache import building_in, cache_key, writing_in
 from bertjax.data.corpus import FORMAT, Corpus, load_or_build
+from bertjax.data.files import Layout
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.errors import BertjaxError
@@ -102,8 +103,15 @@ def _cache(config: Config) -> Path:
 
 def _find(config: Config, *splits: Split) -> Texts:
     data = config.data
-    wanted = list(dict.fromkeys(splits))
-    return open_texts(data.source, wanted, path=data.path, cache=_cache(config), fallback=data.fallback)
+    return open_texts(
+        data.source,
+        list(dict.fromkeys(splits)),
+        path=data.path,
+        eval_path=data.eval_path,
+        layout=Layout(data.document, data.sentence, data.language, data.text_field, data.on_bad),
+        cache=_cache(config),
+        fallback=data.fallback,
+    )
 
 
 def _tokenise(config: Config, text: Text, tokenizer: Tokenizer) -> Corpus:

@@ -1,4 +1,4 @@
-"""Where text comes from: WikiText-2, found or fetched, and the corpus that Python itself carries."""
+"""Where text comes from: WikiText-2, found or fetched, the corpus that Python itself carries, and the user's files."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Source, Split
-from bertjax.data import python_docs, wikitext
+from bertjax.data import files, python_docs, wikitext
 from bertjax.errors import BertjaxError
 
 Document = list[list[str]]  # paragraphs, each a list of sentences
@@ -41,20 +41,27 @@ def open_texts(
     splits: Sequence[Split],
     *,
     path: str | Path | None = None,
+    eval_path: str | None = None,
+    layout: files.Layout = files.LAYOUT,
     cache: str | Path,
     fallback: Source | None = None,
 ) -> Texts:
-    """The splits of `source`, 'wikitext-2' or 'python-docs', or of `fallback` if WikiText-2 cannot be had.
+    """The splits of `source`, or of `fallback` if WikiText-2 cannot be had.
 
     WikiText-2's files are looked for in `path`, $BERTJAX_DATA/wikitext-2 and `cache`/wikitext-2, and what is
     missing is downloaded there. Raises BertjaxError with every place tried and why it did not serve.
+
+    Args:
+      path, eval_path, layout: of the user's files; where `eval_path` has what is held out, all of `path` is "train".
     """
+    if source == "files":
+        return _files(splits, str(path), eval_path, layout)
     if source == "python-docs":
         return _python_docs(splits, instead_of=None)
     tried = wikitext_folders(path, cache)
     home = tried[-1]
-    files = find_files(splits, tried)
-    missing = [split for split in splits if split not in files]
+    found = find_files(splits, tried)
+    missing = [split for split in splits if split not in found]
     try:
         wikitext.download(missing, home)
     except OSError as error:
@@ -66,9 +73,9 @@ def open_texts(
             remedy = "put the files into data.path, or set data.fallback: python-docs"
             raise BertjaxError(f"{reason}: {remedy}") from None
         return _python_docs(splits, instead_of=reason)
-    files |= find_files(missing, [home])
+    found |= find_files(missing, [home])
     texts = {
-        split: Text(f"wikitext-2/{split}", _fingerprint(files[split]), partial(wikitext.documents, files[split]))
+        split: Text(f"wikitext-2/{split}", _fingerprint(found[split]), partial(wikitext.documents, found[split]))
         for split in splits
     }
     return Texts("wikitext-2", texts, instead_of=None)
@@ -83,6 +90,16 @@ def _python_docs(splits: Sequence[Split], instead_of: str | None) -> Texts:
     return Texts("python-docs", texts, instead_of)
 
 
+def _files(splits: Sequence[Split], path: str, eval_path: str | None, layout: files.Layout) -> Texts:
+    texts = {}
+    for split in splits:
+        found = files.find_files(path if eval_path is None or split == "train" else eval_path)
+        part = split if eval_path is None else None
+        fingerprint = f"{files.fingerprint(found, layout)}/{part}"
+        texts[split] = Text(f"files/{split}", fingerprint, partial(files.documents, found, layout, part))
+    return Texts("files", texts, instead_of=None)
+
+
 def wikitext_folders(path: str | Path | None, cache: str | Path) -> list[Path]:
     """Where WikiText-2's files are looked for, in this order; the last is where downloads go."""
     if path is not None and not Path(path).is_dir():
@@ -95,12 +112,12 @@ def wikitext_folders(path: str | Path | None, cache: str | Path) -> list[Path]:
 
 def find_files(splits: Sequence[Split], folders: Sequence[Path]) -> dict[Split, Path]:
     """Each split's file in the first folder that has it."""
-    files: dict[Split, Path] = {}
+    found: dict[Split, Path] = {}
     for split in splits:
         for folder in folders:
             if os.path.isfile(folder / wikitext.file_name(split)):
-                files.setdefault(split, folder / wikitext.file_name(split))
-    return files
+                found.setdefault(split, folder / wikitext.file_name(split))
+    return found
 
 
 def _fingerprint(file: Path) -> str:

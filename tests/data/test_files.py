@@ -1,0 +1,233 @@
+"""The user's own files, of every kind and in every state, become documents, or are named."""
+
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from bertjax.config import Config, DataConfig
+from bertjax.data.files import MAX_SENTENCES, Layout, documents, find_files, fingerprint
+from bertjax.data.prepare import prepare
+from bertjax.errors import BertjaxError
+from bertjax.recipe import load_config
+
+TEXT = "A crane flies. Dr. Fox\nsaw it!\n\n\n  It was grey. \r\nThe end\n"
+RECORDS = ["A crane flies. It is grey.", "Cranes lift.\n\nThey are tall."]
+SENTENCES = [["A crane flies.", "It is grey."], ["Cranes lift.", "They are tall."]]
+
+
+def of(file: Path, **layout: str) -> list[list[str]]:
+    """The sentences of each document; none is long enough to come in parts."""
+    return [sentences for (sentences,) in documents([file], Layout(**layout))]
+
+
+def parquet(column: str = "text", records: list = RECORDS) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"id": range(len(records)), column: records}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def json_lines(records: list = RECORDS) -> bytes:
+    return "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in records).encode()
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "document, sentence, expected",
+    [
+        ("block", "split", [["A crane flies.", "Dr. Fox saw it!"], ["It was grey.", "The end"]]),
+        ("block", "line", [["A crane flies. Dr. Fox", "saw it!"], ["It was grey.", "The end"]]),
+        ("file", "split", [["A crane flies.", "Dr. Fox saw it!", "It was grey.", "The end"]]),
+        ("file", "line", [["A crane flies. Dr. Fox", "saw it!", "It was grey.", "The end"]]),
+        ("line", "split", [["A crane flies.", "Dr. Fox"], ["saw it!"], ["It was grey."], ["The end"]]),
+        ("line", "line", [["A crane flies. Dr. Fox"], ["saw it!"], ["It was grey."], ["The end"]]),
+    ],
+)
+def test_plain_text(tmp_path: Path, document: str, sentence: str, expected: list[list[str]]) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    assert of(tmp_path / "a.txt", document=document, sentence=sentence) == expected
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["", "gz", "zst"])
+@pytest.mark.parametrize(
+    "name, data", [("a.jsonl", json_lines()), ("a.ndjson", json_lines()), ("a.parquet", parquet())]
+)
+def test_records_are_documents(tmp_path: Path, name: str, data: bytes, pack: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / (name + {gzip.compress: ".gz", zstd: ".zst"}.get(pack, ""))
+    file.write_bytes(pack(data))
+    assert of(file) == SENTENCES
+
+
+@pytest.mark.parametrize("pack, suffix", [(gzip.compress, ".gz"), (zstd, ".zst")])
+def test_compressed_text(tmp_path: Path, pack: Callable[[bytes], bytes], suffix: str) -> None:
+    (tmp_path / f"a.txt{suffix}").write_bytes(pack(TEXT.encode()))
+    assert of(tmp_path / f"a.txt{suffix}") == [["A crane flies.", "Dr. Fox saw it!"], ["It was grey.", "The end"]]
+
+
+def test_a_language_has_its_own_sentence_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("今日は晴れ。明日は雨。", encoding="utf-8")
+    assert of(tmp_path / "a.txt", language="ja") == [["今日は晴れ。", "明日は雨。"]]
+
+
+def test_another_field(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet("body"))
+    assert of(tmp_path / "a.parquet", field="body") == SENTENCES
+
+
+def test_a_long_document_comes_in_parts(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"Line {number}.\n" for number in range(MAX_SENTENCES + 7)))
+    for document in ("block", "file"):
+        parts = list(documents([tmp_path / "a.txt"], Layout(document=document, sentence="line")))
+        assert [len(sentences) for (sentences,) in parts] == [MAX_SENTENCES, 7]
+        assert sum((sentences for (sentences,) in parts), [])[-1] == f"Line {MAX_SENTENCES + 6}."
+
+
+# Splits.
+
+
+def test_every_document_has_one_split_whatever_its_file(tmp_path: Path) -> None:
+    texts = [f"Document {number}. It ends." for number in range(3000)]
+    (tmp_path / "one.jsonl").write_bytes(json_lines(texts))
+    (tmp_path / "a.jsonl").write_bytes(json_lines(texts[1500:]))
+    (tmp_path / "b.jsonl").write_bytes(json_lines(texts[:1500]))
+    halves, found = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], {}
+    for split in ("train", "valid", "test"):
+        whole = [document[0][0] for document in documents([tmp_path / "one.jsonl"], Layout(), split)]
+        assert sorted(whole) == sorted(document[0][0] for document in documents(halves, Layout(), split))
+        found[split] = whole
+    assert sorted(sum(found.values(), [])) == sorted(text.split(" It")[0] for text in texts)
+    assert 15 < len(found["valid"]) < 45 and 15 < len(found["test"]) < 45  # 30, within 2.7 standard deviations
+
+
+def test_too_few_documents_to_hold_one_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    with pytest.raises(BertjaxError, match=r"of the 1 documents .* as data.document=file says, .*data\.eval_path"):
+        list(documents([tmp_path / "a.txt"], Layout(document="file"), "valid"))
+
+
+# Which files.
+
+
+def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["b.txt", "a/c.jsonl", "a/d/e.txt.gz", ".hidden", "a/.git/config"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+
+    def found(path: str) -> list[str]:
+        return [os.path.relpath(file, tmp_path) for file in find_files(path)]
+
+    assert found(f"{tmp_path}") == ["a/c.jsonl", "a/d/e.txt.gz", "b.txt"]
+    assert found(f"{tmp_path}/a/**/*.gz") == ["a/d/e.txt.gz"]
+    assert found(f"{tmp_path}/b.txt{os.pathsep}{tmp_path}/a/*.jsonl{os.pathsep}{tmp_path}/b.txt") == [
+        "b.txt",
+        "a/c.jsonl",
+    ]
+    assert found(f"{tmp_path}/.hidden") == [".hidden"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert found("~/b.txt") == ["b.txt"]
+    for nothing in (f"{tmp_path}/*.csv", f"{tmp_path}/a/.git", ""):
+        (tmp_path / "a" / ".git" / "config").unlink(missing_ok=True)
+        with pytest.raises(BertjaxError, match="there is no file at"):
+            find_files(nothing)
+
+
+def test_the_fingerprint_tells_what_changes_the_documents(tmp_path: Path) -> None:
+    files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for file in files:
+        file.write_text("x")
+        os.utime(file, ns=(1, 1))
+    seen = {
+        fingerprint(files, Layout()),
+        fingerprint(files[::-1], Layout()),
+        fingerprint(files, Layout(document="file")),
+    }
+    os.utime(files[0], ns=(1, 2))
+    seen.add(fingerprint(files, Layout()))
+    files[0].write_text("xy")
+    os.utime(files[0], ns=(1, 1))
+    assert len(seen | {fingerprint(files, Layout())}) == 5
+
+
+# Bad ones.
+
+BAD = [
+    ("a.txt", b"One. Two.\n\nThree\xff.", "a.txt is not UTF-8 text, in its line 1 or after it"),
+    ("a.txt", b"One. Two.\n\nThree\0.", "a.txt is no text: its line 3 has a NUL"),
+    ("a.txt.gz", gzip.compress(b"One. Two." * 1000)[:-9], "a.txt.gz cannot be read"),
+    ("a.txt.gz", b"One. Two.", "a.txt.gz cannot be read"),
+    ("a.txt.zst", zstd(np.random.default_rng(0).bytes(1000).hex().encode())[:-100], "a.txt.zst cannot be read"),
+    ("a.txt.zst", b"One. Two.", "a.txt.zst cannot be read"),
+    ("a.jsonl", b'{"text": "One."}\n{"text": 1}\n', "record 2 of .*a.jsonl has no text as 'text'"),
+    ("a.jsonl", b'{"body": "One."}\n', "record 1 of .*a.jsonl has no text as 'text'"),
+    ("a.jsonl", b"[1]\n\n", "record 1 of .*a.jsonl has no text"),
+    ("a.jsonl", b'{"text": "One."\n', "record 1 of .*a.jsonl is no JSON"),
+    ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "record 1 of .*a.jsonl is no JSON"),
+    ("a.jsonl", b'{"text": "\\ud800"}\n', "record 1 of .*a.jsonl holds half a character"),
+    ("a.parquet", parquet()[:-9], "a.parquet is no Parquet file"),
+    ("a.parquet", b"", "a.parquet is no Parquet file"),
+    ("a.parquet", parquet("body"), "a.parquet has no column 'text' .* but id, body"),
+    ("a.parquet", parquet(records=["One.", None]), "record 2 of .*a.parquet has no text"),
+]
+
+
+@pytest.mark.parametrize("name, data, complaint", BAD)
+def test_bad_files_are_named_and_stop_or_are_skipped(tmp_path: Path, name: str, data: bytes, complaint: str) -> None:
+    files = [tmp_path / name, tmp_path / "z.txt"]
+    files[0].write_bytes(data)
+    files[1].write_text("Last.")
+    with pytest.raises(BertjaxError, match=f"{complaint}.*data.on_bad: skip"):
+        list(documents(files, Layout()))
+    with pytest.warns(UserWarning, match=f"skipped: .*{complaint}"):
+        assert list(documents(files, Layout(on_bad="skip")))[-1] == [["Last."]]
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(BertjaxError, match=r"a\.txt cannot be read"):
+        list(documents([tmp_path / "a.txt"], Layout()))
+    with pytest.raises(BertjaxError, match=r"cannot read .*a\.txt: No such file"):
+        fingerprint([tmp_path / "a.txt"], Layout())
+
+
+# As a recipe's source.
+
+
+@pytest.mark.parametrize(
+    "overrides, complaint",
+    [
+        (["data.source=files"], "data.source=files needs data.path"),
+        (["data.source=files", "data.path="], "data.source=files needs data.path"),
+        (["data.eval_path=x"], "data.eval_path=x has no effect with data.source=wikitext-2"),
+    ],
+)
+def test_recipes_that_cannot_be(tmp_path: Path, overrides: list[str], complaint: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("seed: 1")
+    with pytest.raises(BertjaxError, match=complaint):
+        load_config(tmp_path / "recipe.yaml", overrides)
+
+
+def test_no_pair_crosses_the_end_of_a_document(tiny: Config, tmp_path: Path) -> None:
+    records = [" ".join(f"d{number} s{sentence} ." for sentence in range(3)) for number in range(400)]
+    (tmp_path / "a.jsonl").write_bytes(json_lines([record.replace(" . ", " .\n") for record in records]))
+    data = DataConfig("files", str(tmp_path / "a.jsonl"), cache=str(tmp_path / "cache"), sentence="line", max_length=24)
+    prepared = prepare(dataclasses.replace(tiny, data=data))
+    assert prepared.config.data == data and prepared.train.name == "files/train"
+    corpus, tokenizer = prepared.train, prepared.tokenizer
+    pairs = prepared.train_batches._stream.draw(np.arange(prepared.train_batches.num_pairs))
+    nexts = pairs.take(pairs.is_next_n)
+    first, second = (tokenizer.tokens(corpus.ids[starts]) for starts in (nexts.start_a_n, nexts.start_b_n))
+    assert len(first) > 300 and first == second  # both begin with their document's name
+    assert len(corpus.paragraphs) - 1 + len(prepared.held_out.paragraphs) - 1 <= 400

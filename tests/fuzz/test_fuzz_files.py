@@ -1,0 +1,85 @@
+"""Damaged files of the user's: their documents, or a line that names them; skipped, never an error."""
+
+import gzip
+import json
+import warnings
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from answers import REFUSED, answer, damaged_bytes, json_values
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bertjax.data.files import Layout, documents
+
+TEXTS = ["A crane flies. It is grey.\n\nIt lands.", "\u05d0 \u05d1. e\u0301!", ""]
+PLAIN = "\n\n".join(TEXTS).encode()
+JSON_LINES = b"".join(b'{"text": "A crane flies. It is grey.", "id": %d}\n' % number for number in range(9))
+
+
+def parquet() -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS * 9}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pyarrow.compress(data, codec="zstd", asbytes=True))
+
+
+WHOLE = {
+    "a.txt": PLAIN,
+    "a.txt.gz": gzip.compress(PLAIN, mtime=0),
+    "a.txt.zst": zstd(PLAIN),
+    "a.jsonl": JSON_LINES,
+    "a.parquet": parquet(),
+}
+
+
+def read(file: Path, layout: Layout) -> None:
+    there = answer(lambda: list(documents([file], layout)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        rest = list(documents([file], layout._replace(on_bad="skip")))
+    if there is not REFUSED:
+        assert rest == there and not said
+    else:
+        assert said and all("skipped: " in str(warning.message) for warning in said)
+    for (sentences,) in rest:
+        assert sentences and all(sentence.strip() for sentence in sentences)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_damaged_files(tmp_path, name):
+    @given(content=damaged_bytes(WHOLE[name]) | st.binary())
+    @example(WHOLE[name])
+    @example(b"")
+    def test(content):
+        (tmp_path / name).write_bytes(content)
+        read(tmp_path / name, Layout())
+
+    test()
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    document=st.sampled_from(["file", "line", "block"]),
+    sentence=st.sampled_from(["split", "line"]),
+    language=st.sampled_from(["en", "ja", "he", "xx", ""]),
+)
+def test_text_of_every_kind(tmp_path, text, document, sentence, language):
+    """Every character but white space comes out, in its order."""
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    layout = Layout(document, sentence, language)
+    read(tmp_path / "a.txt", layout)
+    if "\0" not in text:
+        there = "".join(sentence for (part,) in documents([tmp_path / "a.txt"], layout) for sentence in part)
+        assert "".join(there.split()) == "".join(text.removeprefix("\ufeff").split())
+
+
+@given(record=json_values())
+def test_json_of_every_kind(tmp_path, record):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": record}))
+    read(tmp_path / "a.jsonl", Layout())
