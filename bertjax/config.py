@@ -83,13 +83,30 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """Vocabulary"""
+    """Vocabulary, made of the training split"""
 
+    kind: Literal["word", "wordpiece"] = "word"
+    """words as white space has them (the textbook's way), or pieces of words (BERT's)"""
+    vocab_size: int | None = None
+    """tokens at most, special ones included; by default all that are frequent enough, of pieces 30,522 as BERT has"""
     min_frequency: int = 5
-    """a word seen less often than this in the training split becomes <unk>"""
+    """a word, or a piece, seen less often than this is no token; a word that is none becomes <unk>"""
+    lowercase: bool = True
+    """whether Crane and crane are one"""
+    strip_accents: bool | None = None
+    """whether pieces lose their accents; by default they do where lowercase is true, as in BERT"""
 
     def __post_init__(self) -> None:
         _at_least(self, "tokenizer", 1, "min_frequency")
+        if self.vocab_size is not None:
+            _require(
+                6 <= self.vocab_size <= 2**24,
+                f"tokenizer.vocab_size={self.vocab_size} is impossible; give 6 to 16,777,216 tokens",
+            )
+        _require(
+            self.kind == "wordpiece" or self.strip_accents is None,
+            f"tokenizer.strip_accents={self.strip_accents} has no effect with tokenizer.kind=word; use wordpiece",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jax import Array
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
 from bertjax.data.pairs import truncate
-from bertjax.data.tokenizer import CLS, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.data.tokenizer import UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.run import RunFolder
@@ -136,7 +136,7 @@ class Encoder:
 
     def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[Row]:
         """For each text its ids with special tokens, and how many of them are segment A's."""
-        rows = []
+        rows, cls, sep = [], self.tokenizer.vocabulary.cls, self.tokenizer.vocabulary.sep
         for number, first in enumerate(firsts):
             a = self.tokenizer.ids(first)
             b = None if seconds is None else self.tokenizer.ids(seconds[number])
@@ -150,13 +150,13 @@ class Encoder:
                     )
                 len_a, len_b = truncate(len(a), len(b or []), room)
                 a, b = a[:len_a], None if b is None else b[:len_b]
-            rows.append(([CLS, *a, SEP, *([] if b is None else [*b, SEP])], len(a) + 2))
+            rows.append(([cls, *a, sep, *([] if b is None else [*b, sep])], len(a) + 2))
         return rows
 
     def _warn_of_unknown(self, texts: Words) -> None:
         words = [word for text in texts for word in text]
-        numbered = zip(words, self.tokenizer.ids(words), strict=True)
-        unknown = [word for word, token in numbered if token == UNK and word != SPECIAL_TOKENS[UNK]]
+        numbered, unk = zip(words, self.tokenizer.ids(words), strict=True), self.tokenizer.vocabulary.unk
+        unknown = [word for word, token in numbered if token == unk and word != self.tokenizer.rules.special[UNK]]
         if unknown:
             some = ", ".join(list(dict.fromkeys(unknown))[:5])
             message = (
@@ -171,7 +171,6 @@ class Encoder:
         most = _most_rows(length)
         shape = (next(n for n in (1, -(-most // 4), most) if n >= placement.num_rows), length)
         tokens_bt, segments_bt, positions_bt, sequences_bt = (np.zeros(shape, np.int32) for _ in range(4))
-        tokens_bt[:] = PAD
         for (ids, len_a), row, offset, slot in zip(rows, *placement, strict=True):
             end = offset + len(ids)
             tokens_bt[row, offset:end] = ids

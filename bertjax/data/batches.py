@@ -15,7 +15,7 @@ from bertjax.data.masking import mask_tokens, num_to_predict
 from bertjax.data.packing import Placement, most_in_a_row, pack
 from bertjax.data.pairs import Pairs, PairStream
 from bertjax.data.random import random_bits
-from bertjax.data.tokenizer import CLS, PAD, SEP
+from bertjax.data.tokenizer import Vocabulary
 
 Field = Any  # numpy's array on the host, jax's on the devices
 
@@ -56,7 +56,7 @@ class PairBatches:
       batch_size: pairs in a step; packed, where they share fewer rows, that is the mean over a window of steps.
       max_length: tokens in a pair at most.
       row_length: tokens a row (t); above max_length, several pairs share a row. By default max_length.
-      vocab_size: of the tokenizer, for random replacements.
+      vocabulary: the tokenizer's.
       mlm_rate: share of a pair's words to predict.
       predict_unk: whether a word that is <unk> in the text may be one to predict.
       too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit.
@@ -76,7 +76,7 @@ class PairBatches:
         batch_size: int,
         max_length: int,
         row_length: int | None = None,
-        vocab_size: int,
+        vocabulary: Vocabulary,
         mlm_rate: float,
         predict_unk: bool,
         too_long: Literal["truncate", "drop"],
@@ -86,7 +86,7 @@ class PairBatches:
         self.row_length = max_length if row_length is None else row_length
         self.max_sequences, self.num_predictions = 1, max(1, round(mlm_rate * max_length))
         self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
-        self._vocab_size, self._mlm_rate, self._predict_unk = vocab_size, mlm_rate, predict_unk
+        self._vocabulary, self._mlm_rate, self._predict_unk = vocabulary, mlm_rate, predict_unk
         self._stream = PairStream(corpus, max_length=max_length, too_long=too_long, seed=seed)
         self._steps_at_once = -(-_PAIRS_AT_ONCE // batch_size)
         self._last: tuple[tuple[int, int | None], _Window] | None = None
@@ -194,14 +194,16 @@ class PairBatches:
 
     def _one_a_row(self, pairs: Pairs) -> Batch:
         sides = (pairs.start_a_n, pairs.len_a_n, pairs.start_b_n, pairs.len_b_n)
-        tokens_nt, segments_nt, present_nt = lay_out(self._ids, *sides, max_length=self._max_length)
+        tokens_nt, segments_nt, present_nt = lay_out(
+            self._ids, *sides, max_length=self._max_length, vocabulary=self._vocabulary
+        )
         tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = mask_tokens(
             tokens_nt,
             present_nt,
             pairs.keys_n,
             rate=self._mlm_rate,
             predict_unk=self._predict_unk,
-            vocab_size=self._vocab_size,
+            vocabulary=self._vocabulary,
         )
         return Batch(
             tokens_bt=tokens_nt,
@@ -273,16 +275,20 @@ def lay_out(
     len_b_b: np.ndarray,
     *,
     max_length: int,
+    vocabulary: Vocabulary,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`<cls> A <sep> B <sep>` and padding: tokens and segments (int32), and where no padding is (bool), all [b, t]."""
+    """`<cls> A <sep> B <sep>` and padding: tokens and segments (int32), and where no padding is (bool), all [b, t].
+
+    Padding is zeros, whatever its token: nothing looks at it.
+    """
     place_t = np.arange(max_length)
     end_a_b1, end_b_b1 = (len_a_b + 1)[:, None], (len_a_b + len_b_b + 2)[:, None]  # where the two <sep> stand
     in_b_bt = (place_t > end_a_b1) & (place_t < end_b_b1)
     is_word_bt = ((place_t > 0) & (place_t < end_a_b1)) | in_b_bt
     source_bt = place_t + np.where(in_b_bt, start_b_b[:, None] - end_a_b1, start_a_b[:, None]) - 1
-    tokens_bt = np.where(is_word_bt, ids[source_bt * is_word_bt], PAD).astype(np.int32)
-    tokens_bt[:, 0] = CLS
-    np.put_along_axis(tokens_bt, end_a_b1, SEP, axis=1)
-    np.put_along_axis(tokens_bt, end_b_b1, SEP, axis=1)
+    tokens_bt = np.where(is_word_bt, ids[source_bt * is_word_bt], 0).astype(np.int32)
+    tokens_bt[:, 0] = vocabulary.cls
+    np.put_along_axis(tokens_bt, end_a_b1, vocabulary.sep, axis=1)
+    np.put_along_axis(tokens_bt, end_b_b1, vocabulary.sep, axis=1)
     present_bt = place_t <= end_b_b1
     return tokens_bt, (present_bt & (place_t > end_a_b1)).astype(np.int32), present_bt

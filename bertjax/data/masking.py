@@ -1,9 +1,11 @@
 """Which words are to be predicted, and what stands in their place."""
 
+import functools
+
 import numpy as np
 
 from bertjax.data.random import random_below, random_bits
-from bertjax.data.tokenizer import MASK, NUM_SPECIAL, UNK
+from bertjax.data.tokenizer import Vocabulary
 
 # What a random number is for: each its own stream, far enough apart for any row; pairs have those below.
 _CHOICE, _FATE, _WORD = 1 << 20, 2 << 20, 3 << 20
@@ -14,6 +16,14 @@ def num_to_predict(words: np.ndarray, rate: float) -> np.ndarray:
     return np.minimum(np.maximum(np.rint(rate * words), 1), words).astype(np.int64)
 
 
+@functools.lru_cache(maxsize=8)
+def words(vocabulary: Vocabulary) -> np.ndarray:
+    """The ids of all tokens that are not special."""
+    ids = np.setdiff1d(np.arange(vocabulary.size), vocabulary[1:])
+    ids.flags.writeable = False
+    return ids
+
+
 def mask_tokens(
     tokens_bt: np.ndarray,
     present_bt: np.ndarray,
@@ -21,7 +31,7 @@ def mask_tokens(
     *,
     rate: float,
     predict_unk: bool,
-    vocab_size: int,
+    vocabulary: Vocabulary,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Chooses what to predict and hides it (Devlin et al. 2019, section 3.1, task 1).
 
@@ -33,10 +43,11 @@ def mask_tokens(
     """
     t = tokens_bt.shape[1]
     num_predictions = max(1, round(rate * t))
-    is_word_bt = tokens_bt >= NUM_SPECIAL
-    if predict_unk:
-        is_word_bt |= tokens_bt == UNK
-    is_word_bt &= present_bt
+    words_w = words(vocabulary)
+    may_be_chosen_v = np.zeros(vocabulary.size, bool)
+    may_be_chosen_v[words_w] = True
+    may_be_chosen_v[vocabulary.unk] = predict_unk
+    is_word_bt = may_be_chosen_v[tokens_bt] & present_bt
     chosen_b = num_to_predict(np.count_nonzero(is_word_bt, axis=1), rate)
     is_real_bp = np.arange(num_predictions) < chosen_b[:, None]
 
@@ -52,8 +63,8 @@ def mask_tokens(
 
     fate_bp = random_below(10, random_bits(keys_b[:, None], _FATE + np.arange(num_predictions)))
     word_bits_bp = random_bits(keys_b[:, None], _WORD + np.arange(num_predictions))
-    word_bp = NUM_SPECIAL + random_below(vocab_size - NUM_SPECIAL, word_bits_bp)
-    seen_bp = np.where(fate_bp < 8, MASK, np.where(fate_bp == 8, word_bp, labels_bp))
+    word_bp = words_w[random_below(len(words_w), word_bits_bp)]
+    seen_bp = np.where(fate_bp < 8, vocabulary.mask, np.where(fate_bp == 8, word_bp, labels_bp))
     masked_bt = tokens_bt.copy()
     # An empty prediction stands at position 0, on <cls>, and leaves it as it is.
     np.put_along_axis(masked_bt, positions_bp, np.where(is_real_bp, seen_bp, tokens_bt[:, :1]), axis=1)

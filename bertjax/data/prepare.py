@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bertjax.config import Config, Split
+from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batches import PairBatches
 from bertjax.data.cache import building_in, cache_key, writing_in
 from bertjax.data.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.files import Layout
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
-from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
+from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
 # Held-out pairs and masks are the same in every run, whatever its seed.
@@ -41,7 +42,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     data, train = config.data, config.train
     texts = _find(config, data.train_split, data.eval_split)
     if tokenizer is None:
-        tokenizer = _train_tokenizer(_cache(config), texts.splits[data.train_split], config.tokenizer.min_frequency)
+        tokenizer = _train_tokenizer(_cache(config), texts.splits[data.train_split], config.tokenizer)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {texts.splits[data.train_split].name} is seen tokenizer.min_frequency="
@@ -93,7 +94,8 @@ def describe(prepared: Prepared) -> str:
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_pairs:,} pairs that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
-    lines.append(f"words:    {prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
+    what = "words:" if prepared.tokenizer.rules.kind == "word" else "pieces:"
+    lines.append(f"{what:<10}{prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
     return "\n".join(lines)
 
 
@@ -131,7 +133,7 @@ def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size
         batch_size=batch_size,
         max_length=data.max_length,
         row_length=data.row_length,
-        vocab_size=tokenizer.vocab_size,
+        vocabulary=tokenizer.vocabulary,
         mlm_rate=data.mlm_rate,
         predict_unk=data.predict_unk,
         too_long=data.too_long,
@@ -139,14 +141,29 @@ def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size
     )
 
 
-def _train_tokenizer(cache: Path, text: Text, min_frequency: int) -> Tokenizer:
+class _Sentences:
+    """Of a text, as often as they are asked for."""
+
+    def __init__(self, text: Text):
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return (sentence for document in self._text.documents() for paragraph in document for sentence in paragraph)
+
+
+def _train_tokenizer(cache: Path, text: Text, config: TokenizerConfig) -> Tokenizer:
     """The vocabulary of a text; from the cache where it was built before."""
-    key = cache_key(FORMAT, text.fingerprint, min_frequency)
+    key = cache_key(FORMAT, text.fingerprint, dataclasses.astuple(config))
     path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{key}.json"
     with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident
         return Tokenizer.load(path)
-    sentences = (sentence for document in text.documents() for paragraph in document for sentence in paragraph)
-    tokenizer = Tokenizer.train(sentences, min_frequency=min_frequency)
+    rules = Rules("word", config.lowercase)
+    if config.kind == "wordpiece":
+        strip_accents = config.lowercase if config.strip_accents is None else config.strip_accents
+        rules = Rules("wordpiece", config.lowercase, strip_accents, special=BERTS_SPECIAL_TOKENS)
+    tokenizer = Tokenizer.train(
+        _Sentences(text), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
+    )
     with writing_in(cache):
         path.parent.mkdir(parents=True, exist_ok=True)
         with building_in(path.parent) as unfinished:

@@ -1,72 +1,117 @@
-"""Words to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
+"""Text to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
 import contextlib
 import itertools
+import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer as Engine
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from bertjax.errors import BertjaxError
 
-# Special tokens have the first ids in every vocabulary, so that masks and padding need no look-up.
+# Special tokens have the first ids in every vocabulary that is made here; one that is read may have them elsewhere.
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
+BERTS_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 # What is not white space in Unicode, as for the engine's pre-tokenizer, which took 180 bytes and 3 microseconds a word.
 _WORD = re.compile("[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+BERTS_SIZE = 30522
+_ALPHABET = 1000  # characters that a vocabulary of pieces has at most, the commonest ones, as BERT's has
+
+
+class Vocabulary(NamedTuple):
+    """The numbers of a vocabulary: 0 up to its size, and by their role those of its special tokens."""
+
+    size: int
+    pad: int = PAD
+    unk: int = UNK
+    cls: int = CLS
+    sep: int = SEP
+    mask: int = MASK
+
+
+class Rules(NamedTuple):
+    """How text becomes tokens.
+
+    "word": white space ends a word, and what the vocabulary lacks is unknown. "wordpiece" (Wu et al. 2016,
+    arXiv:1609.08144): words and punctuation as BERT tells them apart, the longest pieces that the vocabulary has.
+    """
+
+    kind: Literal["word", "wordpiece"] = "word"
+    lowercase: bool = True
+    strip_accents: bool = True  # wordpiece only
+    split_chinese: bool = True  # wordpiece only: every CJK character is a word
+    special: tuple[str, ...] = SPECIAL_TOKENS  # for padding, unknown, beginning, end and mask
+
+
+WORDS = Rules()
 
 
 class Tokenizer:
-    """Lower-cases text, splits it at white space, and numbers the words of a vocabulary."""
+    """Numbers the tokens of a text. Make one with `Tokenizer.train` or `Tokenizer.load`."""
 
-    def __init__(self, engine: Engine):
-        self._engine = engine
+    def __init__(self, engine: Engine, rules: Rules):
+        self._engine, self.rules = engine, rules
         self._ids = engine.get_vocab()
+        pad, unk, cls, sep, mask = (self._ids[token] for token in rules.special)
+        self.vocabulary = Vocabulary(len(self._ids), pad, unk, cls, sep, mask)
 
     @classmethod
-    def train(cls, sentences: Iterable[str], *, min_frequency: int) -> "Tokenizer":
-        """A vocabulary of the words seen at least that often, most frequent first, after the special tokens.
+    def train(
+        cls, sentences: Iterable[str], *, min_frequency: int, rules: Rules = WORDS, vocab_size: int | None = None
+    ) -> "Tokenizer":
+        """A vocabulary of the words, or of pieces of words, seen at least that often, after the special tokens.
 
-        Raises BertjaxError where a sentence is not Unicode.
+        Args:
+          sentences: read twice for pieces, so no iterator then.
+          vocab_size: at most, special tokens included; by default BERT's 30,522 for pieces, and no limit for words, the
+            most frequent of which come first. The engine takes memory for as many pieces, whether or not it finds them.
+
+        Raises:
+          BertjaxError: a sentence is not Unicode.
         """
-        engine = _engine({token: number for number, token in enumerate(SPECIAL_TOKENS)})
-        trainer = trainers.WordLevelTrainer(
-            vocab_size=2**31, min_frequency=min_frequency, special_tokens=[], show_progress=False
-        )
-        stopped = threading.Event()
-        feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
-        # In this thread, no signal's handler would run before the engine's end.
-        with _unicode(), ThreadPoolExecutor(1) as other_thread:
-            try:
-                other_thread.submit(engine.train_from_iterator, feed, trainer).result()
-            finally:
-                stopped.set()
-        counted = engine.get_vocab()
+        settings: dict[str, Any] = {"min_frequency": min_frequency, "show_progress": False}
+        if rules.kind == "word":
+            # Text may hold special tokens as words, so there is room for these too.
+            room = (vocab_size or 2**31 - 5) + NUM_SPECIAL
+            counted = _trained(trainers.WordLevelTrainer(vocab_size=room, **settings), sentences, rules)
+        else:
+            settings["limit_alphabet"] = _ALPHABET
+            letters = _trained(trainers.WordPieceTrainer(vocab_size=1, **settings), sentences, rules)
+            # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
+            # which of two equally frequent pieces comes first.
+            first = [*rules.special, *sorted(letter for letter in letters if letter.startswith("##"))]
+            settings |= {"special_tokens": first, "vocab_size": vocab_size or BERTS_SIZE}
+            counted = _trained(trainers.WordPieceTrainer(**settings), sentences, rules)
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
-        words = sorted(counted.keys() - set(SPECIAL_TOKENS), key=counted.__getitem__)
-        return cls(_engine({token: number for number, token in enumerate([*SPECIAL_TOKENS, *words])}))
+        words = sorted(counted.keys() - set(rules.special), key=counted.__getitem__)
+        words = words[: vocab_size and vocab_size - NUM_SPECIAL]
+        return cls(_engine({token: number for number, token in enumerate([*rules.special, *words])}, rules), rules)
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """Raises BertjaxError where the file is missing, damaged, or not one of ours."""
         try:
-            engine = Engine.from_str(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            engine, rules = Engine.from_str(text), _rules_of(json.loads(text))
         except OSError as error:
             raise BertjaxError(f"{path} cannot be read: {error.strerror}; give a folder that has it") from error
         except Exception as error:  # the library raises bare Exceptions
             raise BertjaxError(f"{path} is not a tokenizer that can be read: {error}") from error
         vocabulary = engine.get_vocab()
-        if tuple(sorted(vocabulary, key=vocabulary.__getitem__)[:NUM_SPECIAL]) != SPECIAL_TOKENS:
-            raise BertjaxError(f"{path} does not begin with the tokens {' '.join(SPECIAL_TOKENS)}; give a run's own")
+        if missing := [token for token in rules.special if token not in vocabulary]:
+            raise BertjaxError(f"{path} lacks the tokens {' '.join(missing)}; give a run's own")
         numbered_in_order = sorted(vocabulary.values()) == list(range(len(vocabulary)))
-        if not numbered_in_order or _engine(vocabulary).to_str() != engine.to_str():
+        if not numbered_in_order or _engine(vocabulary, rules).to_str() != engine.to_str():
             raise BertjaxError(f"{path} is not a tokenizer that bertjax made; give the tokenizer.json of a run")
-        return cls(engine)
+        return cls(engine, rules)
 
     def to_json(self) -> str:
         """The text of `tokenizer.json`."""
@@ -78,39 +123,92 @@ class Tokenizer:
         return len(self._ids)
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, lower-cased as in training. Raises BertjaxError where it is not Unicode."""
-        with _unicode():
-            normal = self._engine.normalizer.normalize_str(text)
+        """The tokens of a text as in training, words that the vocabulary lacks among them.
+
+        Raises BertjaxError where it is not Unicode.
+        """
+        with _unicode(text):
+            if self.rules.kind == "wordpiece":
+                return self._engine.encode(text).tokens
+            normal = self._engine.normalizer.normalize_str(text) if self.rules.lowercase else _valid(text)
         return _WORD.findall(normal)
 
     def ids(self, words: Sequence[str]) -> list[int]:
-        """A number for each word; `UNK` for one outside the vocabulary."""
-        return [self._ids.get(word, UNK) for word in words]
+        """A number for each token; the unknown one's for what is outside the vocabulary."""
+        return [self._ids.get(word, self.vocabulary.unk) for word in words]
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The token of each id; `<unk>` for an id outside the vocabulary."""
-        known = range(self.vocab_size)
-        numbers = (number if number in known else UNK for number in map(int, ids))
-        return [self._engine.id_to_token(number) or SPECIAL_TOKENS[UNK] for number in numbers]
+        known, unk = range(self.vocab_size), self.rules.special[UNK]
+        return [(self._engine.id_to_token(number) or unk) if number in known else unk for number in map(int, ids)]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
-        """The ids of each sentence's words, computed on all cores. Raises BertjaxError where one is not Unicode."""
-        with _unicode():
+        """The ids of each sentence's tokens, computed on all cores. Raises BertjaxError where one is not Unicode."""
+        with _unicode(*sentences):
             return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
 
 
 @contextlib.contextmanager
-def _unicode() -> Iterator[None]:
+def _unicode(*texts: str) -> Iterator[None]:
     """Python's strings may hold lone surrogates, which no encoding can write."""
     try:
-        yield
+        try:
+            yield
+        except TypeError:  # which the engine raises at these too
+            "".join(texts).encode()
+            raise
     except UnicodeEncodeError as error:
         text = error.object[max(0, error.start - 20) : error.start + 20]
         raise BertjaxError(f"text {text!r} holds half a character, a lone surrogate; give UTF-8") from error
 
 
-def _engine(vocabulary: dict[str, int]) -> Engine:
-    engine = Engine(models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS[UNK]))
-    engine.normalizer = normalizers.Lowercase()
-    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+def _valid(text: str) -> str:
+    text.encode()
+    return text
+
+
+def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) -> dict[str, int]:
+    """The vocabulary that a trainer makes. It is made in another thread: in this one no signal would be heard."""
+    engine = _engine({token: number for number, token in enumerate(rules.special)}, rules)
+    stopped = threading.Event()
+    feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
+    with _unicode(), ThreadPoolExecutor(1) as other_thread:
+        try:
+            other_thread.submit(engine.train_from_iterator, feed, trainer).result()
+        finally:
+            stopped.set()
+    return engine.get_vocab()
+
+
+def _rules_of(tree: dict[str, Any]) -> Rules:
+    """What the text of a tokenizer.json says of its rules, if it is one of ours."""
+    model, normalizer = tree["model"], tree["normalizer"] or {}
+    known = set(model["vocab"])
+    special = SPECIAL_TOKENS if known.issuperset(SPECIAL_TOKENS) else BERTS_SPECIAL_TOKENS
+    if model["type"] == "WordLevel":
+        return Rules("word", lowercase=normalizer.get("type") == "Lowercase", special=special)
+    lowercase, strip_accents, split_chinese = (
+        bool(normalizer.get(name)) for name in ("lowercase", "strip_accents", "handle_chinese_chars")
+    )
+    return Rules("wordpiece", lowercase, strip_accents, split_chinese, special)
+
+
+def _engine(vocabulary: dict[str, int], rules: Rules) -> Engine:
+    unk = rules.special[UNK]
+    if rules.kind == "word":
+        engine = Engine(models.WordLevel(vocabulary, unk_token=unk))
+        if rules.lowercase:
+            engine.normalizer = normalizers.Lowercase()
+        engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return engine
+    engine = Engine(models.WordPiece(vocabulary, unk_token=unk, max_input_chars_per_word=100))
+    engine.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=rules.split_chinese,
+        strip_accents=rules.strip_accents,
+        lowercase=rules.lowercase,
+    )
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    engine.add_special_tokens(list(rules.special))
     return engine

@@ -6,7 +6,7 @@ import numpy as np
 
 from bertjax.data.batches import Batch, PairBatches
 from bertjax.data.corpus import Corpus
-from bertjax.data.tokenizer import NUM_SPECIAL, SEP
+from bertjax.data.tokenizer import NUM_SPECIAL, SEP, Vocabulary
 
 MAX_LENGTH = 24
 
@@ -28,7 +28,7 @@ CORPUS = random_corpus(seed=0)
 
 
 def make(corpus=CORPUS, **changes):
-    settings = {"batch_size": 16, "max_length": MAX_LENGTH, "vocab_size": NUM_SPECIAL + len(corpus.ids)}
+    settings = {"batch_size": 16, "max_length": MAX_LENGTH, "vocabulary": Vocabulary(NUM_SPECIAL + len(corpus.ids))}
     settings |= {"mlm_rate": 0.15, "predict_unk": False, "too_long": "truncate", "seed": 7}
     return PairBatches(corpus, **settings | changes)
 

@@ -26,7 +26,7 @@ from made_up import (
 from bertjax.data import batches as batches_room
 from bertjax.data.batches import Batch, lay_out
 from bertjax.data.masking import mask_tokens as mask
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK
+from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 # The form of a batch.
 
@@ -65,15 +65,16 @@ def test_rows_are_what_a_loop_makes_of_the_text(max_length, too_long):
     assert not batch.cls_positions_bk.any() and batch.nsp_weights_bk.all()
 
 
-def test_layout_of_any_two_pieces():
+@pytest.mark.parametrize("vocabulary", [Vocabulary(50), Vocabulary(50, cls=30, sep=2, unk=3, mask=4)])
+def test_layout_of_any_two_pieces(vocabulary):
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 1000, 300).astype(np.uint16)
     len_a, len_b = rng.integers(1, 11, (2, 50))
     start_a, start_b = rng.integers(0, 290, (2, 50))
-    tokens, segments, present = lay_out(ids, start_a, len_a, start_b, len_b, max_length=23)
+    tokens, segments, present = lay_out(ids, start_a, len_a, start_b, len_b, max_length=23, vocabulary=vocabulary)
     for row in range(50):
         a, b = (ids[start[row] :][: length[row]] for start, length in ((start_a, len_a), (start_b, len_b)))
-        sequence = [CLS, *a, SEP, *b, SEP]
+        sequence = [vocabulary.cls, *a, vocabulary.sep, *b, vocabulary.sep]
         padding = [PAD] * (23 - len(sequence))
         assert tokens[row].tolist() == sequence + padding
         assert segments[row].tolist() == [0] * (len(a) + 2) + [1] * (len(b) + 1) + padding
@@ -200,9 +201,9 @@ def test_batches_mask_by_the_same_rule():
 
 def test_a_row_of_unknown_words_has_nothing_to_predict():
     corpus = numbered([[4, 4]])._replace(ids=np.full(8, UNK, np.uint16))
-    batch = make(corpus, vocab_size=50).batch_at(0)
+    batch = make(corpus, vocabulary=Vocabulary(50)).batch_at(0)
     assert not batch.mlm_weights_bp.any() and (batch.tokens_bt != MASK).all()
-    assert make(corpus, vocab_size=50, predict_unk=True).batch_at(0).mlm_weights_bp.any(axis=1).all()
+    assert make(corpus, vocabulary=Vocabulary(50), predict_unk=True).batch_at(0).mlm_weights_bp.any(axis=1).all()
 
 
 # Speed, without a clock.

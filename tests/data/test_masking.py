@@ -8,7 +8,7 @@ from made_up import assert_share, assert_uniform
 
 from bertjax.data.masking import mask_tokens
 from bertjax.data.random import random_bits
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK
+from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 VOCAB_SIZE = 105
 
@@ -24,7 +24,7 @@ def some_rows(count, t, seed=0):
 
 def mask(tokens, present, *, rate=0.15, predict_unk=False, vocab_size=VOCAB_SIZE, seed=0):
     keys = random_bits(seed, np.arange(len(tokens)))
-    return mask_tokens(tokens, present, keys, rate=rate, predict_unk=predict_unk, vocab_size=vocab_size)
+    return mask_tokens(tokens, present, keys, rate=rate, predict_unk=predict_unk, vocabulary=Vocabulary(vocab_size))
 
 
 @pytest.mark.parametrize("predict_unk", [False, True])
@@ -76,3 +76,18 @@ def test_what_becomes_of_a_chosen_word():
     assert_uniform(replaced, sorted(set(range(NUM_SPECIAL, VOCAB_SIZE)) - {50}))
     for slot in range(positions.shape[1]):  # whichever was chosen first
         assert_share((np.take_along_axis(masked, positions[:, [slot]], axis=1) == MASK).sum(), 5000, 0.8)
+
+
+def test_special_tokens_may_have_any_numbers():
+    """As in BERT's own vocabularies, where words stand before and after them."""
+    berts = Vocabulary(30, pad=0, unk=10, cls=11, sep=12, mask=13)
+    tokens = np.random.default_rng(0).integers(0, 30, (4000, 20)).astype(np.int32)
+    tokens[:, 0] = berts.cls
+    masked, positions, labels, weights = mask_tokens(
+        tokens, tokens != 0, random_bits(0, np.arange(4000)), rate=0.3, predict_unk=False, vocabulary=berts
+    )
+    words = {*range(1, 10), *range(14, 30)}
+    assert set(labels[weights > 0].tolist()) == words
+    seen = np.take_along_axis(masked, positions, axis=1)[weights > 0]
+    assert set(seen.tolist()) == words | {13}
+    assert_share((seen == 13).sum(), seen.size, 0.8)

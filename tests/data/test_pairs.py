@@ -23,6 +23,7 @@ from made_up import (
 from bertjax.data import pairs as pairs_module
 from bertjax.data.corpus import Corpus
 from bertjax.data.pairs import PairStream, truncate
+from bertjax.data.tokenizer import Vocabulary
 from bertjax.errors import BertjaxError
 
 
@@ -142,7 +143,7 @@ def test_nothing_in_memory_grows_with_the_corpus(tmp_path, monkeypatch):
         tracemalloc.start()
         for row_length in (24, 60):
             for too_long in ("truncate", "drop"):
-                batches = make(corpus, vocab_size=60, row_length=row_length, too_long=too_long)
+                batches = make(corpus, vocabulary=Vocabulary(60), row_length=row_length, too_long=too_long)
                 batches.batch_at(0)
         most.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -14,7 +14,7 @@ from bertjax.data import corpus, python_docs
 from bertjax.data import wikitext as wikitext_module
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import describe, prepare, prepare_held_out
-from bertjax.data.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, Tokenizer
+from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
 REAL = os.environ.get("BERTJAX_DATA")  # before a fixture hides it
@@ -82,6 +82,29 @@ def test_the_vocabulary_is_the_training_splits(tiny, tmp_path, min_frequency, wo
     assert set(words_of(prepared.tokenizer)) == words
     assert prepared.tokenizer.tokens(prepared.held_out.ids) == ["a", "<unk>", "<unk>", "b", "."]
     assert prepared.tokenizer.tokens(prepared.train.ids)[:4] == ["a", "b", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "settings, rules, size",
+    [
+        ({"kind": "wordpiece", "vocab_size": 30}, Rules("wordpiece", special=BERTS_SPECIAL_TOKENS), 30),
+        (
+            {"kind": "wordpiece", "vocab_size": 40, "lowercase": False},
+            Rules("wordpiece", False, False, special=BERTS_SPECIAL_TOKENS),
+            40,
+        ),
+        ({"kind": "wordpiece", "vocab_size": 30, "strip_accents": False}, Rules("wordpiece", True, False), 30),
+        ({"vocab_size": 9}, Rules(), 9),
+        ({"lowercase": False}, Rules(lowercase=False), 17),
+    ],
+)
+def test_the_vocabulary_is_of_the_kind_asked_for(tiny, settings, rules, size):
+    config = change(tiny, tokenizer=settings)
+    for prepared in (prepare(config), prepare(config)):  # built, then from the cache
+        assert prepared.tokenizer.rules[:4] == rules[:4] and prepared.tokenizer.vocab_size == size
+        assert prepared.train_batches.batch_at(0).tokens_bt.max() < size
+    word = "pieces:" if "kind" in settings else "words:"
+    assert describe(prepared).splitlines()[-1].split()[:2] == [word, str(size)]
 
 
 def test_a_given_tokenizer_is_used(tiny):

@@ -8,7 +8,19 @@ import pytest
 from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.data.tokenizer import (
+    BERTS_SPECIAL_TOKENS,
+    CLS,
+    MASK,
+    NUM_SPECIAL,
+    PAD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    Rules,
+    Tokenizer,
+    Vocabulary,
+)
 from bertjax.errors import BertjaxError
 
 
@@ -85,6 +97,8 @@ def test_a_file_gives_the_tokenizer_back(tmp_path):
 
 
 GOOD = Tokenizer.train(["a b c"], min_frequency=1).to_json().encode()
+PIECES = Tokenizer.train(["abc abd"], min_frequency=1, rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS))
+PIECES = PIECES.to_json().encode().replace(b'"continuing_subword_prefix": "##"', b'"continuing_subword_prefix": "__"')
 FOREIGN = Engine(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2}, unk_token="[UNK]")).to_str().encode()
 
 
@@ -97,8 +111,11 @@ FOREIGN = Engine(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2}, unk_token="[
         (b'{\n"version":\n\n1}', "is not a tokenizer that can be read"),
         (GOOD[: len(GOOD) // 2], "is not a tokenizer that can be read"),
         (b"\xff" + GOOD, "is not a tokenizer that can be read"),
-        (FOREIGN, "does not begin with the tokens <pad> <unk> <cls> <sep> <mask>"),
-        (GOOD.replace(b'"<cls>": 2', b'"<cls>": 3').replace(b'"<sep>": 3', b'"<sep>": 2'), "does not begin with"),
+        (FOREIGN, "lacks the tokens [CLS] [SEP] [MASK]"),
+        (GOOD.replace(b'"<mask>"', b'"<task>"'), "lacks the tokens [PAD] [UNK] [CLS] [SEP] [MASK]"),
+        (GOOD.replace(b'"Lowercase"', b'"NFC"'), "is not a tokenizer that bertjax made"),
+        (GOOD.replace(b'"<mask>": 4', b'"<mask>": 9'), "is not a tokenizer that bertjax made"),
+        (PIECES, "is not a tokenizer that bertjax made"),
     ],
 )
 def test_a_damaged_or_foreign_file(tmp_path, data, complaint):
@@ -147,3 +164,55 @@ def test_words_end_where_the_engines_do():
     engine = Engine.from_str(Tokenizer.train([], min_frequency=1).to_json())
     expected = [word for word, _ in engine.pre_tokenizer.pre_tokenize_str(engine.normalizer.normalize_str(text))]
     assert Tokenizer.train([], min_frequency=1).split(text) == expected and len(expected) == 1 + 25
+
+
+# Pieces of words.
+
+PIECE_RULES = Rules("wordpiece", special=BERTS_SPECIAL_TOKENS)
+TEXT = ["unaffable cranes are flying", "the crane flies", "an affable crane flying over cranes"] * 3
+
+
+def test_pieces_of_words():
+    tokenizer = Tokenizer.train(TEXT, min_frequency=2, rules=PIECE_RULES, vocab_size=60)
+    tokens = vocabulary(tokenizer)
+    assert tokens[:NUM_SPECIAL] == list(BERTS_SPECIAL_TOKENS) and len(tokens) == tokenizer.vocab_size == 60
+    assert tokenizer.vocabulary == Vocabulary(60, PAD, UNK, CLS, SEP, MASK)
+    pieces = tokenizer.split("Cranes flying, [MASK]!")
+    assert "".join(pieces).replace("##", "") == "cranesflying[UNK][MASK][UNK]" and "cranes" in pieces
+    assert tokenizer.encode_sentences(["Cranes flying, [MASK]!"]) == [tokenizer.ids(pieces)]
+    again = Tokenizer.train(TEXT[::-1], min_frequency=2, rules=PIECE_RULES, vocab_size=60)
+    assert again.to_json() == tokenizer.to_json()
+    assert Tokenizer.train(TEXT, min_frequency=2, rules=PIECE_RULES, vocab_size=30).vocab_size == 30
+
+
+@pytest.mark.parametrize(
+    "rules, text, expected",
+    [
+        (PIECE_RULES, "\u00c9t\u00e9 \u6771\u4eac", ["ete", "\u6771", "\u4eac"]),
+        (PIECE_RULES._replace(strip_accents=False), "\u00c9t\u00e9", ["\u00e9t\u00e9"]),
+        (PIECE_RULES._replace(lowercase=False, strip_accents=False), "\u00c9t\u00e9", ["\u00c9t\u00e9"]),
+        (PIECE_RULES._replace(split_chinese=False), "\u6771\u4eac", ["\u6771\u4eac"]),
+        (PIECE_RULES, "it's (so)", ["it", "'", "s", "(", "so", ")"]),
+        (Rules(lowercase=False), "A crane\u00a0Came .", ["A", "crane", "Came", "."]),
+    ],
+)
+def test_text_becomes_tokens_by_the_rules(tmp_path, rules, text, expected):
+    tokenizer = Tokenizer.train([text] * 2, min_frequency=1, rules=rules, vocab_size=200)
+    assert tokenizer.split(text) == expected
+    assert tokenizer.encode_sentences([text]) == [tokenizer.ids(expected)] and UNK not in tokenizer.ids(expected)
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.rules, loaded.vocabulary) == (rules, tokenizer.vocabulary) and loaded.split(text) == expected
+
+
+def test_the_most_frequent_words_of_a_limited_vocabulary():
+    tokenizer = Tokenizer.train(["a b b c c c <unk> <unk> <unk> <unk>"], min_frequency=1, vocab_size=7)
+    assert vocabulary(tokenizer) == [*SPECIAL_TOKENS, "c", "b"]
+
+
+def test_half_a_character_is_refused_whatever_the_rules():
+    for rules in (Rules(), Rules(lowercase=False), PIECE_RULES):
+        tokenizer = Tokenizer.train(["a"], min_frequency=1, rules=rules, vocab_size=10)
+        for call in (tokenizer.split, lambda text, one=tokenizer: one.encode_sentences([text])):
+            with pytest.raises(BertjaxError, match="half a character"):
+                call("a \ud800")
