@@ -83,6 +83,7 @@ Pretrain BERT encoders in JAX.
 commands:
   pretrain   train on a corpus as a recipe says:   bertjax pretrain --config configs/textbook.yaml
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
+  export     a run as a Hugging Face folder:       bertjax export runs/bert my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config configs/tiny.yaml
@@ -137,7 +138,7 @@ def _prepare(argv: list[str]) -> None:
 
 def _encode(argv: list[str]) -> None:
     parser = _Parser(prog="bertjax encode", description="Print the representations of a text, or of a pair of texts.")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
     parser.add_argument("text", metavar="TEXT", help='such as "a crane is flying"')
     parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
     parser.add_argument("--out", metavar="FILE.npy", type=Path, help="save the vectors, float32 [1, tokens, hidden]")
@@ -181,6 +182,20 @@ def _save(path: Path, array: "np.ndarray") -> None:
                 raise
     except OSError as error:
         raise BertjaxError(f"cannot write --out {path}: {error.strerror}; give another place") from error
+
+
+def _export(argv: list[str]) -> None:
+    parser = _Parser(prog="bertjax export", description="Write a trained run as a folder that other tools load.")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/bert")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder to make")
+    parser.add_argument(
+        "--format", choices=("hf",), default="hf", help="hf: for transformers and sentence-transformers (the default)"
+    )
+    args = parser.parse_args(argv)
+    from bertjax.run import RunFolder
+
+    RunFolder(args.run).export(args.folder)
+    print(f"exported to {args.folder}; transformers, sentence-transformers and 'bertjax encode' load it")
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -237,6 +252,7 @@ def _trial(argv: list[str]) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
+    "export": _export,
     "evaluate": _evaluate,
     "prepare": _prepare,
     "launch": _launch,

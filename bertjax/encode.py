@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
 from bertjax.data.pairs import truncate
@@ -47,16 +48,19 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32") -> "Encoder":
-        """The newest checkpoint of a run.
+        """The newest checkpoint of a run, or a BERT in a Hugging Face folder (safetensors only).
 
         Args:
           precision: what matrix products multiply, float32 or bfloat16; vectors are float32 with either.
 
         Raises:
-          BertjaxError: the folder has no checkpoint, or the precision is not known.
+          BertjaxError: the folder has no checkpoint or no BERT that can be read, or the precision is not known.
         """
         if precision not in get_args(Precision):
             raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
+        if foreign.is_hub_folder(Path(folder)):
+            theirs = foreign.read(Path(folder))
+            return cls(theirs.config, theirs.params, theirs.tokenizer, precision=precision)
         run = RunFolder(folder)
         config = run.config().model
         params = run.load_params(Bert(config), make_mesh(devices=jax.devices()[:1]))

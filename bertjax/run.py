@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from bertjax import hub
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.data.corpus import Corpus
@@ -29,7 +30,7 @@ from bertjax.lines import Lines
 from bertjax.lock import locked
 from bertjax.model import Bert, params_template
 from bertjax.recipe import flat, load_config, save_config
-from bertjax.sharding import by_name, with_sharding
+from bertjax.sharding import by_name, make_mesh, with_sharding
 from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
@@ -177,6 +178,15 @@ class RunFolder:
         template = with_sharding(template, by_name(template, mesh))
         with self.checkpoints() as checkpoints:
             return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
+
+    def export(self, folder: Path) -> None:
+        """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.export` does."""
+        config, tokenizer = self.config(), self.tokenizer()
+        hub.check_exportable(config.model, folder)
+        params = self.load_params(Bert(config.model), make_mesh(devices=jax.devices()[:1]))
+        held_out: dict[str, Any] = next((line for line in reversed(self.metrics()) if "held_out_mlm_loss" in line), {})
+        environment = json.loads(self._environment.read_text(encoding="utf-8"))
+        hub.export(config.model, params, tokenizer, folder, card=hub.card(config, environment, held_out, tokenizer))
 
     def check_same(self, prepared: Prepared) -> None:
         """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""

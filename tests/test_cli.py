@@ -20,7 +20,7 @@ from bertjax.recipe import flat
 pytestmark = pytest.mark.usefixtures("two_devices")
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "evaluate", "prepare", "launch", "bench", "trial")
+COMMANDS = ("pretrain", "encode", "export", "evaluate", "prepare", "launch", "bench", "trial")
 
 
 class Outcome(NamedTuple):
@@ -121,7 +121,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, evaluate, prepare, launch, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, export, evaluate, prepare, launch, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),

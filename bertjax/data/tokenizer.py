@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer as Engine
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bertjax.errors import BertjaxError
 
@@ -112,6 +112,23 @@ class Tokenizer:
         if not numbered_in_order or _engine(vocabulary, rules).to_str() != engine.to_str():
             raise BertjaxError(f"{path} is not a tokenizer that bertjax made; give the tokenizer.json of a run")
         return cls(engine, rules)
+
+    @classmethod
+    def of(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
+        """From the number of every token, 0 on, special ones included."""
+        return cls(_engine(vocabulary, rules), rules)
+
+    def to_hub_json(self) -> str:
+        """The `tokenizer.json` of a Hugging Face folder: it sets special tokens before and after a text by itself."""
+        engine = Engine.from_str(self.to_json())
+        engine.add_special_tokens(list(self.rules.special))
+        cls, sep = self.rules.special[CLS], self.rules.special[SEP]
+        engine.post_processor = processors.TemplateProcessing(
+            single=f"{cls} $A {sep}",
+            pair=f"{cls} $A {sep} $B:1 {sep}:1",
+            special_tokens=[(cls, self.vocabulary.cls), (sep, self.vocabulary.sep)],
+        )
+        return engine.to_str(pretty=True)
 
     def to_json(self) -> str:
         """The text of `tokenizer.json`."""
