@@ -1,6 +1,7 @@
 """Hugging Face folders, read: a BERT from elsewhere. Nothing but JSON, text and safetensors is looked at."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def _config(folder: Path) -> BertConfig:
         if theirs.get(key, value) != value:
             raise BertjaxError(f"{path}: {key}={theirs[key]!r} is not supported; only {value!r} is")
     activation = theirs.get("hidden_act", "gelu")
-    if activation not in _THEIR_ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _THEIR_ACTIVATIONS:
         known = ", ".join(_THEIR_ACTIVATIONS)
         raise BertjaxError(f"{path}: hidden_act={activation!r} is not supported; only {known} are")
     sizes = {ours: theirs[name] for ours, name in SIZES.items() if name in theirs}
@@ -108,11 +109,16 @@ def _config(folder: Path) -> BertConfig:
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
     index = folder / "model.safetensors.index.json"
-    files = sorted(set(_json(index).get("weight_map", {}).values())) if index.is_file() else ["model.safetensors"]
+    files = ["model.safetensors"]
+    if index.is_file():
+        places = _json(index).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise BertjaxError(f"{index} does not tell where the weights are; fetch it again")
+        files = sorted(set(map(str, places.values())))
     tensors: dict[str, np.ndarray] = {}
     for name in files:
-        path = folder / str(name)
-        if Path(str(name)).name != name or not path.is_file():
+        path = folder / name
+        if Path(name).name != name or not os.path.isfile(path):
             pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
             instead = f"; {pickled} is a pickle, which could run anything, and is not read" if pickled else ""
             raise BertjaxError(f"{folder} has no {name}{instead}: give a folder with safetensors")
@@ -140,7 +146,12 @@ def _tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
         vocabulary, rules = _of_text(folder / "vocab.txt", settings, special)
     if missing := [token for token in special if token not in vocabulary]:
         raise BertjaxError(f"{folder}: the vocabulary lacks {' '.join(missing)}; fetch its tokenizer's files again")
-    if sorted(vocabulary.values()) != list(range(len(vocabulary))) or len(vocabulary) > (config.vocab_size or 0):
+    numbered = all(type(number) is int for number in vocabulary.values())
+    if (
+        not numbered
+        or sorted(vocabulary.values()) != list(range(len(vocabulary)))
+        or len(vocabulary) > (config.vocab_size or 0)
+    ):
         raise BertjaxError(
             f"{folder}: {len(vocabulary)} tokens are not numbered 0 up to at most vocab_size={config.vocab_size}; "
             "fetch its tokenizer's files again"

@@ -185,8 +185,12 @@ class RunFolder:
         hub.check_exportable(config.model, folder)
         params = self.load_params(Bert(config.model), make_mesh(devices=jax.devices()[:1]))
         held_out: dict[str, Any] = next((line for line in reversed(self.metrics()) if "held_out_mlm_loss" in line), {})
-        environment = json.loads(self._environment.read_text(encoding="utf-8"))
-        hub.export(config.model, params, tokenizer, folder, card=hub.card(config, environment, held_out, tokenizer))
+        try:
+            environment = json.loads(self._environment.read_text(encoding="utf-8"))
+            card = hub.card(config, environment, held_out, tokenizer)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BertjaxError(f"{self._environment} does not tell what a card needs: {error!r}; train anew") from error
+        hub.export(config.model, params, tokenizer, folder, card=card)
 
     def check_same(self, prepared: Prepared) -> None:
         """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""
