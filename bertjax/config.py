@@ -44,6 +44,8 @@ class DataConfig:
     """field of JSON lines, column of Parquet files that holds the text; a record is a document"""
     on_bad: Literal["stop", "skip"] = "stop"
     """what to do about a file, or a record in it, that cannot be read: stop, or skip it with a warning"""
+    workers: int | None = None
+    """processes that tokenise files, each on one core; by default one a core"""
     fallback: Literal["python-docs"] | None = None
     """corpus to use when the source cannot be had; without it that is an error"""
     cache: str | None = None
@@ -65,6 +67,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "data", 5, "max_length")
+        if self.workers is not None:
+            _at_least(self, "data", 1, "workers")
         if self.row_length is not None:
             _require(
                 self.max_length <= self.row_length < 2**31,
@@ -91,13 +95,15 @@ class TokenizerConfig:
     """tokens at most, special ones included; by default all that are frequent enough, of pieces 30,522 as BERT has"""
     min_frequency: int = 5
     """a word, or a piece, seen less often than this is no token; a word that is none becomes <unk>"""
+    max_megabytes: int = 512
+    """of files that the vocabulary is made of at most, taken evenly from all over them"""
     lowercase: bool = True
     """whether Crane and crane are one"""
     strip_accents: bool | None = None
     """whether pieces lose their accents; by default they do where lowercase is true, as in BERT"""
 
     def __post_init__(self) -> None:
-        _at_least(self, "tokenizer", 1, "min_frequency")
+        _at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
         if self.vocab_size is not None:
             _require(
                 6 <= self.vocab_size <= 2**24,

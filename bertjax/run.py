@@ -35,7 +35,7 @@ from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate falls towards the last one.
-_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback"}
+_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}

@@ -54,6 +54,37 @@ def building_in(parent: Path) -> Iterator[Path]:
         os.close(holder)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[Path]:
+    """A folder, made if need be, that may be removed; another process that comes waits until it is left.
+
+    Where the file system has no locks nobody waits.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            holder = open(folder / "lock", "a")
+        except FileNotFoundError:  # removed in this moment
+            continue
+        with holder:
+            try:
+                fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process builds what is needed in {folder}: waiting for it", flush=True)
+                fcntl.flock(holder, fcntl.LOCK_EX)
+            except OSError:
+                pass
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(holder.fileno()), os.stat(folder / "lock")):
+                    yield folder
+                    return
+
+
+def read_whole(folder: Path, read: Callable[[Path], Found | None]) -> Found | None:
+    """What `read` finds in a folder that is as it was written."""
+    return read(folder) if _is_whole(folder) else None
+
+
 def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Callable[[Path], None]) -> Found:
     """What `read` finds in the folder; where that is None or a file has changed, `build` writes the folder first.
 
@@ -67,10 +98,7 @@ def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Cal
       BertjaxError: the folder cannot be written.
     """
 
-    def read_whole(folder: Path) -> Found | None:
-        return read(folder) if _is_whole(folder) else None
-
-    if (found := read_whole(folder)) is None:
+    if (found := read_whole(folder, read)) is None:
         with writing_in(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with building_in(folder.parent) as unfinished:
@@ -79,14 +107,14 @@ def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Cal
                 build(built)
                 (built / _SUMS).write_text(json.dumps(_sums(built), indent=2), encoding="utf-8")
                 # Another process may have been faster: what it made is the same, so it stays, unless it is damaged.
-                if (found := read_whole(folder)) is None:
+                if (found := read_whole(folder, read)) is None:
                     shutil.rmtree(folder, ignore_errors=True)
                     try:
                         os.rename(built, folder)
                     except OSError as error:
                         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # made by another in this moment
                             raise
-                    found = read_whole(folder)
+                    found = read_whole(folder, read)
     if found is None:
         raise BertjaxError(f"what is in {folder} cannot be read; remove that folder")
     return found

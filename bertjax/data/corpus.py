@@ -1,10 +1,14 @@
-"""The tokenised corpus on disk: ids, sentence and paragraph offsets; built once, memory-mapped afterwards."""
+"""The tokenised corpus on disk: ids, sentence and paragraph offsets; built once, memory-mapped afterwards.
+
+It is written in shards, each whole in itself, and these are joined: whatever its shards, a corpus is the same.
+"""
 
 import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +20,10 @@ from bertjax.errors import BertjaxError
 
 FORMAT = 1  # part of every key: after a change of layout the cache builds anew instead of misreading
 _ID_DTYPES = ("<u2", "<u4")
-_PARAGRAPHS_AT_ONCE = 1024
+_CHARACTERS_AT_ONCE = 1 << 18  # some of the engine's batches; its own record of a token takes more than 100 bytes
+_NUMBERS_AT_ONCE = 1 << 20
+
+Document = list[list[str]]  # paragraphs, each a list of sentences
 
 
 class Corpus(NamedTuple):
@@ -28,72 +35,142 @@ class Corpus(NamedTuple):
     sentences: np.ndarray  # [sentences + 1], int64
     paragraphs: np.ndarray  # [paragraphs + 1], int64
     folder: Path | None = None  # where it is, if it is on disk: what is derived from it is stored there too
+    skipped: int = 0  # files and records that could not be read
 
 
 def load_or_build(
-    cache: Path, name: str, fingerprint: str, documents: Iterable[list[list[str]]], tokenizer: Tokenizer
+    cache: Path, name: str, fingerprint: str, documents: Iterable[Document], tokenizer: Tokenizer
 ) -> Corpus:
     """The tokenised corpus from the cache folder, where it is made first if it is not there.
 
     Args:
       fingerprint: stands for the documents' content; with the tokenizer it is the key in the cache.
-      documents: lists of paragraphs, which are lists of sentences; read only to build.
+      documents: read only to build.
 
     Raises:
       BertjaxError: the documents hold no sentence, or the cache cannot be written.
     """
-    folder = cache / "corpora" / f"{name.replace('/', '-')}-{cache_key(FORMAT, fingerprint, tokenizer.to_json())}"
-    return read_or_build(folder, _open, lambda built: _build(built, name, documents, tokenizer))
+
+    def build(built: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="shard-", dir=built.parent) as shard:
+            write_shard(Path(shard), ((_ONLY, document) for document in documents), tokenizer)
+            join(built, name, _ONLY, [Path(shard)], tokenizer)
+
+    return read_or_build(folder_of(cache, name, fingerprint, tokenizer), read, build)
 
 
-def _build(folder: Path, name: str, documents: Iterable[list[list[str]]], tokenizer: Tokenizer) -> None:
-    dtypes = {
-        "ids": _ID_DTYPES[tokenizer.vocab_size > 2**16],
-        "sentences": "<i8",
-        "paragraphs": "<i8",
-    }
-    digests, sizes = {part: hashlib.sha256() for part in dtypes}, dict.fromkeys(dtypes, 0)
-    with contextlib.ExitStack() as stack:
-        files = {part: stack.enter_context(open(folder / f"{part}.bin", "wb")) for part in dtypes}
+_ONLY = "all"  # the split of a shard that has no others
 
-        def write(part: str, values: Iterable[int]) -> None:
-            data = np.fromiter(values, dtypes[part]).tobytes()
-            sizes[part] += files[part].write(data) // np.dtype(dtypes[part]).itemsize
-            digests[part].update(data)
 
-        tokens = sentences = 0
-        write("sentences", [0])
-        write("paragraphs", [0])
-        all_paragraphs = itertools.chain.from_iterable(documents)
-        while paragraphs := list(itertools.islice(all_paragraphs, _PARAGRAPHS_AT_ONCE)):
-            encoded = tokenizer.encode_sentences(list(itertools.chain.from_iterable(paragraphs)))
-            lengths = [len(ids) for ids in encoded]
-            rest = iter(lengths)
-            # A sentence without words can be neither read nor predicted; the textbook's splitting makes some.
-            kept = [sum(length > 0 for length in itertools.islice(rest, len(paragraph))) for paragraph in paragraphs]
-            ends = list(itertools.accumulate(filter(None, lengths), initial=tokens))
-            paragraph_ends = list(itertools.accumulate(filter(None, kept), initial=sentences))
-            write("ids", itertools.chain.from_iterable(encoded))
-            write("sentences", ends[1:])
-            write("paragraphs", paragraph_ends[1:])
-            tokens, sentences = ends[-1], paragraph_ends[-1]
-    if tokens == 0:
+def folder_of(cache: Path, name: str, fingerprint: str, tokenizer: Tokenizer) -> Path:
+    """Where a corpus is in the cache."""
+    return cache / "corpora" / f"{name.replace('/', '-')}-{cache_key(FORMAT, fingerprint, tokenizer.to_json())}"
+
+
+def write_shard(folder: Path, documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer) -> None:
+    """Tokenises documents, each for the corpus of its split, with memory for some of them at a time."""
+    with contextlib.ExitStack() as files:
+        writers: dict[str, _Writer] = {}
+        for split, document in documents:
+            if split not in writers:
+                writers[split] = _Writer(folder, split, tokenizer, files)
+            for paragraph in document:
+                writers[split].add(paragraph)
+        for writer in writers.values():
+            writer.flush()
+
+
+class _Writer:
+    """Writes a split's ids, and where its sentences and paragraphs end, counted from the shard's beginning."""
+
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack):
+        self._tokenizer, self._dtype = tokenizer, _dtypes(tokenizer)["ids"]
+        self._files = {part: files.enter_context(open(folder / f"{split}.{part}", "wb")) for part in _PARTS}
+        self._tokens = self._sentences = self._characters = 0
+        self._waiting: list[list[str]] = []
+
+    def add(self, paragraph: list[str]) -> None:
+        self._waiting.append(paragraph)
+        self._characters += sum(map(len, paragraph))
+        if self._characters >= _CHARACTERS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tokenises and writes what waits."""
+        encoded = self._tokenizer.encode_sentences(list(itertools.chain.from_iterable(self._waiting)))
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        # A sentence without words can be neither read nor predicted; the textbook's splitting makes some.
+        there = lengths > 0
+        kept = np.concatenate(([0], self._sentences + np.cumsum(there)))
+        paragraph_ends = kept[np.cumsum([len(paragraph) for paragraph in self._waiting], dtype=np.int64)]
+        ids = np.fromiter(itertools.chain.from_iterable(encoded), self._dtype, lengths.sum())
+        self._files["ids"].write(ids.tobytes())
+        self._files["sentences"].write((self._tokens + np.cumsum(lengths)[there]).astype("<i8").tobytes())
+        not_empty = np.diff(paragraph_ends, prepend=self._sentences) > 0
+        self._files["paragraphs"].write(paragraph_ends[not_empty].astype("<i8").tobytes())
+        self._tokens, self._sentences = self._tokens + len(ids), self._sentences + int(there.sum())
+        self._waiting, self._characters = [], 0
+
+
+_PARTS = ("ids", "sentences", "paragraphs")
+
+
+def _dtypes(tokenizer: Tokenizer) -> dict[str, str]:
+    return {"ids": _ID_DTYPES[tokenizer.vocab_size > 2**16], "sentences": "<i8", "paragraphs": "<i8"}
+
+
+def join(
+    folder: Path, name: str, split: str, shards: Sequence[Path], tokenizer: Tokenizer, *, skipped: int = 0
+) -> None:
+    """Makes a corpus of what shards hold of a split.
+
+    Raises:
+      BertjaxError: they hold no sentence of it.
+    """
+    dtypes, digests, sizes = _dtypes(tokenizer), [], {}
+    for part, dtype in dtypes.items():
+        digest, size = hashlib.sha256(), 0
+        with open(folder / f"{part}.bin", "wb") as file:
+            for numbers in _joined(part, dtype, [shard / f"{split}.{part}" for shard in shards]):
+                digest.update(numbers.data)
+                file.write(numbers.data)
+                size += len(numbers)
+        digests.append(digest.digest())
+        sizes[part] = size
+    if not sizes["ids"]:
         raise BertjaxError(f"the corpus {name} is empty: its text holds no sentence; give one that does")
-    digest = hashlib.sha256(b"".join(digests[part].digest() for part in dtypes)).hexdigest()
-    info = {"name": name, "digest": digest, "dtypes": dtypes, "sizes": sizes}
+    of_all = hashlib.sha256(b"".join(digests)).hexdigest()
+    info = {"name": name, "digest": of_all, "dtypes": dtypes, "sizes": sizes, "skipped": skipped}
     (folder / "info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
 
 
-def _open(folder: Path) -> Corpus | None:
+def _joined(part: str, dtype: str, files: Iterable[Path]) -> Iterator[np.ndarray]:
+    """What files of one part hold, one after the other: what is counted in a shard is counted in all of them."""
+    before = 0
+    if part != "ids":
+        yield np.zeros(1, dtype)
+    for file in files:
+        if not file.exists():  # a shard without a document of this split
+            continue
+        last = 0
+        with open(file, "rb") as opened:
+            while len(numbers := np.fromfile(opened, dtype, _NUMBERS_AT_ONCE)):
+                yield numbers if part == "ids" else numbers + before
+                last = int(numbers[-1])
+        before += last
+
+
+def read(folder: Path) -> Corpus | None:
     """None where there is no corpus, or one whose info.json does not fit its files."""
     try:
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-        files = {part: folder / f"{part}.bin" for part in ("ids", "sentences", "paragraphs")}
+        files = {part: folder / f"{part}.bin" for part in _PARTS}
         dtypes = {"ids": info["dtypes"]["ids"], "sentences": "<i8", "paragraphs": "<i8"}
         bytes_of_parts = {part: info["sizes"][part] * np.dtype(dtypes[part]).itemsize for part in files}
         if dtypes["ids"] not in _ID_DTYPES or bytes_of_parts != {part: files[part].stat().st_size for part in files}:
             return None
         arrays = {part: np.memmap(file, dtypes[part], mode="r") for part, file in files.items()}
-        return Corpus(str(info["name"]), str(info["digest"]), **arrays, folder=folder)
+        skipped = int(info.get("skipped", 0))
+        return Corpus(str(info["name"]), str(info["digest"]), **arrays, folder=folder, skipped=skipped)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batches import PairBatches
+from bertjax.data.building import open_files
 from bertjax.data.cache import building_in, cache_key, writing_in
-from bertjax.data.corpus import FORMAT, Corpus, load_or_build
-from bertjax.data.files import Layout
+from bertjax.data.corpus import FORMAT, Corpus, Document, load_or_build
+from bertjax.data.formats import Layout
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
@@ -59,7 +61,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         data=dataclasses.replace(data, source=texts.source),
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
-    corpora = {split: _tokenise(config, text, tokenizer) for split, text in texts.splits.items()}
+    corpora = {split: _tokenise(config, split, text, tokenizer) for split, text in texts.splits.items()}
     corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
     train_batches = _batches(config, corpus, tokenizer, batch_size=train.batch_size, seed=config.seed)
     if train_batches.num_pairs < train.batch_size:
@@ -73,8 +75,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
 
 def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, PairBatches]:
     """The held-out split alone. Raises BertjaxError where it cannot be had."""
-    text = _find(config, config.data.eval_split).splits[config.data.eval_split]
-    corpus = _tokenise(config, text, tokenizer)
+    split = config.data.eval_split
+    corpus = _tokenise(config, split, _find(config, split).splits[split], tokenizer)
     return corpus, _held_out_batches(config, corpus, tokenizer)
 
 
@@ -94,6 +96,8 @@ def describe(prepared: Prepared) -> str:
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_pairs:,} pairs that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
+    if skipped := max(prepared.train.skipped, prepared.held_out.skipped):
+        lines.append(f"skipped:  {skipped:,} files and records that cannot be read")
     what = "words:" if prepared.tokenizer.rules.kind == "word" else "pieces:"
     lines.append(f"{what:<10}{prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
     return "\n".join(lines)
@@ -116,7 +120,9 @@ def _find(config: Config, *splits: Split) -> Texts:
     )
 
 
-def _tokenise(config: Config, text: Text, tokenizer: Tokenizer) -> Corpus:
+def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) -> Corpus:
+    if text.user_files is not None:
+        return open_files(_cache(config), text.user_files, split, tokenizer, workers=config.data.workers)
     return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
 
 
@@ -142,13 +148,13 @@ def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size
 
 
 class _Sentences:
-    """Of a text, as often as they are asked for."""
+    """Of documents, as often as they are asked for."""
 
-    def __init__(self, text: Text):
-        self._text = text
+    def __init__(self, documents: Callable[[], Iterator[Document]]):
+        self._documents = documents
 
     def __iter__(self) -> Iterator[str]:
-        return (sentence for document in self._text.documents() for paragraph in document for sentence in paragraph)
+        return (sentence for document in self._documents() for paragraph in document for sentence in paragraph)
 
 
 def _train_tokenizer(cache: Path, text: Text, config: TokenizerConfig) -> Tokenizer:
@@ -161,8 +167,11 @@ def _train_tokenizer(cache: Path, text: Text, config: TokenizerConfig) -> Tokeni
     if config.kind == "wordpiece":
         strip_accents = config.lowercase if config.strip_accents is None else config.strip_accents
         rules = Rules("wordpiece", config.lowercase, strip_accents, special=BERTS_SPECIAL_TOKENS)
+    documents = text.documents
+    if text.user_files is not None:
+        documents = functools.partial(documents, most_bytes=config.max_megabytes * 1e6)
     tokenizer = Tokenizer.train(
-        _Sentences(text), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
+        _Sentences(documents), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
     )
     with writing_in(cache):
         path.parent.mkdir(parents=True, exist_ok=True)

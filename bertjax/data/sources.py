@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bertjax.config import Source, Split
 from bertjax.data import files, python_docs, wikitext
+from bertjax.data.formats import LAYOUT, Layout
 from bertjax.errors import BertjaxError
 
 Document = list[list[str]]  # paragraphs, each a list of sentences
@@ -16,7 +17,8 @@ Document = list[list[str]]  # paragraphs, each a list of sentences
 class Text(NamedTuple):
     name: str  # "wikitext-2/valid"
     fingerprint: str  # changes whenever the documents would
-    documents: Callable[[], Iterator[Document]]  # may be called again: a build makes two passes
+    documents: Callable[..., Iterator[Document]]  # may be called again: a build makes two passes
+    user_files: files.UserFiles | None = None  # where they are, if they are the user's
 
 
 class Texts(NamedTuple):
@@ -42,7 +44,7 @@ def open_texts(
     *,
     path: str | Path | None = None,
     eval_path: str | None = None,
-    layout: files.Layout = files.LAYOUT,
+    layout: Layout = LAYOUT,
     cache: str | Path,
     fallback: Source | None = None,
 ) -> Texts:
@@ -90,13 +92,12 @@ def _python_docs(splits: Sequence[Split], instead_of: str | None) -> Texts:
     return Texts("python-docs", texts, instead_of)
 
 
-def _files(splits: Sequence[Split], path: str, eval_path: str | None, layout: files.Layout) -> Texts:
+def _files(splits: Sequence[Split], path: str, eval_path: str | None, layout: Layout) -> Texts:
     texts = {}
     for split in splits:
         found = files.find_files(path if eval_path is None or split == "train" else eval_path)
-        part = split if eval_path is None else None
-        fingerprint = f"{files.fingerprint(found, layout)}/{part}"
-        texts[split] = Text(f"files/{split}", fingerprint, partial(files.documents, found, layout, part))
+        of_user = files.UserFiles(tuple(found), layout, files.fingerprint(found, layout), divided=eval_path is None)
+        texts[split] = Text(f"files/{split}", of_user.key(split), partial(of_user.documents, split), of_user)
     return Texts("files", texts, instead_of=None)
 
 

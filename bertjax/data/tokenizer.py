@@ -135,6 +135,11 @@ class Tokenizer:
         return self._engine.to_str(pretty=True)
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """Of every token; with the rules they are the whole tokenizer."""
+        return self._ids
+
+    @property
     def vocab_size(self) -> int:
         """Special tokens included."""
         return len(self._ids)

@@ -65,12 +65,13 @@ def test_sentences_and_paragraphs_come_back(tmp_path):
     assert (corpus.sentences.dtype, corpus.paragraphs.dtype) == (np.int64, np.int64)
 
 
-def test_many_documents_come_back(tmp_path):
+def test_many_documents_come_back(tmp_path, monkeypatch):
     """More than are tokenised at once, some without a paragraph."""
+    monkeypatch.setattr(corpus_module, "_CHARACTERS_AT_ONCE", 5000)
     rng = np.random.default_rng(0)
     documents = [
         [[f"w{i} w{n} w{i % 7}" for n in range(rng.integers(1, 4))] for _ in range(rng.integers(0, 3))]
-        for i in range(2 * corpus_module._PARAGRAPHS_AT_ONCE + 10)
+        for i in range(1000)
     ]
     tokenizer = tokenizer_of(documents)
     corpus = build(tmp_path, iter(documents), tokenizer=tokenizer)
@@ -79,7 +80,7 @@ def test_many_documents_come_back(tmp_path):
 
 def test_the_digest_does_not_depend_on_the_parts_it_is_built_in(tmp_path, monkeypatch):
     whole = build(tmp_path / "1")
-    monkeypatch.setattr(corpus_module, "_PARAGRAPHS_AT_ONCE", 1)
+    monkeypatch.setattr(corpus_module, "_CHARACTERS_AT_ONCE", 1)
     assert build(tmp_path / "2").digest == whole.digest
 
 
@@ -154,7 +155,7 @@ def test_other_text_tokenizer_or_name_has_another_folder(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("parser"), BertjaxError("bad bytes")])
 def test_an_interrupted_build_leaves_nothing(tmp_path, error):
     def interrupted():
-        yield from DOCUMENTS * corpus_module._PARAGRAPHS_AT_ONCE  # some of it is written
+        yield from DOCUMENTS * corpus_module._CHARACTERS_AT_ONCE  # some of it is written
         raise error
 
     with pytest.raises(error if isinstance(error, type) else type(error)):

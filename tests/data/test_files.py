@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from bertjax.config import Config, DataConfig
-from bertjax.data.files import MAX_SENTENCES, Layout, documents, find_files, fingerprint
+from bertjax.data.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
+from bertjax.data.formats import Layout, Part
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
 from bertjax.recipe import load_config
@@ -25,12 +26,17 @@ SENTENCES = [["A crane flies.", "It is grey."], ["Cranes lift.", "They are tall.
 
 def of(file: Path, **layout: str) -> list[list[str]]:
     """The sentences of each document; none is long enough to come in parts."""
-    return [sentences for (sentences,) in documents([file], Layout(**layout))]
+    return [sentences for _, (sentences,) in documents([Part(str(file))], Layout(**layout))]
 
 
-def parquet(column: str = "text", records: list = RECORDS) -> bytes:
+def all_of(files: list[Path], layout: Layout) -> list[list[list[str]]]:
+    return [document for _, document in documents([Part(str(file)) for file in files], layout)]
+
+
+def parquet(column: str = "text", records: list = RECORDS, row_group_size: int | None = None) -> bytes:
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table({"id": range(len(records)), column: records}), sink)
+    table = pyarrow.table({"id": range(len(records)), column: records})
+    pyarrow.parquet.write_table(table, sink, row_group_size=row_group_size)
     return sink.getvalue().to_pybytes()
 
 
@@ -90,7 +96,7 @@ def test_another_field(tmp_path: Path) -> None:
 def test_a_long_document_comes_in_parts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"Line {number}.\n" for number in range(MAX_SENTENCES + 7)))
     for document in ("block", "file"):
-        parts = list(documents([tmp_path / "a.txt"], Layout(document=document, sentence="line")))
+        parts = all_of([tmp_path / "a.txt"], Layout(document=document, sentence="line"))
         assert [len(sentences) for (sentences,) in parts] == [MAX_SENTENCES, 7]
         assert sum((sentences for (sentences,) in parts), [])[-1] == f"Line {MAX_SENTENCES + 6}."
 
@@ -103,19 +109,59 @@ def test_every_document_has_one_split_whatever_its_file(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_bytes(json_lines(texts))
     (tmp_path / "a.jsonl").write_bytes(json_lines(texts[1500:]))
     (tmp_path / "b.jsonl").write_bytes(json_lines(texts[:1500]))
-    halves, found = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], {}
-    for split in ("train", "valid", "test"):
-        whole = [document[0][0] for document in documents([tmp_path / "one.jsonl"], Layout(), split)]
-        assert sorted(whole) == sorted(document[0][0] for document in documents(halves, Layout(), split))
-        found[split] = whole
-    assert sorted(sum(found.values(), [])) == sorted(text.split(" It")[0] for text in texts)
-    assert 15 < len(found["valid"]) < 45 and 15 < len(found["test"]) < 45  # 30, within 2.7 standard deviations
+
+    def found(*names: str) -> list[tuple[str, str]]:
+        parts = [Part(str(tmp_path / name)) for name in names]
+        return sorted((split, sentences[0]) for split, (sentences,) in documents(parts, Layout()))
+
+    of_one = found("one.jsonl")
+    assert of_one == found("a.jsonl", "b.jsonl")
+    assert sorted(sentence for _, sentence in of_one) == sorted(text.split(" It")[0] for text in texts)
+    splits = [split for split, _ in of_one]
+    for split in ("valid", "test"):
+        assert 15 < splits.count(split) < 45  # 30, within 2.7 standard deviations
 
 
-def test_too_few_documents_to_hold_one_out(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(TEXT)
-    with pytest.raises(BertjaxError, match=r"of the 1 documents .* as data.document=file says, .*data\.eval_path"):
-        list(documents([tmp_path / "a.txt"], Layout(document="file"), "valid"))
+# Cut into shards.
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 300])
+@pytest.mark.parametrize(
+    "name, data, document",
+    [
+        ("a.txt", "\ufeffOne.\nTwo.\n \n\nThree.\r\n\r\nF\u00fcnf.\n\nSix\n".encode(), "block"),
+        ("a.txt", b"One.\nTwo.\n \n\nThree.\r\n\r\nFour.\n\nSix\n", "line"),
+        ("a.txt", b"\n\nOne.\rTwo.\r\rThree.", "block"),
+        ("a.jsonl", json_lines([f"Record {number}." for number in range(40)]), "block"),
+        ("a.jsonl.gz", gzip.compress(json_lines()), "block"),
+        ("a.parquet", parquet(records=[f"Record {number}." for number in range(40)], row_group_size=3), "block"),
+    ],
+)
+def test_documents_are_the_same_however_files_are_cut(
+    tmp_path: Path, name: str, data: bytes, document: str, size: int
+) -> None:
+    for folder in ("1", "2", "3"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(data)
+    files, layout = find_files(str(tmp_path)), Layout(document=document)
+    plan = shards(files, layout, size)
+    assert [own for shard in plan for own in documents(shard, layout)] == [
+        own for file in files for own in documents([Part(str(file))], layout)
+    ]
+    if size < 100 and name in ("a.jsonl", "a.parquet"):
+        assert len(plan) > 12
+    if size == 300 and len(data) < 100:
+        assert len(plan) == 1
+
+
+def test_a_line_is_named_by_its_number_in_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json_lines() * 10 + b"{}\n" + json_lines() * 10)
+    (tmp_path / "a.txt").write_bytes(b"x\n\n" * 250 + b"\xff\n" + b"x\n\n" * 250)
+    for name, complaint in (("a.jsonl", "line 21 of .*a.jsonl has no text"), ("a.txt", "a.txt is not UTF-8.*line 501")):
+        plan = shards([tmp_path / name], Layout(), 100)
+        assert len(plan) > 5
+        with pytest.raises(BertjaxError, match=complaint):
+            [own for shard in plan for own in documents(shard, Layout())]
 
 
 # Which files.
@@ -165,22 +211,22 @@ def test_the_fingerprint_tells_what_changes_the_documents(tmp_path: Path) -> Non
 # Bad ones.
 
 BAD = [
-    ("a.txt", b"One. Two.\n\nThree\xff.", "a.txt is not UTF-8 text, in its line 1 or after it"),
-    ("a.txt", b"One. Two.\n\nThree\0.", "a.txt is no text: its line 3 has a NUL"),
+    ("a.txt", b"One. Two.\n\nThree\xff.", "a.txt is not UTF-8 text in line 3"),
+    ("a.txt", b"One. Two.\n\nThree\0.", "a.txt is no text: there is a NUL in line 3"),
     ("a.txt.gz", gzip.compress(b"One. Two." * 1000, mtime=0)[:-9], "a.txt.gz cannot be read"),
     ("a.txt.gz", b"One. Two.", "a.txt.gz cannot be read"),
     ("a.txt.zst", zstd(np.random.default_rng(0).bytes(1000).hex().encode())[:-100], "a.txt.zst cannot be read"),
     ("a.txt.zst", b"One. Two.", "a.txt.zst cannot be read"),
-    ("a.jsonl", b'{"text": "One."}\n{"text": 1}\n', "record 2 of .*a.jsonl has no text as 'text'"),
-    ("a.jsonl", b'{"body": "One."}\n', "record 1 of .*a.jsonl has no text as 'text'"),
-    ("a.jsonl", b"[1]\n\n", "record 1 of .*a.jsonl has no text"),
-    ("a.jsonl", b'{"text": "One."\n', "record 1 of .*a.jsonl is no JSON"),
-    ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "record 1 of .*a.jsonl is no JSON"),
-    ("a.jsonl", b'{"text": "\\ud800"}\n', "record 1 of .*a.jsonl holds half a character"),
+    ("a.jsonl", b'{"text": "One."}\n{"text": 1}\n', "line 2 of .*a.jsonl has no text as 'text'"),
+    ("a.jsonl", b'{"body": "One."}\n', "line 1 of .*a.jsonl has no text as 'text'"),
+    ("a.jsonl", b"[1]\n\n", "line 1 of .*a.jsonl has no text"),
+    ("a.jsonl", b'{"text": "One."\n', "line 1 of .*a.jsonl is no JSON"),
+    ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 of .*a.jsonl is no JSON"),
+    ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1 of .*a.jsonl holds half a character"),
     ("a.parquet", parquet()[:-9], "a.parquet is no Parquet file"),
     ("a.parquet", b"", "a.parquet is no Parquet file"),
     ("a.parquet", parquet("body"), "a.parquet has no column 'text' .* but id, body"),
-    ("a.parquet", parquet(records=["One.", None]), "record 2 of .*a.parquet has no text"),
+    ("a.parquet", parquet(records=["One.", None]), "row 2 of .*a.parquet has no text"),
 ]
 
 
@@ -190,14 +236,14 @@ def test_bad_files_are_named_and_stop_or_are_skipped(tmp_path: Path, name: str, 
     files[0].write_bytes(data)
     files[1].write_text("Last.")
     with pytest.raises(BertjaxError, match=f"{complaint}.*data.on_bad: skip"):
-        list(documents(files, Layout()))
+        all_of(files, Layout())
     with pytest.warns(UserWarning, match=f"skipped: .*{complaint}"):
-        assert list(documents(files, Layout(on_bad="skip")))[-1] == [["Last."]]
+        assert all_of(files, Layout(on_bad="skip"))[-1] == [["Last."]]
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(BertjaxError, match=r"a\.txt cannot be read"):
-        list(documents([tmp_path / "a.txt"], Layout()))
+        of(tmp_path / "a.txt")
     with pytest.raises(BertjaxError, match=r"cannot read .*a\.txt: No such file"):
         fingerprint([tmp_path / "a.txt"], Layout())
 

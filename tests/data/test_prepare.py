@@ -218,7 +218,7 @@ def test_the_second_start_builds_nothing(tiny, monkeypatch):
         raise AssertionError("built again")
 
     monkeypatch.setattr(Tokenizer, "train", build)
-    monkeypatch.setattr(corpus, "_build", build)
+    monkeypatch.setattr(corpus, "write_shard", build)
     second = prepare(tiny)
     assert second.config == first.config
     assert second.tokenizer.to_json() == first.tokenizer.to_json()

@@ -12,7 +12,8 @@ from answers import REFUSED, answer, damaged_bytes, json_values
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertjax.data.files import Layout, documents
+from bertjax.data.files import documents, shards
+from bertjax.data.formats import Layout, Part
 
 TEXTS = ["A crane flies. It is grey.\n\nIt lands.", "\u05d0 \u05d1. e\u0301!", ""]
 PLAIN = "\n\n".join(TEXTS).encode()
@@ -38,13 +39,19 @@ WHOLE = {
 }
 
 
+def all_of(file: Path, layout: Layout) -> list[list[list[str]]]:
+    return [document for _, document in documents([Part(str(file))], layout)]
+
+
 def read(file: Path, layout: Layout) -> None:
-    there = answer(lambda: list(documents([file], layout)))
+    there = answer(lambda: all_of(file, layout))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        rest = list(documents([file], layout._replace(on_bad="skip")))
+        rest = all_of(file, layout._replace(on_bad="skip"))
     if there is not REFUSED:
         assert rest == there and not said
+        plan = shards([file], layout, 5)
+        assert [document for shard in plan for _, document in documents(shard, layout)] == there
     else:
         assert said and all("skipped: " in str(warning.message) for warning in said)
     for (sentences,) in rest:
@@ -75,7 +82,7 @@ def test_text_of_every_kind(tmp_path, text, document, sentence, language):
     layout = Layout(document, sentence, language)
     read(tmp_path / "a.txt", layout)
     if "\0" not in text:
-        there = "".join(sentence for (part,) in documents([tmp_path / "a.txt"], layout) for sentence in part)
+        there = "".join(sentence for (part,) in all_of(tmp_path / "a.txt", layout) for sentence in part)
         assert "".join(there.split()) == "".join(text.removeprefix("\ufeff").split())
 
 

@@ -1,0 +1,254 @@
+"""Plain text, JSON lines and Parquet, each also compressed: a part of a file becomes documents of blocks of lines."""
+
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bertjax.errors import BertjaxError
+
+MAX_LINES = 4096  # of a block: longer ones come as several
+_LONGEST_LINE = 1 << 26  # bytes: a file of another kind may have no end of line at all
+_JSON, _PARQUET = (".jsonl", ".ndjson", ".json"), ".parquet"
+_COMPRESSED = (".gz", ".zst")
+_ROWS_AT_ONCE = 256
+
+
+class Layout(NamedTuple):
+    """How files are read."""
+
+    document: Literal["file", "line", "block"] = "block"  # of plain text
+    sentence: Literal["split", "line"] = "split"
+    language: str = "en"
+    field: str = "text"  # of JSON lines and Parquet, whose documents are their records
+    on_bad: Literal["stop", "skip"] = "stop"
+
+
+LAYOUT = Layout()
+
+
+class Part(NamedTuple):
+    """Of a file, whole documents: from one byte up to another, of a Parquet file from one row group up to another."""
+
+    file: str
+    start: int = 0
+    end: int | None = None  # the file's
+    size: int = 0  # bytes on disk, roughly
+
+
+class BadError(Exception):
+    """Why a file cannot be read, or not further."""
+
+
+Blocks = Iterator[list[str]]  # of a document: the lines, stripped, between two blank ones
+
+
+def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
+    """A file cut between documents into parts of about so many bytes; whole where it cannot be, or need not."""
+    name, cuts = os.fspath(file), [0]
+    try:
+        there = os.stat(file).st_size
+        if there > 1.5 * size:
+            cuts += _cuts(file, layout, range(size, there, size))
+    except (OSError, BadError):  # its reader will say so
+        return [Part(name)]
+    cuts = sorted(set(cuts))
+    return [Part(name, *ends, there // len(cuts)) for ends in itertools.zip_longest(cuts, cuts[1:])]
+
+
+def _cuts(file: Path, layout: Layout, near: range) -> list[int]:
+    """Where documents begin: the first ones after these bytes; of Parquet files as many row groups."""
+    kind = _kind(file)
+    if file.suffix in _COMPRESSED or (kind not in (*_JSON, _PARQUET) and layout.document == "file"):
+        return []
+    with open(file, "rb") as opened:
+        if kind == _PARQUET:
+            with _parquet_reader(file) as parquet:
+                groups = parquet.ParquetFile(opened).num_row_groups
+            return [groups * number // (len(near) + 1) for number in range(1, len(near) + 1)]
+        blank = kind not in _JSON and layout.document == "block"
+        return [cut for at in near if (cut := _cut_after(opened, at, blank=blank)) < near.stop]
+
+
+def _kind(file: Path) -> str:
+    return file.with_suffix("").suffix if file.suffix in _COMPRESSED else file.suffix
+
+
+def _cut_after(opened: Any, at: int, *, blank: bool) -> int:
+    """Where the first line begins that starts after a byte, or the first that a blank one comes before."""
+    opened.seek(at)
+    piece, inside, found = b"x", True, False  # what stands at that byte may be the rest of a line
+    while piece and not found:
+        piece = opened.readline(_LONGEST_LINE)
+        ends = piece.endswith(b"\n")
+        found = ends and (not blank or not (inside or piece.strip()))
+        inside = not ends
+    return opened.tell()
+
+
+def read(part: Part, layout: Layout) -> Iterator[Blocks | BadError]:
+    """The part's documents, each to be read before the next; a record that is none comes as the reason.
+
+    Raises BadError where the rest cannot be read.
+    """
+    file = Path(part.file)
+    kind = _kind(file)
+    if kind == _PARQUET:
+        yield from _records(_parquet(part, layout.field), lambda row: f"row {row:,} of {file}", layout.field)
+    elif kind in _JSON:
+
+        def where(line: int) -> str:
+            return f"line {_lines_before(part) + line:,} of {file}"
+
+        yield from _records(_json_lines(part, layout.field), where, layout.field)
+    else:
+        yield from _plain((line for _, line in _lines(part)), layout.document)
+
+
+def _plain(lines: Iterator[str], document: str) -> Iterator[Blocks]:
+    if document == "line":
+        yield from (iter([[line]]) for line in lines if line)
+    elif document == "file":
+        yield _blocks(lines)
+    else:
+        yield from (iter([block]) for block in _blocks(lines))
+
+
+def _blocks(lines: Iterable[str]) -> Blocks:
+    block: list[str] = []
+    for line in lines:
+        if line:
+            block.append(line)
+        if block and (not line or len(block) == MAX_LINES):
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _records(
+    records: Iterator[tuple[int, Any]], where: Callable[[int], str], field: str
+) -> Iterator[Blocks | BadError]:
+    for number, text in records:
+        why = f"has no text as {field!r} (data.text_field)"
+        if isinstance(text, BadError):
+            why = str(text)
+        elif isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                why = "holds half a character, a lone surrogate"
+            else:
+                yield _blocks(line.strip() for line in text.splitlines())
+                continue
+        yield BadError(f"{where(number)} {why}")
+
+
+def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """With the number of the line in the part."""
+    for number, line in _lines(part):
+        if line:
+            try:
+                record = json.loads(line)
+                yield number, record.get(field) if isinstance(record, dict) else None
+            except (ValueError, RecursionError) as error:
+                yield number, BadError(f"is no JSON ({error})")
+
+
+def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """With the number of the row in the file."""
+    file = Path(part.file)
+    with _opened(file) as opened, _parquet_reader(file) as parquet:
+        table = parquet.ParquetFile(opened if file.suffix == _PARQUET else io.BytesIO(opened.read()))
+        if field not in table.schema_arrow.names:
+            names = ", ".join(table.schema_arrow.names)
+            raise BadError(f"{file} has no column {field!r} (data.text_field), but {names}")
+        number = sum(table.metadata.row_group(group).num_rows for group in range(part.start))
+        groups = range(part.start, table.num_row_groups if part.end is None else part.end)
+        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[field]):
+            for text in batch.column(0).to_pylist():
+                number += 1
+                yield number, text
+
+
+@contextlib.contextmanager
+def _parquet_reader(file: Path) -> Iterator[Any]:
+    """pyarrow.parquet, whose complaints become one that names the file."""
+    pyarrow = _pyarrow(file)
+    try:
+        yield pyarrow.parquet
+    except (*_UNREADABLE, pyarrow.ArrowException) as error:
+        raise BadError(f"{file} is no Parquet file that can be read ({_in_a_line(error)})") from None
+
+
+def _lines(part: Part) -> Iterator[tuple[int, str]]:
+    """Stripped, with their numbers in the part, from 1 on; they may end as on any system."""
+    number, left = 0, math.inf if part.end is None else part.end - part.start
+    encoding = "utf-8" if part.start else "utf-8-sig"
+
+    def bad(why: str) -> BadError:
+        rest = "" if part.end is None else f", and is left out from there to its byte {part.end:,}"
+        return BadError(f"{part.file} {why} {_lines_before(part) + number:,}{rest}")
+
+    try:
+        with _opened(Path(part.file)) as opened:
+            if part.start:  # some compressed files cannot even go where they are
+                opened.seek(part.start)
+            while left > 0 and (line := opened.readline(_LONGEST_LINE)):
+                number, left = number + 1, left - len(line)
+                if len(line) == _LONGEST_LINE:
+                    raise bad(f"is no text: more than {_LONGEST_LINE:,} bytes are in line")
+                text = line.decode(encoding)
+                if "\0" in text:
+                    raise bad("is no text: there is a NUL in line")
+                for piece in text.removesuffix("\n").removesuffix("\r").split("\r"):
+                    yield number, piece.strip()
+                encoding = "utf-8"
+    except UnicodeDecodeError:
+        raise bad("is not UTF-8 text in line") from None
+    except _UNREADABLE as error:
+        raise bad(f"cannot be read ({_in_a_line(error)}) after line") from None
+
+
+def _lines_before(part: Part) -> int:
+    """Of the file: looked up only to complain of one."""
+    lines, left = 0, part.start
+    with open(part.file, "rb") as opened:
+        while left > 0 and (piece := opened.read(min(left, 1 << 20))):
+            lines, left = lines + piece.count(b"\n"), left - len(piece)
+    return lines
+
+
+# What damaged files make the libraries raise.
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _opened(file: Path) -> Any:
+    try:
+        if file.suffix == ".gz":
+            return gzip.open(file)
+        if file.suffix == ".zst":
+            return io.BufferedReader(_pyarrow(file).input_stream(os.fspath(file), compression="zstd"))
+        return open(file, "rb")
+    except OSError as error:
+        raise BadError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _pyarrow(file: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BertjaxError(f"to read {file} pyarrow is needed: pip install 'bertjax[parquet]'") from None
+    return pyarrow

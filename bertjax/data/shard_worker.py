@@ -1,0 +1,101 @@
+"""Tokenises shards of the user's files, in the process that asks for them or in one of its own."""
+
+import json
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from bertjax.config import Split
+from bertjax.data.cache import read_or_build, read_whole
+from bertjax.data.corpus import Document, write_shard
+from bertjax.data.files import Shard, documents
+from bertjax.data.formats import Layout, Part
+from bertjax.data.tokenizer import Rules, Tokenizer
+from bertjax.errors import BertjaxError
+
+SHOWN = 10  # of the complaints about what cannot be read
+
+
+class Task(NamedTuple):
+    """What is done to every shard."""
+
+    layout: Layout
+    split: Split | None  # of all documents; None where each one's text decides
+    tokenizer: Tokenizer
+
+    def to_json(self) -> str:
+        return json.dumps([self.layout, self.split, self.tokenizer.numbers, self.tokenizer.rules])
+
+    @classmethod
+    def of_json(cls, text: str) -> "Task":
+        layout, split, numbers, (*rules, special) = json.loads(text)
+        return cls(Layout(*layout), split, Tokenizer.of(numbers, Rules._make([*rules, tuple(special)])))
+
+
+class Done(NamedTuple):
+    """What is told of a shard."""
+
+    was_there: bool
+    skipped: int  # files and records that could not be read
+    such_as: list[str]
+
+
+def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
+    """Tokenises a shard into a folder, unless that was done before. Raises BertjaxError where it cannot."""
+    if (skips := read_whole(folder, _read)) is not None:
+        return Done(True, *skips)
+
+    def build(built: Path) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            write_shard(built, _by_split(shard, task), task.tokenizer)
+        said = [str(warning.message) for warning in caught]
+        (built / "skipped.json").write_text(json.dumps([len(said), said[:SHOWN]]), encoding="utf-8")
+
+    return Done(False, *read_or_build(folder, _read, build))
+
+
+def _by_split(shard: Shard, task: Task) -> Iterator[tuple[str, Document]]:
+    for split, document in documents(shard, task.layout):
+        yield task.split or split, document
+
+
+def _read(folder: Path) -> tuple[int, list[str]] | None:
+    try:
+        skipped, such_as = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
+        return int(skipped), list(such_as)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def main() -> None:
+    """Lines in: the task, then a folder and a shard each. A line out for each: what was done, or why not."""
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)  # whoever asked is gone, and perhaps was killed
+
+    threading.Thread(target=listen, daemon=True).start()
+    task = Task.of_json(lines.get())
+    while True:
+        folder, shard = json.loads(lines.get())
+        answer: dict[str, Any]
+        try:
+            answer = build_shard(Path(folder), [Part(*part) for part in shard], task)._asdict()
+        except BertjaxError as error:
+            answer = {"error": str(error)}
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # as above
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
