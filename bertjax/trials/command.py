@@ -1,6 +1,7 @@
 """`bertjax trial`: reads the arguments, has a trial run, prints its report."""
 
 import json
+import math
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ usage: bertjax trial TRIAL [--json FILE] [--config FILE] [--KEY VALUE ...]
 
 trials:
   torture  kill a run again and again, resume it each time, and compare it with one left alone, bit for bit
+  corpus   a large corpus built, killed on the way, and drawn from: how fast, and whether memory stays flat
   soak     a long run and a long stream of texts: whether memory, open files and threads stay flat
 
 bertjax trial TRIAL --help tells more."""
@@ -32,7 +34,7 @@ def trial(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or a trial could not be made.
     """
-    trials = {"torture": _torture, "soak": _soak}
+    trials = {"torture": _torture, "soak": _soak, "corpus": _corpus}
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return True
@@ -83,8 +85,7 @@ def _soak(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     config, options = _parse(parser, argv, "tiny.yaml", "--train.steps", "10000")
     if options.texts < 1:
         raise BertjaxError(f"--texts {options.texts} is impossible; give 1 or more")
-    if options.plot and not options.plot.endswith(".png"):
-        raise BertjaxError(f"--plot {options.plot} does not end in .png; give a name that does")
+    _check_plot(options)
     from bertjax.trials import soak
 
     with tempfile.TemporaryDirectory(prefix="bertjax-soak-") as folder:
@@ -94,6 +95,43 @@ def _soak(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     if options.plot:
         soak.draw(report).savefig(options.plot, dpi=120)
     return report["training"]["flat"] and report["encoding"]["flat"]
+
+
+def _corpus(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = _parser(
+        "corpus",
+        "[--gigabytes N] [--kills N] [--plot FILE.png] ",
+        "Write text of so many gigabytes into the folder for temporary files, build a corpus from it, kill that on the "
+        "way, and watch all its processes' memory; then draw batches from all over it. Without --config, the recipe is "
+        "configs/base.yaml with pieces of words.",
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=5.0, metavar="N", help="of text; three times the room is needed"
+    )
+    parser.add_argument("--kills", type=int, default=1, metavar="N", help="on the way")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw memory against time there")
+    config, options = _parse(parser, argv, "base.yaml", "--tokenizer.kind", "wordpiece")
+    if not (0 < options.gigabytes < math.inf and options.kills >= 0):
+        raise BertjaxError(
+            f"--gigabytes {options.gigabytes} --kills {options.kills} is impossible; give more than nothing"
+        )
+    _check_plot(options)
+    from bertjax.trials import corpus
+
+    with tempfile.TemporaryDirectory(prefix="bertjax-corpus-") as folder:
+        report = corpus.build_and_draw(
+            config, Path(folder), environment, _say, gigabytes=options.gigabytes, kills=options.kills
+        )
+    print(corpus.render(report))
+    _write_json(report, options)
+    if options.plot:
+        corpus.draw(report).savefig(options.plot, dpi=120)
+    return True
+
+
+def _check_plot(options: Any) -> None:
+    if options.plot and not options.plot.endswith(".png"):
+        raise BertjaxError(f"--plot {options.plot} does not end in .png; give a name that does")
 
 
 def _write_json(report: dict[str, Any], options: Any) -> None:
