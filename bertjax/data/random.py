@@ -22,6 +22,19 @@ def random_below(end: int | np.ndarray, bits: np.ndarray) -> np.ndarray:
     return (((bits >> np.uint64(32)) * np.asarray(end, np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
+def in_random_order(key_b: np.ndarray, word: int, possible_bt: np.ndarray, count: int) -> np.ndarray:
+    """Of each row's possible places the first `count` in a random order, int32 [b, count]; 0 after the last one."""
+    t = possible_bt.shape[1]
+    # Random numbers that carry their place in the low bits are sorted.
+    low = np.uint64((1 << t.bit_length()) - 1)
+    order_bt = random_bits(key_b[:, None], word + np.arange(t))
+    order_bt &= ~low
+    order_bt |= np.arange(t, dtype=np.uint64)
+    order_bt[~possible_bt] = ~low
+    order_bt.sort(axis=1)
+    return (order_bt[:, :count] & low).astype(np.int32)
+
+
 def shuffled(index_n: np.ndarray, size: int, key_n: np.ndarray) -> np.ndarray:
     """Where a random permutation of range(size), one for each key, takes each index; no table is made.
 

@@ -23,11 +23,12 @@ NUM_SPECIAL = len(SPECIAL_TOKENS)
 # What is not white space in Unicode, as for the engine's pre-tokenizer, which took 180 bytes and 3 microseconds a word.
 _WORD = re.compile("[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 BERTS_SIZE = 30522
+_INSIDE = "##"  # before a piece that does not begin a word
 _ALPHABET = 1000  # characters that a vocabulary of pieces has at most, the commonest ones, as BERT's has
 
 
 class Vocabulary(NamedTuple):
-    """The numbers of a vocabulary: 0 up to its size, and by their role those of its special tokens."""
+    """The numbers of a vocabulary: 0 up to its size, and those of its special tokens, and of other roles."""
 
     size: int
     pad: int = PAD
@@ -35,6 +36,7 @@ class Vocabulary(NamedTuple):
     cls: int = CLS
     sep: int = SEP
     mask: int = MASK
+    continuing: frozenset[int] = frozenset()  # tokens that go on with the word of the token before
 
 
 class Rules(NamedTuple):
@@ -61,7 +63,10 @@ class Tokenizer:
         self._engine, self.rules = engine, rules
         self._ids = engine.get_vocab()
         pad, unk, cls, sep, mask = (self._ids[token] for token in rules.special)
-        self.vocabulary = Vocabulary(len(self._ids), pad, unk, cls, sep, mask)
+        continuing = frozenset(
+            number for token, number in self._ids.items() if rules.kind == "wordpiece" and token.startswith(_INSIDE)
+        )
+        self.vocabulary = Vocabulary(len(self._ids), pad, unk, cls, sep, mask, continuing)
 
     @classmethod
     def train(
@@ -87,7 +92,7 @@ class Tokenizer:
             letters = _trained(trainers.WordPieceTrainer(vocab_size=1, **settings), sentences, rules)
             # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
             # which of two equally frequent pieces comes first.
-            first = [*rules.special, *sorted(letter for letter in letters if letter.startswith("##"))]
+            first = [*rules.special, *sorted(letter for letter in letters if letter.startswith(_INSIDE))]
             settings |= {"special_tokens": first, "vocab_size": vocab_size or BERTS_SIZE}
             counted = _trained(trainers.WordPieceTrainer(**settings), sentences, rules)
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.

@@ -1,13 +1,16 @@
 """Masks against plain Python: a loop over rows, counts of what chance does."""
 
+import collections
 import itertools
 
 import numpy as np
 import pytest
 from made_up import assert_share, assert_uniform
 
-from bertjax.data.masking import mask_tokens
+from bertjax.data import masking
+from bertjax.data.masking import mask_tokens, num_to_predict
 from bertjax.data.random import random_bits
+from bertjax.data.spans import LONGEST, some_spans
 from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 VOCAB_SIZE = 105
@@ -91,3 +94,132 @@ def test_special_tokens_may_have_any_numbers():
     seen = np.take_along_axis(masked, positions, axis=1)[weights > 0]
     assert set(seen.tolist()) == words | {13}
     assert_share((seen == 13).sum(), seen.size, 0.8)
+
+
+# Words and spans, over 100,000 tokens.
+
+PIECES = Vocabulary(VOCAB_SIZE, continuing=frozenset(range(70, VOCAB_SIZE)))
+
+
+def pieces_of_words(count=1000, t=128, seed=0):
+    """`<cls> A <sep> B <sep>` and padding, a third of the tokens going on with a word, some of them unknown."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(NUM_SPECIAL, VOCAB_SIZE, (count, t)).astype(np.int32)
+    tokens[rng.random((count, t)) < 0.03] = UNK
+    length, middle = rng.integers(t // 2, t + 1, count), rng.integers(2, t // 2 - 2, count)
+    tokens[:, 0] = CLS
+    tokens[np.arange(count), middle] = tokens[np.arange(count), length - 1] = SEP
+    present = np.arange(t) < length[:, None]
+    return tokens * present, present
+
+
+def words_of(row, present):
+    """Positions of each word's tokens, by a loop."""
+    words = []
+    for i, token in enumerate(row.tolist()):
+        if token < NUM_SPECIAL or not present[i]:
+            continue
+        if token in PIECES.continuing and words and words[-1][-1] == i - 1:
+            words[-1].append(i)
+        else:
+            words.append([i])
+    return words
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.15, 0.5, 1.0])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_what_each_unit_really_does(unit, rate):
+    tokens, present = pieces_of_words(1600)
+    keys = random_bits(0, np.arange(len(tokens)))
+    masked, positions, labels, weights = mask_tokens(
+        tokens, present, keys, rate=rate, unit=unit, predict_unk=False, vocabulary=PIECES
+    )
+    assert present.sum() > 100_000
+    chosen = np.zeros(tokens.shape, bool)
+    chosen[np.nonzero(weights)[0], positions[weights > 0]] = True
+    assert chosen.sum() == weights.sum()  # none twice
+    is_word = present & (tokens >= NUM_SPECIAL)
+    assert (masked == tokens)[~chosen].all() and not chosen[~is_word].any()
+    assert (labels == np.take_along_axis(tokens, positions, axis=1) * (weights > 0)).all()
+
+    enough = num_to_predict(is_word.sum(axis=1), rate)
+    assert (chosen.sum(axis=1) <= enough).all() and (chosen.sum(axis=1) >= 1).all()
+    share = chosen.sum() / is_word.sum()
+    assert rate * (0.97 if unit != "token" else 0.999) < share < rate * 1.02
+    if unit == "token":
+        assert (chosen.sum(axis=1) == enough).all()
+    else:
+        cut = sum(
+            any(0 < chosen[i, word].sum() < len(word) for word in words_of(tokens[i], present[i])) for i in range(1600)
+        )
+        assert cut == 0
+
+    if unit != "span":  # each token has a fate of its own
+        seen, was = masked[chosen], tokens[chosen]
+        other = 1 - 1 / (VOCAB_SIZE - NUM_SPECIAL)
+        assert_share((seen == MASK).sum(), seen.size, 0.8)
+        assert_share(((seen != MASK) & (seen != was)).sum(), seen.size, 0.1 * other)
+        assert_share((seen == was).sum(), seen.size, 0.2 - 0.1 * other)
+        assert (seen >= MASK).all()
+
+
+def test_any_words_are_equally_likely_whatever_their_length():
+    a, b, c = [10], [11, 80, 81], [12, 82]
+    tokens = np.array([[CLS, *a, *b, SEP, *c, SEP, PAD]] * 6000, np.int32)
+    keys = random_bits(4, np.arange(6000))
+    _, positions, _, weights = mask_tokens(
+        tokens, tokens != PAD, keys, rate=0.5, unit="word", predict_unk=False, vocabulary=PIECES
+    )
+    # Of 6 tokens 3: b alone where it is first; else a and c, after which it does not fit.
+    chosen = [tuple(row[: int(n)]) for row, n in zip(positions.tolist(), weights.sum(axis=1), strict=True)]
+    assert set(chosen) == {(2, 3, 4), (1, 6, 7)}
+    assert_share(chosen.count((2, 3, 4)), 6000, 1 / 3)
+
+
+@pytest.mark.parametrize("unit", ["word", "span"])
+def test_where_every_word_is_too_long_the_first_tokens_of_one_are_predicted(unit):
+    tokens = np.array([[CLS, 10, 80, 81, SEP, 11, 82, 83, SEP, PAD]] * 1000, np.int32)
+    keys = random_bits(4, np.arange(1000))
+    _, positions, _, weights = mask_tokens(
+        tokens, tokens != PAD, keys, rate=0.3, unit=unit, predict_unk=False, vocabulary=PIECES
+    )
+    assert weights.sum(axis=1).tolist() == [2] * 1000
+    chosen = [tuple(row[:2]) for row in positions.tolist()]
+    assert_uniform(chosen, [(1, 2), (5, 6)])
+
+
+def test_as_many_words_of_one_token_are_chosen_as_tokens():
+    """As of a tokenizer of kind "word"."""
+    tokens, present = some_rows(400, 40)
+    keys = random_bits(0, np.arange(400))
+    settings = {"rate": 0.3, "predict_unk": True, "vocabulary": Vocabulary(VOCAB_SIZE)}
+    of_tokens, of_words, of_spans = (
+        mask_tokens(tokens, present, keys, unit=unit, **settings)[3] for unit in ("token", "word", "span")
+    )
+    np.testing.assert_array_equal(of_tokens, of_words)
+    np.testing.assert_array_equal(of_tokens, of_spans)
+
+
+def test_a_span_has_one_fate():
+    """80% of spans are hidden, 10% are random words, 10% stay: over 100,000 tokens."""
+    tokens, present = pieces_of_words(1600)
+    keys = random_bits(0, np.arange(len(tokens)))
+    masked, *_ = mask_tokens(tokens, present, keys, rate=0.15, unit="span", predict_unk=False, vocabulary=PIECES)
+    is_word = present & (tokens >= NUM_SPECIAL)
+    spans = some_spans(
+        *(is_word, is_word & ~np.isin(tokens, list(PIECES.continuing)), num_to_predict(is_word.sum(axis=1), 0.15)),
+        *(keys, LONGEST),
+        order=masking._CHOICE,
+        length=masking._LENGTH,
+    )
+    assert (masked == tokens)[spans == 0].all()
+    fates = collections.Counter()
+    for row, number in {(row, spans[row, place]) for row, place in zip(*np.nonzero(spans), strict=True)}:
+        here = spans[row] == number
+        seen, was = masked[row, here], tokens[row, here]
+        assert (seen == MASK).all() or (seen > MASK).all()
+        if len(seen) > 1:  # a random token now and then is the one that was there, two of them hardly ever
+            fates["hidden" if seen[0] == MASK else "kept" if (seen == was).all() else "random"] += 1
+    assert fates.total() > 3000
+    for fate, share in (("hidden", 0.8), ("random", 0.1), ("kept", 0.1)):
+        assert_share(fates[fate], fates.total(), share)

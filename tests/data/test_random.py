@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import assert_uniform
 
-from bertjax.data.random import random_below, random_bits, shuffled
+from bertjax.data.random import in_random_order, random_below, random_bits, shuffled
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000, 4097])
@@ -24,6 +24,13 @@ def test_shuffled_takes_each_place_anywhere(size):
     keys = random_bits(3, np.arange(200 * size))
     for index in (0, size - 1):
         assert_uniform(shuffled(np.full(len(keys), index), size, keys).tolist(), range(size))
+
+
+def test_a_random_order_of_what_is_possible():
+    possible = np.tile([True, False, True, True, False], (6000, 1))
+    order = in_random_order(random_bits(1, np.arange(6000)), 9, possible, 4)
+    assert not order[:, 3].any()
+    assert_uniform([tuple(row) for row in order[:, :3].tolist()], list(itertools.permutations([0, 2, 3])))
 
 
 def test_random_below():

@@ -176,7 +176,9 @@ def test_pieces_of_words():
     tokenizer = Tokenizer.train(TEXT, min_frequency=2, rules=PIECE_RULES, vocab_size=60)
     tokens = vocabulary(tokenizer)
     assert tokens[:NUM_SPECIAL] == list(BERTS_SPECIAL_TOKENS) and len(tokens) == tokenizer.vocab_size == 60
-    assert tokenizer.vocabulary == Vocabulary(60, PAD, UNK, CLS, SEP, MASK)
+    inside = frozenset(number for number, token in enumerate(tokens) if token[:2] == "##")
+    assert tokenizer.vocabulary == Vocabulary(60, PAD, UNK, CLS, SEP, MASK, inside) and 0 < len(inside) < 55
+    assert not Tokenizer.train(["##a ##a"], min_frequency=1).vocabulary.continuing
     pieces = tokenizer.split("Cranes flying, [MASK]!")
     assert "".join(pieces).replace("##", "") == "cranesflying[UNK][MASK][UNK]" and "cranes" in pieces
     assert tokenizer.encode_sentences(["Cranes flying, [MASK]!"]) == [tokenizer.ids(pieces)]
