@@ -209,16 +209,17 @@ def _evaluate(argv: list[str]) -> None:
     from bertjax.config import DistributedConfig
     from bertjax.distributed import joined
     from bertjax.evaluate import evaluate_run
+    from bertjax.objectives import figures, sequences
 
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
     ) as processes:
-        corpus, num_pairs, means = evaluate_run(args.run, split=args.split, path=args.path)
+        corpus, num_sequences, means, objective = evaluate_run(args.run, split=args.split, path=args.path)
     if not processes.first:
         return
-    print(f"{corpus}, {num_pairs:,} pairs, masks fixed")
-    for head in ("mlm", "nsp"):
-        print(f"  {head.upper()} loss {means[f'{head}_loss']:.4f}, accuracy {means[f'{head}_accuracy']:.2%}")
+    print(f"{corpus}, {num_sequences:,} {sequences(objective)}, masks fixed")
+    for name, loss, accuracy in figures(means, objective):
+        print(f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}")
 
 
 def _launch(argv: list[str]) -> int:

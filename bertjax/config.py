@@ -20,12 +20,13 @@ def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
 
 Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
+Objective = Literal["mlm+nsp", "mlm+sop", "mlm"]
 OnFailure = Literal["stop", "continue"]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Text: where it comes from and how it becomes pairs of sentences"""
+    """Text: where it comes from and how it becomes sequences to learn from"""
 
     source: Source = "wikitext-2"
     """WikiText-2, the documentation that ships inside Python (needs no download), or your own files"""
@@ -54,14 +55,20 @@ class DataConfig:
     """split to learn from; the vocabulary is built from it too"""
     eval_split: Split = "valid"
     """split that is held out"""
+    objective: Objective = "mlm+nsp"
+    """masked words and whether the second sentence of a pair is the next (BERT), or whether the two are in order
+    (ALBERT); or masked words alone, in as many sentences of a paragraph as fit (RoBERTa)"""
     max_length: int = 128
-    """tokens in a pair at most, <cls> and both <sep> included"""
+    """tokens in a pair, or in what the objective has instead, at most; <cls> and <sep> included"""
     row_length: int | None = None
     """tokens in a row; rows longer than max_length hold several pairs, packed; by default max_length, one pair a row"""
     too_long: Literal["truncate", "drop"] = "truncate"
-    """a pair longer than that loses words from its longer side, or is left out (the textbook's way)"""
+    """a pair longer than that loses words from its longer side, or is left out (the textbook's way); where there are no
+    pairs, a sentence"""
     mlm_rate: float = 0.15
     """share of a pair's words to predict; at least one is"""
+    mask_unit: Literal["token", "word", "span"] = "token"
+    """what is chosen to be predicted: tokens, words with all their pieces, or spans of up to 10 words (SpanBERT)"""
     predict_unk: bool = False
     """let <unk> itself be a word to predict (the textbook's way)"""
 
@@ -235,7 +242,7 @@ class TrainConfig:
     steps: int = 1000
     """optimiser steps"""
     batch_size: int = 256
-    """pairs in a step, over all devices"""
+    """pairs, or what the objective has instead, in a step, over all devices"""
     accumulate: int = 1
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -14,7 +14,7 @@ from jax import Array
 from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
-from bertjax.data.pairs import truncate
+from bertjax.data.sequences import truncate
 from bertjax.data.tokenizer import UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert

@@ -4,12 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from bertjax.config import Split
+from bertjax.config import Objective, Split
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare_held_out
 from bertjax.losses import RunningMeans
@@ -48,10 +48,17 @@ def evaluate(
     return running.means()
 
 
-def evaluate_run(
-    folder: str | Path, *, split: Split | None = None, path: str | None = None
-) -> tuple[str, int, dict[str, float]]:
-    """Name of the held-out corpus, its pairs, and the means of a run's newest parameters on them.
+class Evaluation(NamedTuple):
+    """Of a run on a corpus."""
+
+    corpus: str
+    num_sequences: int
+    means: dict[str, float]
+    objective: Objective
+
+
+def evaluate_run(folder: str | Path, *, split: Split | None = None, path: str | None = None) -> Evaluation:
+    """The means of a run's newest parameters on the held-out corpus.
 
     Args:
       split: another split than the one the run held out.
@@ -69,4 +76,4 @@ def evaluate_run(
     params = run.load_params(model, mesh)
     rows = rows_here(batches.num_rows, mesh)
     means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(rows.some), rows, mesh)
-    return corpus.name, batches.num_pairs, means
+    return Evaluation(corpus.name, batches.num_sequences, means, data.objective)

@@ -17,6 +17,7 @@ import numpy as np
 from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.objectives import figures
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 SIZES = {
@@ -184,21 +185,21 @@ def card(run: Config, environment: dict[str, Any], held_out: dict[str, float], t
     recipe = {"seed": run.seed, "data": data} | {
         part: recipe[part] for part in ("tokenizer", "model", "optim", "train")
     }
-    figures = "It was not evaluated."
+    evaluation = "It was not evaluated."
     if held_out:
-        mlm, nsp = (
-            f"{head.upper()} loss {held_out[f'held_out_{head}_loss']:.3f}, "
-            f"accuracy {held_out[f'held_out_{head}_accuracy']:.1%}"
-            for head in ("mlm", "nsp")
+        heads = "; ".join(
+            f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}"
+            for name, loss, accuracy in figures(held_out, run.data.objective, prefix="held_out_")
         )
-        figures = f"Held out, {corpus['held_out']['name']} at step {held_out['step']:,}: {mlm}; {nsp}."
+        evaluation = f"Held out, {corpus['held_out']['name']} at step {held_out['step']:,}: {heads}."
     return _CARD.format(
         **dataclasses.asdict(model) | {"vocab_size": tokenizer.vocab_size},
         text=corpus["train"]["name"],
         tokens=corpus["train"]["tokens"],
         steps=run.train.steps,
         batch_size=run.train.batch_size,
-        figures=figures,
+        sequences="sequences" if run.data.objective == "mlm" else "pairs of sentences",
+        evaluation=evaluation,
         mask=tokenizer.rules.special[-1],
         versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         recipe=json.dumps(recipe, indent=2),
@@ -215,9 +216,9 @@ tags: [bert, sentence-transformers]
 # A BERT pretrained with bertjax
 
 {num_layers} layers, {hidden_size} hidden, {num_heads} heads, {vocab_size:,} tokens in the vocabulary. Trained on {text}
-({tokens:,} tokens) for {steps:,} steps of {batch_size:,} pairs of sentences.
+({tokens:,} tokens) for {steps:,} steps of {batch_size:,} {sequences}.
 
-{figures}
+{evaluation}
 
 ```python
 from transformers import AutoModelForMaskedLM, AutoTokenizer

@@ -51,5 +51,5 @@ class RunningMeans:
             self._weights[name] += float(mean.weight)
 
     def means(self) -> dict[str, float]:
-        """0 where nothing had weight."""
-        return {name: total / max(self._weights[name], 1.0) for name, total in self._totals.items()}
+        """Of those that had any weight."""
+        return {name: self._totals[name] / weight for name, weight in self._weights.items() if weight > 0}

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, DistributedConfig
+from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.distributed import Agreement, joined
@@ -22,6 +22,7 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluate import EvalStep, compile_eval_step, evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.model import make_model, num_parameters
+from bertjax.objectives import figures
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
@@ -68,8 +69,9 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
         with stop.finishing():
             progress, finished = _fit(folder, prepared, mesh, processes, stop)
         if processes.first:
-            plot_losses(folder.metrics(), folder.loss_plot, title=f"{folder.path.name}, on {prepared.train.name}")
-        _conclude(folder, progress, mesh, finished=finished)
+            title = f"{folder.path.name}, on {prepared.train.name}"
+            plot_losses(folder.metrics(), folder.loss_plot, title, prepared.config.data.objective)
+        _conclude(folder, progress, mesh, prepared.config.data.objective, finished=finished)
     return finished
 
 
@@ -152,7 +154,7 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes
     )
     eval_step = compile_eval_step(mesh, model)
     fresh = functools.partial(init_on, mesh, model, optimizer, config.seed)
-    with contextlib.closing(Progress(folder, config.train)) as progress:
+    with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
         template = state_template(model, optimizer)
         run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
         while True:
@@ -261,13 +263,14 @@ def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     print(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}", flush=True)
 
 
-def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, *, finished: bool) -> None:
+def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, objective: Objective, *, finished: bool) -> None:
     """The textbook's two lines, and where everything is."""
     if means := progress.running_means:
         since = f" (mean over steps {progress.first_step} to {progress.step})"
-        print(f"MLM loss {means['mlm_loss']:.3f}, NSP loss {means['nsp_loss']:.3f}{since}")
+        print(", ".join(f"{name} loss {loss:.3f}" for name, loss, _ in figures(means, objective)) + since)
+        what = "sequences" if objective == "mlm" else "sentence pairs"
         print(
-            f"{progress.pairs_per_second:,.1f} sentence pairs/s on {describe_devices(mesh)} "
+            f"{progress.pairs_per_second:,.1f} {what}/s on {describe_devices(mesh)} "
             f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
         )
     elif finished:

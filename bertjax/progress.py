@@ -7,8 +7,9 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from bertjax.config import TrainConfig
+from bertjax.config import Objective, TrainConfig
 from bertjax.losses import RunningMeans
+from bertjax.objectives import Figures, figures, sequences
 from bertjax.run import RunFolder
 from bertjax.train import Metrics
 
@@ -22,9 +23,9 @@ class Progress:
     first step of the process, in which XLA compiles, and evaluations and checkpoints.
     """
 
-    def __init__(self, folder: RunFolder, train: TrainConfig):
+    def __init__(self, folder: RunFolder, train: TrainConfig, objective: Objective):
         self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
-        self._folder, self._train, self._skipped_steps = folder, train, 0
+        self._folder, self._train, self._objective, self._skipped_steps = folder, train, objective, 0
         self._timed_steps, self._timed_seconds = 0, 0.0
         self._running = RunningMeans()
         self._interactive = sys.stderr.isatty()
@@ -71,10 +72,8 @@ class Progress:
     def held_out(self, means: dict[str, float]) -> None:
         """The figures of an evaluation after the last step."""
         self._folder.append_metrics({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
-        self.say(
-            f"held out at step {self.step}: MLM loss {means['mlm_loss']:.3f}, accuracy {means['mlm_accuracy']:.1%}; "
-            f"NSP loss {means['nsp_loss']:.3f}, accuracy {means['nsp_accuracy']:.1%}"
-        )
+        heads = (f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}" for name, loss, accuracy in self._figures(means))
+        self.say(f"held out at step {self.step}: {'; '.join(heads)}")
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar where there is one."""
@@ -95,9 +94,14 @@ class Progress:
         """Of each metric over this process's steps."""
         return self._running.means()
 
+    def _figures(self, means: dict[str, float]) -> list[Figures]:
+        return figures(means, self._objective)
+
     def _show(self, means: dict[str, float]) -> None:
-        rate = f"{self.pairs_per_second:,.0f} pairs/s" if self._timed_steps else f"compiled, {self.first_seconds:.1f} s"
-        line = f"mlm {means['mlm_loss']:.3f}  nsp {means['nsp_loss']:.3f}  {rate}"
+        rate = f"compiled, {self.first_seconds:.1f} s"
+        if self._timed_steps:
+            rate = f"{self.pairs_per_second:,.0f} {sequences(self._objective)}/s"
+        line = "  ".join([*(f"{name.lower()} {loss:.3f}" for name, loss, _ in self._figures(means)), rate])
         if self._skipped_steps:
             line += f"  {self._skipped_steps} skipped, not finite"
         self._bar.set_description_str(line, refresh=False)

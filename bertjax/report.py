@@ -4,27 +4,31 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertjax.objectives import HEADS
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Both losses against the step, the held-out ones as points, as a PNG.
+def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, objective: str = "mlm+nsp") -> None:
+    """The loss of each head against the step, the held-out ones as points, as a PNG.
 
     Args:
       metrics: the lines of metrics.jsonl.
     """
     unfinished = path.with_suffix(".unfinished")
-    draw_losses(metrics, title).savefig(unfinished, dpi=120, format="png")
+    draw_losses(metrics, title, objective).savefig(unfinished, dpi=120, format="png")
     os.replace(unfinished, path)
 
 
-def draw_losses(metrics: list[dict[str, Any]], title: str) -> "Figure":
+def draw_losses(metrics: list[dict[str, Any]], title: str, objective: str = "mlm+nsp") -> "Figure":
     """What `plot_losses` saves."""
     from matplotlib.figure import Figure  # not pyplot: it would keep the figure, and choose a caller's backend
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, head, color in zip(figure.subplots(1, 2), ("mlm", "nsp"), ("C0", "C1"), strict=True):
+    heads = HEADS[objective]
+    all_axes = figure.subplots(1, len(heads), squeeze=False).flat
+    for axes, (head, name), color in zip(all_axes, heads.items(), ("C0", "C1"), strict=False):
         training = [(line["step"], line[f"{head}_loss"]) for line in metrics if line.get(f"{head}_loss") is not None]
         held_out = [
             (line["step"], line[f"held_out_{head}_loss"])
@@ -39,7 +43,7 @@ def draw_losses(metrics: list[dict[str, Any]], title: str) -> "Figure":
             axes.plot(*zip(*held_out, strict=True), "ok", ms=6, mec="w", label=label)
         if training or held_out:
             axes.legend(frameon=False)
-        axes.set(title=f"{head.upper()} loss", xlabel="step", ylabel="nats")
+        axes.set(title=f"{name} loss", xlabel="step", ylabel="nats")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, parse_math=False)

@@ -181,6 +181,8 @@ WRONG_TYPES = [  # key, value in YAML, what the message offers
     ("data.predict_unk", "maybe", "true or false"),
     ("data.predict_unk", "1", "true or false"),
     ("data.source", "wiki", "wikitext-2, python-docs"),
+    ("data.objective", "nsp", "mlm+nsp, mlm+sop, mlm"),
+    ("data.mask_unit", "words", "token, word, span"),
     ("model.hidden_act", "tanh", "gelu, gelu_tanh, relu"),
     ("run_dir", "3", "text"),
     ("model.vocab_size", "big", "a whole number or null"),

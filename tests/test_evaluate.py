@@ -20,7 +20,7 @@ from bertjax.sharding import by_name, make_mesh, rows_here
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
     prepared = prepare(tiny)
     batches = prepared.held_out_batches
-    assert batches.num_pairs % batches.batch_size  # the last batch is not full
+    assert batches.num_sequences % batches.batch_size  # the last batch is not full
     model = Bert(prepared.config.model)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     forward = jax.jit(model.apply)
@@ -33,7 +33,7 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
                 label = batch.mlm_labels_bp[row, slot]
                 losses.append(-jax.nn.log_softmax(mlm[row, slot])[label])
                 hits.append(mlm[row, slot].argmax() == label)
-    assert len(next_losses) == batches.num_pairs
+    assert len(next_losses) == batches.num_sequences
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(), make_mesh(2, 2, 2)):
         placed = jax.device_put(params, by_name(params, mesh))
         rows = rows_here(batches.num_rows, mesh)
@@ -45,8 +45,8 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
 
 def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     folder = pretrain(tiny)
-    name, num_pairs, means = evaluate_run(folder)
-    assert name == "wikitext-2/valid" and num_pairs > 30
+    name, num_sequences, means, objective = evaluate_run(folder)
+    assert name == "wikitext-2/valid" and num_sequences > 30 and objective == "mlm+nsp"
     (line,) = [record for record in RunFolder(folder).metrics() if "held_out_mlm_loss" in record]
     assert line["step"] == 4
     assert {key.removeprefix("held_out_"): value for key, value in line.items() if key != "step"} == means

@@ -45,3 +45,13 @@ def test_means_of_parts_add_up_to_the_whole() -> None:
 def test_half_precision_logits_are_reduced_in_float32() -> None:
     logits = jnp.full((1, 1, 30000), 1.0, jnp.bfloat16)
     np.testing.assert_allclose(losses.cross_entropy(logits, np.array([[3]])), np.log(30000), rtol=1e-5)
+
+
+def test_what_never_had_weight_has_no_mean() -> None:
+    running = losses.RunningMeans()
+    nothing, something = (losses.Mean(jnp.float32(6 * weight), jnp.float32(weight)) for weight in (0, 2))
+    running.add({"mlm": something, "nsp": nothing})
+    running.add({"mlm": something, "nsp": nothing})
+    assert running.means() == {"mlm": 6.0}
+    running.add({"nsp": something})
+    assert running.means() == {"mlm": 6.0, "nsp": 6.0}

@@ -25,7 +25,7 @@ import pytest
 import bertjax
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, TrainConfig
 from bertjax.data import wikitext as wikitext_room
-from bertjax.data.batches import Batch, PairBatches
+from bertjax.data.batches import Batch, Batches
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.optim import make_optimizer
@@ -313,14 +313,14 @@ def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch:
         train=dataclasses.replace(tiny.train, steps=20, max_bad_steps=3),
         checkpoint=CheckpointConfig(every=2),
     )
-    batch_at = PairBatches.batch_at
+    batch_at = Batches.batch_at
 
-    def going_bad(self: PairBatches, number: int, rows: range | None = None) -> Batch:
+    def going_bad(self: Batches, number: int, rows: range | None = None) -> Batch:
         batch = batch_at(self, number, rows)
         weight = np.float32(np.nan if number in (1, 3, 4, 5) else 1)
         return batch._replace(mlm_weights_bp=batch.mlm_weights_bp * weight)
 
-    monkeypatch.setattr(PairBatches, "batch_at", going_bad)
+    monkeypatch.setattr(Batches, "batch_at", going_bad)
     lines = []
     for resume in (False, True):
         with pytest.raises(BertjaxError, match="step 6 is number 3 in a row .* the largest parameters are "):
@@ -338,14 +338,14 @@ def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch:
 
 def spiking(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[int]:
     """Makes batches of these numbers spike; the list grows by the batches that are learnt from."""
-    batch_at, taken = PairBatches.batch_at, []
+    batch_at, taken = Batches.batch_at, []
 
-    def learnt(self: PairBatches, number: int, rows: range | None = None) -> Batch:
+    def learnt(self: Batches, number: int, rows: range | None = None) -> Batch:
         taken.append(number)
         batch = batch_at(self, number, rows)
         return batch._replace(mlm_labels_bp=0 * batch.mlm_labels_bp) if number in numbers else batch
 
-    monkeypatch.setattr(PairBatches, "batch_at", learnt)
+    monkeypatch.setattr(Batches, "batch_at", learnt)
     return taken
 
 

@@ -51,3 +51,9 @@ def test_what_is_drawn_and_said():
 def test_title_is_text_whatever_is_in_it(tmp_path, title):
     plot_losses(TRAINING, tmp_path / "loss.png", title)
     assert (tmp_path / "loss.png").stat().st_size > 10_000
+
+
+def test_what_a_run_without_pairs_and_one_of_their_order_show():
+    metrics = [{"step": 1, "mlm_loss": 3.0}, {"step": 2, "mlm_loss": 2.0}]
+    assert [axes.get_title() for axes in draw_losses(metrics, "title", "mlm").axes] == ["MLM loss"]
+    assert [axes.get_title() for axes in draw_losses(TRAINING, "title", "mlm+sop").axes] == ["MLM loss", "SOP loss"]

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bertjax.bench import table
 from bertjax.bench.contest import Contender, Figures, ratios, run, summarise, take_turns
+from bertjax.bench.operations import sequence_lengths
 from bertjax.bench.shared_folder import SharedFolder
 from bertjax.bench.table import Column
 from bertjax.bench.text import prepare_text
@@ -113,8 +116,7 @@ def _add_cosines(runs: Mapping[str, Sequence[Figures]], shared: SharedFolder) ->
 
 def _tokens_per_pair(prepared: Prepared) -> float:
     batches = [prepared.train_batches.batch_at(step) for step in range(10)]
-    tokens = sum((batch.sequences_bt > 0).sum() for batch in batches)
-    return float(tokens / sum(batch.nsp_weights_bk.sum() for batch in batches))
+    return float(np.concatenate([sequence_lengths(batch.sequences_bt) for batch in batches]).mean())
 
 
 def _train(setting: Setting) -> dict[str, Contender]:

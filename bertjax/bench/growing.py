@@ -23,7 +23,7 @@ Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
 
 
 class FullBatches:
-    """Rows without padding, so that a step's size is what it is said to be; `batch_at` as `PairBatches` has it."""
+    """Rows without padding, so that a step's size is what it is said to be; `batch_at` as `Batches` has it."""
 
     def __init__(self, config: Config):
         rows, length = config.train.batch_size, config.data.max_length

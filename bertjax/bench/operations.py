@@ -57,7 +57,7 @@ def training_figures(model: BertConfig, measured: list[Batch], seconds: list[flo
     total, steps = sum(seconds), len(seconds)
     measured = measured[:steps]
     return {
-        "pairs_per_second": sum(float(batch.nsp_weights_bk.sum()) for batch in measured) / total,
+        "pairs_per_second": sum(sequence_lengths(batch.sequences_bt).size for batch in measured) / total,
         "tokens_per_second": sum(int((batch.sequences_bt > 0).sum()) for batch in measured) / total,
         "step_seconds": statistics.median(seconds),
         "useful_flops": sum(training_operations(model, batch) for batch in measured) / total,

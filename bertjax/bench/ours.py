@@ -12,7 +12,7 @@ import numpy as np
 from bertjax.bench.operations import encoding_figures, training_figures
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
-from bertjax.data.batches import PairBatches
+from bertjax.data.batches import Batches
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.encode import Encoder
@@ -93,7 +93,7 @@ def data(*, config: str, batches: int) -> dict[str, Any]:
         }
 
 
-def pairs_per_second(pairs: PairBatches, batches: int) -> float:
+def pairs_per_second(pairs: Batches, batches: int) -> float:
     """Of `batch_at` when warm."""
     pairs.batch_at(0)
     start = time.perf_counter()

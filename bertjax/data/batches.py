@@ -1,11 +1,12 @@
-"""Batches as a pure function of (corpus, settings, seed, step): pairs of sentences, laid out, masked and packed.
+"""Batches as a pure function of (corpus, settings, seed, step): sequences of sentences, laid out, masked and packed.
 
-Every random choice is a hash of the seed, the pair's number and what is chosen. So nothing is kept between steps, and
-a pair is the same whatever the batch size, the number of devices, and the pairs that it shares a row with.
+Every random choice is a hash of the seed, the sequence's number and what is chosen. So nothing is kept between steps,
+and a sequence is the same whatever the batch size, the number of devices, and those that it shares a row with.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ import numpy as np
 from bertjax.data.corpus import Corpus
 from bertjax.data.masking import mask_tokens, num_to_predict
 from bertjax.data.packing import Placement, most_in_a_row, pack
-from bertjax.data.pairs import Pairs, PairStream
+from bertjax.data.pairs import PairStream
+from bertjax.data.passages import PassageStream
 from bertjax.data.random import random_bits
+from bertjax.data.sequences import Sequences, lay_out
 from bertjax.data.tokenizer import Vocabulary
 
 Field = Any  # numpy's array on the host, jax's on the devices
@@ -31,53 +34,56 @@ class Batch(NamedTuple):
     mlm_labels_bp: Field  # int32
     mlm_weights_bp: Field  # float32, 1 or 0
     cls_positions_bk: Field  # int32
-    nsp_labels_bk: Field  # int32, is next = 1
-    nsp_weights_bk: Field  # float32, 1 or 0
+    nsp_labels_bk: Field  # int32, B is what follows A = 1
+    nsp_weights_bk: Field  # float32, 1 or 0; 0 for sequences without B too
 
 
-_PAIRS_AT_ONCE = 8192  # drawn and packed together; also enough to tell how long pairs are
-_DEAL = 4  # the stream of random numbers that deals rows to steps; pairs and masks have others
+_AT_ONCE = 8192  # sequences drawn and packed together; also enough to tell how long they are
+_DEAL = 4  # the stream of random numbers that deals rows to steps; sequences and masks have others
 
 
 class _Window(NamedTuple):
-    """The pairs of some consecutive steps, in the order of their rows."""
+    """The sequences of some consecutive steps, in the order of their rows."""
 
-    pairs: Pairs
+    sequences: Sequences
     placement: Placement  # rows are counted from the window's first
-    bounds: list[int]  # where each step's pairs begin, and the last one's end
+    bounds: list[int]  # where each step's sequences begin, and the last one's end
 
 
-class PairBatches:
-    """Adjacent sentences of a paragraph, or one and a stranger, one pair a row (k = 1) or several, packed.
+class Batches:
+    """Pairs of sentences or passages of a paragraph, one sequence a row (k = 1) or several, packed.
 
-    Every epoch takes each adjacent pair once, in a new order, with new strangers and new masks.
+    Every epoch takes each adjacent pair, or each passage, once, in a new order, with new strangers and new masks.
 
     Args:
-      batch_size: pairs in a step; packed, where they share fewer rows, that is the mean over a window of steps.
-      max_length: tokens in a pair at most.
-      row_length: tokens a row (t); above max_length, several pairs share a row. By default max_length.
+      objective: what `PairStream` draws ("mlm+nsp", and "mlm+sop" for swapped pairs), or `PassageStream` ("mlm").
+      batch_size: sequences in a step; packed, where they share fewer rows, that is the mean over a window of steps.
+      max_length: tokens in a sequence at most.
+      row_length: tokens a row (t); above max_length, several sequences share a row. By default max_length.
       vocabulary: the tokenizer's.
-      mlm_rate: share of a pair's words to predict.
-      predict_unk: whether a word that is <unk> in the text may be one to predict.
-      too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit.
+      mlm_rate, mask_unit, predict_unk: as for `mask_tokens`.
+      too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit; of
+        passages, single sentences.
       seed: of every choice, below 2**32.
 
     Attributes:
       num_rows, row_length, num_predictions, max_sequences: b, t, p and k of every batch.
 
     Raises:
-      BertjaxError: the corpus has no pair that fits, or its folder cannot be written.
+      BertjaxError: the corpus has no sequence that fits, or its folder cannot be written.
     """
 
     def __init__(
         self,
         corpus: Corpus,
         *,
+        objective: Literal["mlm+nsp", "mlm+sop", "mlm"] = "mlm+nsp",
         batch_size: int,
         max_length: int,
         row_length: int | None = None,
         vocabulary: Vocabulary,
         mlm_rate: float,
+        mask_unit: Literal["token", "word", "span"] = "token",
         predict_unk: bool,
         too_long: Literal["truncate", "drop"],
         seed: int,
@@ -86,9 +92,15 @@ class PairBatches:
         self.row_length = max_length if row_length is None else row_length
         self.max_sequences, self.num_predictions = 1, max(1, round(mlm_rate * max_length))
         self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
-        self._vocabulary, self._mlm_rate, self._predict_unk = vocabulary, mlm_rate, predict_unk
-        self._stream = PairStream(corpus, max_length=max_length, too_long=too_long, seed=seed)
-        self._steps_at_once = -(-_PAIRS_AT_ONCE // batch_size)
+        self._vocabulary, self._mlm_rate = vocabulary, mlm_rate
+        self._mask = functools.partial(
+            mask_tokens, rate=mlm_rate, unit=mask_unit, predict_unk=predict_unk, vocabulary=vocabulary
+        )
+        stream: Callable[..., PairStream | PassageStream] = PassageStream
+        if objective != "mlm":
+            stream = functools.partial(PairStream, swapped=objective == "mlm+sop")
+        self._stream = stream(corpus, max_length=max_length, too_long=too_long, seed=seed)
+        self._steps_at_once = -(-_AT_ONCE // batch_size)
         self._last: tuple[tuple[int, int | None], _Window] | None = None
         if self.packed:
             self._fix_shape()
@@ -98,14 +110,14 @@ class PairBatches:
         return self.row_length > self._max_length
 
     @property
-    def num_pairs(self) -> int:
-        """Pairs in an epoch."""
-        return self._stream.num_pairs
+    def num_sequences(self) -> int:
+        """Pairs or passages in an epoch."""
+        return self._stream.num_sequences
 
     @property
     def fill(self) -> float:
         """Share of the rows' places that hold a token, over the first steps."""
-        tokens = self._window(0).pairs.lengths_n.sum()
+        tokens = self._window(0).sequences.lengths_n.sum()
         return float(tokens / (self._steps_at_once * self.num_rows * self.row_length))
 
     def batch_at(self, step: int, rows: range | None = None) -> Batch:
@@ -118,9 +130,9 @@ class PairBatches:
         return self._batch(self._window(number), step_in_window, rows)
 
     def first_epoch(self, rows: range | None = None) -> Iterator[Batch]:
-        """Every pair once, always the same way; where pairs run out rows are empty, of weight 0."""
-        for number in range(-(-self.num_pairs // (self._steps_at_once * self.batch_size))):
-            window = self._window(number, end=self.num_pairs)
+        """Every sequence once, always the same way; where they run out rows are empty, of weight 0."""
+        for number in range(-(-self.num_sequences // (self._steps_at_once * self.batch_size))):
+            window = self._window(number, end=self.num_sequences)
             for step in range(len(window.bounds) - 1):
                 yield self._batch(window, step, rows)
 
@@ -133,8 +145,8 @@ class PairBatches:
         # Windows differ in their total length, by more than five standard deviations hardly ever.
         spare_rows = 5 * lengths_n.std() * len(lengths_n) ** 0.5 / self.row_length
         self.num_rows = math.ceil((num_rows + spare_rows) / self._steps_at_once)
-        words = np.arange(self._max_length + 1) - 3
-        words[words < 2] = 0  # no pair has fewer
+        words = np.arange(self._max_length + 1) - self._stream.num_special
+        words[words < self._stream.num_special - 1] = 0  # no segment is without words
         self.num_predictions = most_in_a_row(
             num_to_predict(words, self._mlm_rate), row_length=self.row_length, max_sequences=self.max_sequences
         )
@@ -146,27 +158,27 @@ class PairBatches:
         return self._last[1]
 
     def _make_window(self, number: int, end: int | None) -> _Window:
-        pairs = self._draw(number, end)
+        sequences = self._draw(number, end)
         if not self.packed:
-            place_n = np.arange(len(pairs.keys_n))
+            place_n = np.arange(len(sequences.keys_n))
             bounds = [*range(0, len(place_n), self.batch_size), len(place_n)]
-            return _Window(pairs, Placement(place_n, 0 * place_n, 0 * place_n), bounds)
-        placement = self._pack(pairs.lengths_n, self._slack)
+            return _Window(sequences, Placement(place_n, 0 * place_n, 0 * place_n), bounds)
+        placement = self._pack(sequences.lengths_n, self._slack)
         steps = self._steps_at_once if end is None else -(-placement.num_rows // self.num_rows)
         max_length = self._max_length
-        while placement.num_rows > steps * self.num_rows:  # hardly ever; rather than a pair, some words are lost
+        while placement.num_rows > steps * self.num_rows:  # hardly ever; rather than a sequence, some words are lost
             max_length -= 1
-            pairs = pairs.shortened(max_length)
-            placement = self._pack(pairs.lengths_n, self._slack)
-        # The first rows have the longest pairs; dealt at random, every step has its share of all lengths.
+            sequences = sequences.shortened(max_length)
+            placement = self._pack(sequences.lengths_n, self._slack)
+        # The first rows have the longest ones; dealt at random, every step has its share of all lengths.
         dealt = np.argsort(random_bits(self._seed, number, _DEAL, np.arange(steps * self.num_rows)))
         placement = placement._replace(row_n=dealt[placement.row_n])
         order_n = np.argsort(placement.row_n * self.max_sequences + placement.slot_n)
         placement = placement.take(order_n)
         bounds = np.searchsorted(placement.row_n, self.num_rows * np.arange(steps + 1)).tolist()
-        return _Window(pairs.take(order_n), placement, bounds)
+        return _Window(sequences.take(order_n), placement, bounds)
 
-    def _draw(self, number: int, end: int | None = None) -> Pairs:
+    def _draw(self, number: int, end: int | None = None) -> Sequences:
         size = self._steps_at_once * self.batch_size
         start = number * size
         return self._stream.draw(np.arange(start, start + size if end is None else min(start + size, end)))
@@ -178,13 +190,13 @@ class PairBatches:
         rows = range(self.num_rows) if rows is None else rows
         row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
         some = slice(*window.bounds[step] + np.searchsorted(row_n, [rows.start, rows.stop]))
-        pairs, placement = window.pairs.take(some), window.placement.take(some)
-        batch = self._one_a_row(pairs)
-        if not self.packed and len(pairs.keys_n) == len(rows):
+        sequences, placement = window.sequences.take(some), window.placement.take(some)
+        batch = self._one_a_row(sequences)
+        if not self.packed and len(sequences.keys_n) == len(rows):
             return batch
         return into_rows(
             batch,
-            pairs.lengths_n,
+            sequences.lengths_n,
             placement._replace(row_n=placement.row_n - step * self.num_rows - rows.start),
             num_rows=len(rows),
             row_length=self.row_length,
@@ -192,19 +204,12 @@ class PairBatches:
             num_predictions=self.num_predictions,
         )
 
-    def _one_a_row(self, pairs: Pairs) -> Batch:
-        sides = (pairs.start_a_n, pairs.len_a_n, pairs.start_b_n, pairs.len_b_n)
+    def _one_a_row(self, sequences: Sequences) -> Batch:
+        keys_n, *places, is_next_n = sequences
         tokens_nt, segments_nt, present_nt = lay_out(
-            self._ids, *sides, max_length=self._max_length, vocabulary=self._vocabulary
+            self._ids, *places, max_length=self._max_length, vocabulary=self._vocabulary
         )
-        tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = mask_tokens(
-            tokens_nt,
-            present_nt,
-            pairs.keys_n,
-            rate=self._mlm_rate,
-            predict_unk=self._predict_unk,
-            vocabulary=self._vocabulary,
-        )
+        tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = self._mask(tokens_nt, present_nt, keys_n)
         return Batch(
             tokens_bt=tokens_nt,
             segments_bt=segments_nt,
@@ -214,8 +219,8 @@ class PairBatches:
             mlm_labels_bp=mlm_labels_np,
             mlm_weights_bp=mlm_weights_np,
             cls_positions_bk=np.zeros((len(tokens_nt), 1), np.int32),
-            nsp_labels_bk=pairs.is_next_n.astype(np.int32)[:, None],
-            nsp_weights_bk=np.ones((len(tokens_nt), 1), np.float32),
+            nsp_labels_bk=is_next_n.astype(np.int32)[:, None],
+            nsp_weights_bk=(sequences.len_b_n > 0).astype(np.float32)[:, None],
         )
 
 
@@ -265,30 +270,3 @@ def into_rows(
         nsp_labels_bk=move(batch.nsp_labels_bk, *sequences),
         nsp_weights_bk=move(batch.nsp_weights_bk, *sequences),
     )
-
-
-def lay_out(
-    ids: np.ndarray,
-    start_a_b: np.ndarray,
-    len_a_b: np.ndarray,
-    start_b_b: np.ndarray,
-    len_b_b: np.ndarray,
-    *,
-    max_length: int,
-    vocabulary: Vocabulary,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`<cls> A <sep> B <sep>` and padding: tokens and segments (int32), and where no padding is (bool), all [b, t].
-
-    Padding is zeros, whatever its token: nothing looks at it.
-    """
-    place_t = np.arange(max_length)
-    end_a_b1, end_b_b1 = (len_a_b + 1)[:, None], (len_a_b + len_b_b + 2)[:, None]  # where the two <sep> stand
-    in_b_bt = (place_t > end_a_b1) & (place_t < end_b_b1)
-    is_word_bt = ((place_t > 0) & (place_t < end_a_b1)) | in_b_bt
-    source_bt = place_t + np.where(in_b_bt, start_b_b[:, None] - end_a_b1, start_a_b[:, None]) - 1
-    tokens_bt = np.where(is_word_bt, ids[source_bt * is_word_bt], 0).astype(np.int32)
-    tokens_bt[:, 0] = vocabulary.cls
-    np.put_along_axis(tokens_bt, end_a_b1, vocabulary.sep, axis=1)
-    np.put_along_axis(tokens_bt, end_b_b1, vocabulary.sep, axis=1)
-    present_bt = place_t <= end_b_b1
-    return tokens_bt, (present_bt & (place_t > end_a_b1)).astype(np.int32), present_bt

@@ -8,13 +8,13 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bertjax.data.cache import cache_key, read_or_build
+from bertjax.data.cache import Found, cache_key, read_or_build
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -57,6 +57,16 @@ def load_or_build(
             join(built, name, _ONLY, [Path(shard)], tokenizer)
 
     return read_or_build(folder_of(cache, name, fingerprint, tokenizer), read, build)
+
+
+def read_or_derive(
+    corpus: Corpus, name: str, read: Callable[[Path], Found | None], build: Callable[[Path], None]
+) -> Found:
+    """What `read_or_build` gives for a folder of that name, kept in the corpus's own if it has one."""
+    if corpus.folder is not None:
+        return read_or_build(corpus.folder / name, read, build)
+    with tempfile.TemporaryDirectory() as folder:  # a mapped file can be read even when its name is gone
+        return read_or_build(Path(folder) / name, read, build)
 
 
 _ONLY = "all"  # the split of a shard that has no others

@@ -1,7 +1,6 @@
-"""The endless stream of pairs: adjacent sentences of a paragraph, or one and a stranger, each drawn by its number."""
+"""The endless stream of pairs: adjacent sentences, in order or swapped, or one and a stranger, drawn by number."""
 
 import bisect
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,79 +9,80 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.lib.format import open_memmap, write_array_header_1_0
 
-from bertjax.data.cache import read_or_build
-from bertjax.data.corpus import Corpus
+from bertjax.data.corpus import Corpus, read_or_derive
 from bertjax.data.random import random_below, random_bits, shuffled
+from bertjax.data.sequences import Sequences
 from bertjax.errors import BertjaxError
 
 _SPECIAL = 3  # <cls> and two <sep>
 _SENTENCES_AT_ONCE = 1 << 18
 
 
-class Pairs(NamedTuple):
-    """n pairs: where the words of both sides are in the corpus, and a key for all their other random choices."""
-
-    keys_n: np.ndarray  # uint64
-    start_a_n: np.ndarray
-    len_a_n: np.ndarray
-    start_b_n: np.ndarray
-    len_b_n: np.ndarray
-    is_next_n: np.ndarray  # bool
-
-    @property
-    def lengths_n(self) -> np.ndarray:
-        """Tokens, <cls> and both <sep> included."""
-        return self.len_a_n + self.len_b_n + _SPECIAL
-
-    def shortened(self, max_length: int) -> "Pairs":
-        """The pairs, of which the longer ones lose words until they have max_length tokens."""
-        len_a_n, len_b_n = truncate(self.len_a_n, self.len_b_n, max_length - _SPECIAL)
-        return self._replace(len_a_n=len_a_n, len_b_n=len_b_n)
-
-    def take(self, index: Any) -> "Pairs":
-        return Pairs(*(field_n[index] for field_n in self))
-
-
 class PairStream:
-    """Every epoch takes each adjacent pair once, in a new order, with new strangers.
+    """Every epoch takes each adjacent pair once, in a new order; what is done to half of them is drawn anew.
+
+    Their second sentence is a stranger (NSP: Devlin et al. 2019, section 3.1, task 2), or both are swapped (SOP: Lan et
+    al. 2020, "ALBERT", section 3.1).
 
     Args:
-      max_length, too_long, seed: as for `PairBatches`.
+      max_length, too_long, seed: as for `Batches`.
+      swapped: SOP, not NSP.
 
     Raises:
       BertjaxError: the corpus has no pair that fits, or its folder cannot be written.
     """
 
-    def __init__(self, corpus: Corpus, *, max_length: int, too_long: Literal["truncate", "drop"], seed: int):
-        self._max_length, self._words, self._seed = max_length, max_length - _SPECIAL, seed
+    num_special = _SPECIAL
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        max_length: int,
+        too_long: Literal["truncate", "drop"],
+        seed: int,
+        swapped: bool = False,
+    ):
+        self._max_length, self._words, self._seed, self._swapped = max_length, max_length - _SPECIAL, seed, swapped
         self._sentences = np.asarray(corpus.sentences)
-        self._firsts, self._by_length = _open_tables(corpus, self._words, too_long)
+        build = partial(_build, corpus=corpus, words=self._words, too_long=too_long)
+        self._firsts, self._by_length = read_or_derive(corpus, f"pairs-{self._words}-{too_long}", _read, build)
         # Of the sentences by length, how many can stand in a room of so many words: the first ones.
         self._num_fitting = np.full(self._words + 1, len(self._by_length))
-        if too_long == "drop":
+        if too_long == "drop" and not swapped:
             rooms = range(self._words + 1)
             self._num_fitting[:] = [bisect.bisect_right(self._by_length, room, key=self._length) for room in rooms]
 
     @property
-    def num_pairs(self) -> int:
+    def num_sequences(self) -> int:
         """Pairs in an epoch."""
         return len(self._firsts)
 
-    def draw(self, numbers_n: np.ndarray) -> Pairs:
+    def draw(self, numbers_n: np.ndarray) -> Sequences:
         """The pairs of these numbers, from 0 on; epochs follow one another without a gap."""
         keys_n = random_bits(self._seed, numbers_n)
-        epoch_n, index_n = np.divmod(numbers_n, self.num_pairs)
-        first_n = self._firsts[shuffled(index_n, self.num_pairs, random_bits(self._seed, epoch_n, _SHUFFLE))]
+        epoch_n, index_n = np.divmod(numbers_n, self.num_sequences)
+        first_n = self._firsts[shuffled(index_n, self.num_sequences, random_bits(self._seed, epoch_n, _SHUFFLE))]
+        is_next_n = random_bits(keys_n, _IS_NEXT) >> np.uint64(63) == 1
+        if self._swapped:
+            a_n, b_n = first_n + ~is_next_n, first_n + is_next_n
+        else:
+            a_n, (b_n, is_next_n) = first_n, self._next_or_stranger(first_n, is_next_n, keys_n)
+        start_a_n, start_b_n = self._sentences[a_n], self._sentences[b_n]
+        pairs = Sequences(keys_n, start_a_n, self._length(a_n), start_b_n, self._length(b_n), is_next_n)
+        return pairs.shortened(self._max_length)
+
+    def _next_or_stranger(
+        self, first_n: np.ndarray, is_next_n: np.ndarray, keys_n: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The second sentences, and which are the next ones: where nothing else fits, more than were meant to be."""
         next_n = first_n + 1
         fitting_n = self._num_fitting[np.maximum(self._words - self._length(first_n), 0)]
         # A stranger is any that fits but the next sentence, in whose stead the last of them is taken.
         stranger_n = self._by_length[random_below(fitting_n - 1, random_bits(keys_n, _STRANGER))]
         stranger_n = np.where(stranger_n == next_n, self._by_length[fitting_n - 1], stranger_n)
-        is_next_n = (random_bits(keys_n, _IS_NEXT) >> np.uint64(63) == 1) | (fitting_n == 1)
-        second_n = np.where(is_next_n, next_n, stranger_n)
-        start_a_n, start_b_n = self._sentences[first_n], self._sentences[second_n]
-        pairs = Pairs(keys_n, start_a_n, self._length(first_n), start_b_n, self._length(second_n), is_next_n)
-        return pairs.shortened(self._max_length)
+        is_next_n = is_next_n | (fitting_n == 1)
+        return np.where(is_next_n, next_n, stranger_n), is_next_n
 
     def _length(self, sentence: Any) -> Any:
         return self._sentences[sentence + 1] - self._sentences[sentence]
@@ -92,25 +92,11 @@ class PairStream:
 _SHUFFLE, _IS_NEXT, _STRANGER = 0, 1, 2
 
 
-def truncate(len_a: Any, len_b: Any, room: int) -> tuple[Any, Any]:
-    """Lengths after words are taken from the longer side, one by one, until both fit in `room` together."""
-    len_a = np.minimum(len_a, np.maximum(room - len_b, (room + 1) // 2))
-    return len_a, np.minimum(len_b, room - len_a)
-
-
 class _Tables(NamedTuple):
     """What grows with the corpus beside its text: in files, mapped."""
 
     firsts: np.ndarray  # the first sentence of every pair, int64
     by_length: np.ndarray  # all sentences, the shortest first, int64
-
-
-def _open_tables(corpus: Corpus, words: int, too_long: str) -> _Tables:
-    build = partial(_build, corpus=corpus, words=words, too_long=too_long)
-    if corpus.folder is not None:
-        return read_or_build(corpus.folder / f"pairs-{words}-{too_long}", _read, build)
-    with tempfile.TemporaryDirectory() as folder:  # a mapped file can be read even when its name is gone
-        return read_or_build(Path(folder) / "pairs", _read, build)
 
 
 def _read(folder: Path) -> _Tables | None:

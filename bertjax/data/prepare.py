@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Config, Split, TokenizerConfig
-from bertjax.data.batches import PairBatches
+from bertjax.data.batches import Batches
 from bertjax.data.building import open_files
 from bertjax.data.cache import building_in, cache_key, writing_in
 from bertjax.data.corpus import FORMAT, Corpus, Document, load_or_build
@@ -18,6 +18,7 @@ from bertjax.data.formats import Layout
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.objectives import sequences
 
 # Held-out pairs and masks are the same in every run, whatever its seed.
 _HELD_OUT_SEED = 0x5EED
@@ -30,8 +31,8 @@ class Prepared(NamedTuple):
     tokenizer: Tokenizer
     train: Corpus
     held_out: Corpus
-    train_batches: PairBatches
-    held_out_batches: PairBatches
+    train_batches: Batches
+    held_out_batches: Batches
     instead_of: str | None  # why the fallback was taken; None where it was not
 
 
@@ -39,7 +40,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     """Finds, tokenises and opens both splits; the vocabulary is the training split's unless a tokenizer is given.
 
     Raises:
-      BertjaxError: the text cannot be had, holds fewer pairs than a batch, or the cache cannot be written.
+      BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
     data, train = config.data, config.train
     texts = _find(config, data.train_split, data.eval_split)
@@ -64,16 +65,17 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     corpora = {split: _tokenise(config, split, text, tokenizer) for split, text in texts.splits.items()}
     corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
     train_batches = _batches(config, corpus, tokenizer, batch_size=train.batch_size, seed=config.seed)
-    if train_batches.num_pairs < train.batch_size:
+    if train_batches.num_sequences < train.batch_size:
+        some = f"{train_batches.num_sequences} {sequences(data.objective)}"
         raise BertjaxError(
-            f"the corpus {corpus.name} has {train_batches.num_pairs} pairs that fit in data.max_length="
-            f"{data.max_length}, fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
+            f"the corpus {corpus.name} has {some} that fit in data.max_length={data.max_length}, "
+            f"fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
         )
     held_out_batches = _held_out_batches(config, held_out, tokenizer)
     return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, texts.instead_of)
 
 
-def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, PairBatches]:
+def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, Batches]:
     """The held-out split alone. Raises BertjaxError where it cannot be had."""
     split = config.data.eval_split
     corpus = _tokenise(config, split, _find(config, split).splits[split], tokenizer)
@@ -87,19 +89,20 @@ def describe(prepared: Prepared) -> str:
         reason = textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False)
         lines.append(f"NOTICE:   {prepared.config.data.source} is read instead of what was asked for, because")
         lines.append(textwrap.indent(reason, " " * 10))
+    what = sequences(prepared.config.data.objective)
     for role, corpus, batches in (
         ("train:", prepared.train, prepared.train_batches),
         ("held out:", prepared.held_out, prepared.held_out_batches),
     ):
         lines.append(
             f"{role:<10}{corpus.name}: {len(corpus.paragraphs) - 1:,} paragraphs, {len(corpus.sentences) - 1:,} "
-            f"sentences, {corpus.ids.size:,} tokens, {batches.num_pairs:,} pairs that fit"
+            f"sentences, {corpus.ids.size:,} tokens, {batches.num_sequences:,} {what} that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
     if skipped := max(prepared.train.skipped, prepared.held_out.skipped):
         lines.append(f"skipped:  {skipped:,} files and records that cannot be read")
-    what = "words:" if prepared.tokenizer.rules.kind == "word" else "pieces:"
-    lines.append(f"{what:<10}{prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
+    tokens = "words:" if prepared.tokenizer.rules.kind == "word" else "pieces:"
+    lines.append(f"{tokens:<10}{prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
     return "\n".join(lines)
 
 
@@ -126,21 +129,23 @@ def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) ->
     return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
 
 
-def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> PairBatches:
+def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
     # Evaluation needs no more memory at once than a part of a batch does in training.
     batch_size = config.train.batch_size // config.train.accumulate
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
 
-def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, seed: int) -> PairBatches:
+def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, seed: int) -> Batches:
     data = config.data
-    return PairBatches(
+    return Batches(
         corpus,
+        objective=data.objective,
         batch_size=batch_size,
         max_length=data.max_length,
         row_length=data.row_length,
         vocabulary=tokenizer.vocabulary,
         mlm_rate=data.mlm_rate,
+        mask_unit=data.mask_unit,
         predict_unk=data.predict_unk,
         too_long=data.too_long,
         seed=seed,

@@ -222,12 +222,12 @@ def draw(report: dict[str, Any]) -> "Figure":
 def main(recipe: str) -> None:
     batches = prepare(load_config(recipe)).train_batches
     before, began = _memory_of_all(os.getpid()), time.perf_counter()
-    far = max(1, batches.num_pairs // batches.batch_size // _BATCHES)
+    far = max(1, batches.num_sequences // batches.batch_size // _BATCHES)
     for number in range(_BATCHES):
         batches.batch_at(number * far)
     seconds = time.perf_counter() - began
     rate, memory = _BATCHES * batches.batch_size / seconds, [before, _memory_of_all(os.getpid())]
-    print(json.dumps({"pairs": batches.num_pairs, "pairs_per_second": rate, "memory_bytes": memory}))
+    print(json.dumps({"pairs": batches.num_sequences, "pairs_per_second": rate, "memory_bytes": memory}))
 
 
 if __name__ == "__main__":

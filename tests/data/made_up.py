@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from bertjax.data.batches import Batch, PairBatches
+from bertjax.data.batches import Batch, Batches
 from bertjax.data.corpus import Corpus
 from bertjax.data.tokenizer import NUM_SPECIAL, SEP, Vocabulary
 
@@ -14,7 +14,7 @@ MAX_LENGTH = 24
 def numbered(paragraphs):
     """A corpus of sentences of these lengths without any word twice: each word tells where it is from."""
     lengths = [length for paragraph in paragraphs for length in paragraph]
-    ids = np.arange(NUM_SPECIAL, NUM_SPECIAL + sum(lengths), dtype=np.uint16)
+    ids = np.arange(NUM_SPECIAL, NUM_SPECIAL + sum(lengths), dtype=np.uint16 if sum(lengths) < 2**15 else np.uint32)
     sentences, paragraphs = (np.cumsum([0, *x]) for x in (lengths, map(len, paragraphs)))
     return Corpus("made-up/train", "", ids, sentences, paragraphs)
 
@@ -30,7 +30,7 @@ CORPUS = random_corpus(seed=0)
 def make(corpus=CORPUS, **changes):
     settings = {"batch_size": 16, "max_length": MAX_LENGTH, "vocabulary": Vocabulary(NUM_SPECIAL + len(corpus.ids))}
     settings |= {"mlm_rate": 0.15, "predict_unk": False, "too_long": "truncate", "seed": 7}
-    return PairBatches(corpus, **settings | changes)
+    return Batches(corpus, **settings | changes)
 
 
 def sentences_of(corpus):

@@ -24,8 +24,9 @@ from made_up import (
 )
 
 from bertjax.data import batches as batches_room
-from bertjax.data.batches import Batch, lay_out
+from bertjax.data.batches import Batch
 from bertjax.data.masking import mask_tokens as mask
+from bertjax.data.sequences import lay_out
 from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 # The form of a batch.
@@ -79,6 +80,20 @@ def test_layout_of_any_two_pieces(vocabulary):
         assert tokens[row].tolist() == sequence + padding
         assert segments[row].tolist() == [0] * (len(a) + 2) + [1] * (len(b) + 1) + padding
         assert present[row].tolist() == [True] * len(sequence) + [False] * len(padding)
+
+
+def test_layout_of_one_piece():
+    ids = np.arange(100, 200)
+    nothing = np.zeros(3, int)
+    tokens, segments, present = lay_out(
+        ids, np.array([0, 50, 97]), np.array([5, 1, 3]), nothing, nothing, max_length=7, vocabulary=Vocabulary(200)
+    )
+    assert tokens.tolist() == [
+        [CLS, 100, 101, 102, 103, 104, SEP],
+        [CLS, 150, SEP, 0, 0, 0, 0],
+        [CLS, 197, 198, 199, SEP, 0, 0],
+    ]
+    assert not segments.any() and present.sum(axis=1).tolist() == [7, 3, 5]
 
 
 # A pure function of the step.
@@ -141,7 +156,7 @@ def test_an_epoch_has_each_adjacent_pair_once(too_long):
     batches = make(batch_size=7, too_long=too_long)
     length = [len(words) for words in sentences_of(CORPUS)]
     expected = [i for i in followed(CORPUS) if too_long == "truncate" or length[i] + length[i + 1] <= MAX_LENGTH - 3]
-    n = batches.num_pairs
+    n = batches.num_sequences
     assert n == len(expected) and n % 7 != 0
     firsts = [first for first, _ in pairs(CORPUS, steps(batches, 3 * n // 7 + 1))]
     epochs = [firsts[epoch * n : (epoch + 1) * n] for epoch in range(3)]
@@ -152,7 +167,7 @@ def test_an_epoch_has_each_adjacent_pair_once(too_long):
 
 
 def test_every_epoch_has_new_strangers_and_new_masks():
-    batches = make(batch_size=make().num_pairs, too_long="truncate")
+    batches = make(batch_size=make().num_sequences, too_long="truncate")
     seen = []
     for epoch in range(2):
         batch = batches.batch_at(epoch)
@@ -170,7 +185,7 @@ def test_every_epoch_has_new_strangers_and_new_masks():
 def test_the_first_epoch_is_each_pair_once_and_then_empty_rows(too_long):
     batches = make(batch_size=7, too_long=too_long)
     whole = list(batches.first_epoch())
-    n = batches.num_pairs
+    n = batches.num_sequences
     assert len(whole) == -(-n // 7)
     assert_same(joined(whole), joined(make(batch_size=7, too_long=too_long).first_epoch()))
     batch = joined(whole)
@@ -225,5 +240,5 @@ def test_no_python_runs_once_a_row():
             batches.batch_at(1)
         finally:
             sys.setprofile(None)
-    assert batches.num_pairs == 256
+    assert batches.num_sequences == 256
     assert calls[8] == calls[512] > 0

@@ -272,7 +272,7 @@ def test_no_pair_crosses_the_end_of_a_document(tiny: Config, tmp_path: Path) -> 
     prepared = prepare(dataclasses.replace(tiny, data=data))
     assert prepared.config.data == data and prepared.train.name == "files/train"
     corpus, tokenizer = prepared.train, prepared.tokenizer
-    pairs = prepared.train_batches._stream.draw(np.arange(prepared.train_batches.num_pairs))
+    pairs = prepared.train_batches._stream.draw(np.arange(prepared.train_batches.num_sequences))
     nexts = pairs.take(pairs.is_next_n)
     first, second = (tokenizer.tokens(corpus.ids[starts]) for starts in (nexts.start_a_n, nexts.start_b_n))
     assert len(first) > 300 and first == second  # both begin with their document's name

@@ -14,7 +14,7 @@ from bertjax.data.batches import Batch
 from bertjax.data.corpus import load_or_build
 from bertjax.data.packing import most_in_a_row, pack
 from bertjax.data.sources import open_texts
-from bertjax.data.tokenizer import CLS, PAD, Tokenizer
+from bertjax.data.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
 from bertjax.model import Bert, init_params
 from bertjax.train import batch_metrics
 
@@ -33,7 +33,7 @@ def examples(batch):
     found = collections.Counter()
     for row in range(len(batch.tokens_bt)):
         b = Batch(*(field[row] for field in batch))
-        for k in np.flatnonzero(b.nsp_weights_bk):
+        for k in range(b.sequences_bt.max()):
             [here] = np.nonzero(b.sequences_bt == k + 1)
             start, end = here[0], here[-1] + 1
             assert len(here) == end - start and b.cls_positions_bk[k] == start and b.tokens_bt[start] == CLS
@@ -41,7 +41,8 @@ def examples(batch):
                 (b.mlm_weights_bp > 0) & (b.mlm_positions_bp >= start) & (b.mlm_positions_bp < end)
             )
             parts = [field[here] for field in (b.tokens_bt, b.segments_bt, b.positions_bt)]
-            parts += [b.mlm_positions_bp[predicted] - start, b.mlm_labels_bp[predicted], [b.nsp_labels_bk[k]]]
+            parts += [b.mlm_positions_bp[predicted] - start, b.mlm_labels_bp[predicted]]
+            parts.append([b.nsp_labels_bk[k], b.nsp_weights_bk[k]])
             found[tuple(tuple(map(int, part)) for part in parts)] += 1
     return found
 
@@ -133,9 +134,24 @@ def test_a_window_has_the_pairs_of_the_plain_rows(too_long, mlm_rate, predict_un
     assert not batch.positions_bt[nothing].any() and not batch.segments_bt[nothing].any()
 
 
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize("objective", ["mlm+nsp", "mlm+sop", "mlm"])
+@pytest.mark.parametrize("mlm_rate", [0.15, 1.0])
+def test_no_prediction_is_lost_whatever_the_objective(objective, unit, mlm_rate):
+    """A row has room for all; at a rate of 1 none could be more."""
+    inside = frozenset(range(NUM_SPECIAL, NUM_SPECIAL + len(CORPUS.ids), 3))
+    settings = {"objective": objective, "mask_unit": unit, "mlm_rate": mlm_rate, "batch_size": 512}
+    settings["vocabulary"] = Vocabulary(NUM_SPECIAL + len(CORPUS.ids), continuing=inside)
+    packed, plain = steps(make_packed(**settings), 16), steps(make(CORPUS, **settings), 16)
+    assert examples(packed) == examples(plain)
+    in_pairs = packed.nsp_weights_bk.sum()
+    assert in_pairs == (0 if objective == "mlm" else WINDOW)
+    assert packed.segments_bt.any() == (in_pairs > 0)
+
+
 def test_epochs_lose_and_double_no_pair():
     packed = make_packed(mlm_rate=0.01)
-    pairs = packed.num_pairs
+    pairs = packed.num_sequences
     windows = 3
     firsts = collections.Counter()
     for label in examples(steps(packed, 16 * windows)).elements():
@@ -191,7 +207,7 @@ def test_rows_that_are_too_few_cost_words_but_no_pair():
 
 
 def test_losses_are_those_of_plain_rows(monkeypatch):
-    monkeypatch.setattr(batches_module, "_PAIRS_AT_ONCE", 512)
+    monkeypatch.setattr(batches_module, "_AT_ONCE", 512)
     corpus = random_corpus(seed=2)
     packed, plain = make_packed(corpus, batch_size=64), make(corpus, batch_size=64)
     model = Bert(

@@ -22,7 +22,8 @@ from made_up import (
 
 from bertjax.data import pairs as pairs_module
 from bertjax.data.corpus import Corpus
-from bertjax.data.pairs import PairStream, truncate
+from bertjax.data.pairs import PairStream
+from bertjax.data.sequences import truncate
 from bertjax.data.tokenizer import Vocabulary
 from bertjax.errors import BertjaxError
 
@@ -80,6 +81,35 @@ def test_no_two_sentences(paragraphs, too_long):
     assert "\n" not in str(caught.value)
 
 
+# In order or swapped.
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+def test_half_of_the_pairs_are_swapped(too_long):
+    """Over 100,000 tokens: both sentences are neighbours, and the label tells which of them comes first in the text."""
+    batches = make(batch_size=512, too_long=too_long, objective="mlm+sop")
+    batch = steps(batches, 16)
+    assert np.count_nonzero(batch.sequences_bt) > 100_000
+    drawn, in_order = np.array(pairs(CORPUS, batch)), batch.nsp_labels_bk[:, 0] == 1
+    assert_share(in_order.sum(), len(in_order), 0.5)
+    assert (drawn[:, 1] - drawn[:, 0] == np.where(in_order, 1, -1)).all()
+    assert batch.nsp_weights_bk.all()
+    firsts = drawn.min(axis=1)
+    lengths = [len(words) for words in sentences_of(CORPUS)]
+    fits = [i for i in followed(CORPUS) if too_long == "truncate" or lengths[i] + lengths[i + 1] <= 21]
+    for epoch in range(3):
+        assert sorted(firsts[epoch * batches.num_sequences :][: batches.num_sequences]) == fits
+    swapped_once = dict(zip(firsts[: len(fits)], in_order[: len(fits)], strict=True))
+    swapped_again = dict(zip(firsts[len(fits) : 2 * len(fits)], in_order[len(fits) : 2 * len(fits)], strict=True))
+    assert swapped_once != swapped_again  # drawn anew
+
+
+def test_both_objectives_of_pairs_share_their_files(tmp_path):
+    make(on_disk(tmp_path, CORPUS))
+    make(on_disk(tmp_path, CORPUS), objective="mlm+sop")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs-21-truncate"]
+
+
 # The files.
 
 
@@ -95,7 +125,7 @@ def test_tables_are_those_of_the_whole_corpus(tmp_path, monkeypatch, at_once, to
     lengths = [len(words) for words in sentences_of(CORPUS)]
     fits = [i for i in followed(CORPUS) if too_long == "truncate" or lengths[i] + lengths[i + 1] <= 21]
     tables = pairs_module._read(tmp_path / f"pairs-21-{too_long}")
-    assert tables.firsts.tolist() == fits and stream.num_pairs == len(fits)
+    assert tables.firsts.tolist() == fits and stream.num_sequences == len(fits)
     assert tables.by_length.tolist() == sorted(range(len(lengths)), key=lambda i: min(lengths[i], 22))
 
 

@@ -195,7 +195,7 @@ def test_the_seed_moves_the_training_batches_only(tiny):
 
 
 def test_a_batch_of_more_than_the_pairs(tiny):
-    pairs = prepare(tiny).train_batches.num_pairs
+    pairs = prepare(tiny).train_batches.num_sequences
     prepare(change(tiny, train={"batch_size": pairs}))
     more = change(tiny, train={"batch_size": pairs + 1})
     message = refused(more)
@@ -295,11 +295,11 @@ def test_real_counts(real):
     assert prepared.tokenizer.tokens(prepared.train.ids) == flat
 
 
-@pytest.mark.parametrize("too_long, num_pairs", [("drop", 4680), ("truncate", 6216)])
-def test_real_pairs(real, too_long, num_pairs):
+@pytest.mark.parametrize("too_long, num_sequences", [("drop", 4680), ("truncate", 6216)])
+def test_real_pairs(real, too_long, num_sequences):
     batches = real(too_long).train_batches
-    assert batches.num_pairs == num_pairs
-    lengths = np.concatenate([batches.batch_at(step).sequences_bt.sum(axis=1) for step in range(num_pairs // 256)])
+    assert batches.num_sequences == num_sequences
+    lengths = np.concatenate([batches.batch_at(step).sequences_bt.sum(axis=1) for step in range(num_sequences // 256)])
     assert lengths.max() == 64
     if too_long == "drop":
         assert 40 < lengths.mean() < 50

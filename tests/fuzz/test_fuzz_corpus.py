@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.data import cache, wikitext
-from bertjax.data.batches import Batch, PairBatches
+from bertjax.data.batches import Batch, Batches
 from bertjax.data.corpus import Corpus, load_or_build
 from bertjax.data.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def open_corpus(folder: Path, documents=DOCUMENTS, tokenizer=TOKENIZER) -> Corpu
 def first_batch(corpus: Corpus, tokenizer=TOKENIZER, **changes) -> Batch:
     settings = {"batch_size": 4, "max_length": 12, "vocabulary": tokenizer.vocabulary, "mlm_rate": 0.15}
     settings |= {"predict_unk": False, "too_long": "truncate", "seed": 1}
-    return PairBatches(corpus, **settings | changes).batch_at(0)
+    return Batches(corpus, **settings | changes).batch_at(0)
 
 
 @pytest.fixture(scope="module")
