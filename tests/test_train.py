@@ -16,9 +16,9 @@ from test_model import Reference, relative_error
 
 from bertjax.config import BertConfig
 from bertjax.data.batches import Batch
-from bertjax.model import Bert
+from bertjax.model import Bert, init_params
 from bertjax.sharding import make_mesh, place_batch
-from bertjax.train import TrainState, compile_train_step, init_on, init_state, state_template
+from bertjax.train import TrainState, compile_train_step, gradients, init_on, init_state, state_template
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
@@ -278,3 +278,15 @@ def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None
     assert history[4]["loss_rise"] == pytest.approx(losses[4] / recent, rel=1e-5)
     recent = (0.98**2 * losses[0] + 0.98 * losses[1] + losses[4]) / (0.98**2 + 1.98)
     assert float(state.health.recent_loss.total / state.health.recent_loss.weight) == pytest.approx(recent, rel=1e-5)
+
+
+def test_without_pairs_nothing_of_their_head_is_learnt() -> None:
+    """The gradients are 0, and so is what the loss counts."""
+    batch = random_batch(8)._replace(nsp_weights_bk=np.zeros((8, 1), np.float32))
+    model = Bert(SMALL)
+    params = init_params(model, jax.random.key(0))
+    grads, metrics = jax.jit(gradients, static_argnums=(0, 4))(model, params, batch, jax.random.key(1), 1)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        of_pairs = path[0].key in ("pooler", "nsp")
+        assert (np.asarray(leaf) == 0).all() == of_pairs, jax.tree_util.keystr(path)
+    assert metrics["nsp_loss"] == (0, 0) and metrics["mlm_loss"].weight > 0
