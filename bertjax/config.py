@@ -66,7 +66,7 @@ class DataConfig:
     """a pair longer than that loses words from its longer side, or is left out (the textbook's way); where there are no
     pairs, a sentence"""
     mlm_rate: float = 0.15
-    """share of a pair's words to predict; at least one is"""
+    """share of the words of a pair, or what the objective has instead, to predict; at least one is"""
     mask_unit: Literal["token", "word", "span"] = "token"
     """what is chosen to be predicted: tokens, words with all their pieces, or spans of up to 10 words (SpanBERT)"""
     predict_unk: bool = False

@@ -131,6 +131,8 @@ def _parse(name: str, door: _Door, argv: Sequence[str]) -> tuple[Config, Any]:
     if options.plot and (name != "growth" or not options.plot.endswith(".png")):
         raise BertjaxError(f"--plot {options.plot}: only bench growth draws, and into a FILE.png")
     if options.peers:
+        if name == "train" and config.data.objective == "mlm":
+            raise BertjaxError("--peers learn from pairs, and data.objective=mlm has none; give another, or no --peers")
         _check_peers(name, door)
     return config, options
 

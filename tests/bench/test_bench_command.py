@@ -34,6 +34,7 @@ def options(config) -> list[str]:
         (["train", "--plot", "a.png"], ["--plot a.png", "only bench growth"]),
         (["growth", "--plot", "a.jpg"], ["--plot a.jpg", "FILE.png"]),
         (["data", "--peers"], ["bench data has no peers", "train or encode"]),
+        (["train", "--peers", "--data.objective", "mlm"], ["--peers learn from pairs", "data.objective=mlm"]),
     ],
     ids=lambda value: " ".join(value),
 )
