@@ -296,7 +296,7 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
             with folder.checkpoints() as checkpoints:
                 assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
 
-    stops(signal.SIGTERM, "bertjax.data.corpus._build", after=None)
+    stops(signal.SIGTERM, "bertjax.data.corpus.join", after=None)
     stops(signal.SIGUSR1, "bertjax.pretraining.place_rows", after=1)
     stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
     assert not folder.has_evaluation(2)
