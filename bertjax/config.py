@@ -108,6 +108,9 @@ class TokenizerConfig:
     """whether Crane and crane are one"""
     strip_accents: bool | None = None
     """whether pieces lose their accents; by default they do where lowercase is true, as in BERT"""
+    path: str | None = None
+    """folder of a run or of a Hugging Face model, or its tokenizer.json, to take the vocabulary from instead of making
+    one; the other keys then become what that one is"""
 
     def __post_init__(self) -> None:
         _at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
@@ -140,7 +143,7 @@ class BertConfig:
     """longest sequence that can be read, in tokens"""
     dropout: float = 0.1
     """rate on attention weights and on every sublayer's output while training"""
-    hidden_act: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    hidden_act: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     """activation of the feed-forward layers and of the MLM head; gelu is the exact one"""
     layer_norm_eps: float = 1e-12
     """added to the variance in layer norms"""
@@ -367,6 +370,9 @@ class Config:
     """folder that is made for everything the run writes"""
     seed: int = 0
     """of the weights, the pairs, the masks and the dropout"""
+    init_from: str | None = None
+    """folder of a run or of a Hugging Face BERT that the run starts from: weights, vocabulary and the model section are
+    its, but for model.dropout; a head that it lacks is fresh, and so is the optimiser"""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
@@ -380,6 +386,11 @@ class Config:
     def __post_init__(self) -> None:
         _require(bool(self.run_dir.strip()), "run_dir is empty; give the name of a folder to make")
         _require(0 <= self.seed < 2**32, f"seed={self.seed} is not a seed; give 0 or more, below 2**32")
+        _require(
+            self.init_from is None or self.tokenizer.path is None,
+            f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
+            "vocabulary; leave one of them out",
+        )
         _require(
             self.data.max_length <= self.model.max_position,
             f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}; "

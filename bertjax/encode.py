@@ -11,15 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
 from bertjax.data.sequences import truncate
 from bertjax.data.tokenizer import UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
-from bertjax.run import RunFolder
-from bertjax.sharding import make_mesh
+from bertjax.pretrained import load
 
 Pooling = Literal["cls", "mean"]
 Precision = Literal["float32", "bfloat16"]
@@ -58,13 +56,7 @@ class Encoder:
         """
         if precision not in get_args(Precision):
             raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
-        if foreign.is_hub_folder(Path(folder)):
-            theirs = foreign.read(Path(folder))
-            return cls(theirs.config, theirs.params, theirs.tokenizer, precision=precision)
-        run = RunFolder(folder)
-        config = run.config().model
-        params = run.load_params(Bert(config), make_mesh(devices=jax.devices()[:1]))
-        return cls(config, params, run.tokenizer(), precision=precision)
+        return cls(*load(folder), precision=precision)
 
     def encode_tokens(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False

@@ -1,6 +1,5 @@
 """Hugging Face folders, read: a BERT from elsewhere. Nothing but JSON, text and safetensors is looked at."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer_files import load_tokenizer, read_json
 from bertjax.errors import BertjaxError
-from bertjax.hub import ACTIVATIONS, ROLES, SIZES, leaves, names, to_ours
+from bertjax.hub import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
 from bertjax.model import Bert, params_template
 
-_THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh"}
+# The same functions under their other names there, equal but for rounding.
+_THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "swish": "silu",
+}
 
 
 class Foreign(NamedTuple):
@@ -36,14 +44,17 @@ def read(folder: Path) -> Foreign:
       BertjaxError: it is another architecture, its weights are pickled, missing or of the wrong shape, or its
         tokenizer is of another kind.
     """
-    config = _config(folder)
+    config = read_config(folder)
     theirs = {_name(name): array for name, array in _tensors(folder).items()}
+    _settle_decoder(folder, config, theirs)
+    table = names(config)
+    there = {_part(ours) for ours, name in table.items() if name in theirs}
     params: dict[str, Any] = {}
     shapes = {path: leaf.shape for path, leaf in leaves(params_template(Bert(config)))}
-    for ours, name in names(config).items():
+    for ours, name in table.items():
+        if _part(ours) in HEADS and _part(ours) not in there:
+            continue
         if name not in theirs:
-            if ours.startswith(("pooler", "mlm", "nsp")):
-                continue
             raise BertjaxError(f"{folder} has no weight {name}; give a folder with a whole BERT")
         array = to_ours(ours, theirs[name])
         if array.shape != shapes[ours]:
@@ -53,7 +64,32 @@ def read(folder: Path) -> Foreign:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = array
-    return Foreign(config, params, _tokenizer(folder, config))
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > (config.vocab_size or 0):
+        raise BertjaxError(
+            f"{folder} has {tokenizer.vocab_size} tokens and weights for vocab_size={config.vocab_size}; fetch its "
+            "tokenizer's files again"
+        )
+    return Foreign(config, params, tokenizer)
+
+
+def _part(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _settle_decoder(folder: Path, config: BertConfig, theirs: dict[str, np.ndarray]) -> None:
+    """A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own."""
+    decoder = "cls.predictions.decoder"
+    if not config.tied_head:
+        if DEAD_BIAS in theirs:
+            theirs.setdefault(f"{decoder}.bias", theirs[DEAD_BIAS])
+        return
+    ties = {f"{decoder}.weight": "bert.embeddings.word_embeddings.weight", f"{decoder}.bias": DEAD_BIAS}
+    for copy, original in ties.items():
+        if copy in theirs and not np.array_equal(theirs[copy], theirs.setdefault(original, theirs[copy])):
+            raise BertjaxError(
+                f"{folder}: {copy} is not {original}, as its config.json has it; set tie_word_embeddings to false there"
+            )
 
 
 def _name(name: str) -> str:
@@ -61,20 +97,6 @@ def _name(name: str) -> str:
     if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return name if name.startswith(("bert.", "cls.")) else f"bert.{name}"
-
-
-def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if needed:
-            raise BertjaxError(f"there is no {path}; give a folder that has it") from None
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BertjaxError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from None
-    if not isinstance(content, dict):
-        raise BertjaxError(f"{path} holds no keys; fetch it again")
-    return content
 
 
 _ONLY = {
@@ -85,9 +107,10 @@ _ONLY = {
 }
 
 
-def _config(folder: Path) -> BertConfig:
+def read_config(folder: Path) -> BertConfig:
+    """The settings of its model. Raises BertjaxError where it is another architecture, or none that we can compute."""
     path = folder / "config.json"
-    theirs = _json(path)
+    theirs = read_json(path)
     if theirs.get("model_type") != "bert":
         raise BertjaxError(f"{folder} is a {theirs.get('model_type')!r} model; only BERT ('bert') can be read")
     for key, value in _ONLY.items():
@@ -111,7 +134,7 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
     index = folder / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if index.is_file():
-        places = _json(index).get("weight_map")
+        places = read_json(index).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise BertjaxError(f"{index} does not tell where the weights are; fetch it again")
         files = sorted(set(map(str, places.values())))
@@ -134,68 +157,3 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise BertjaxError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from None
-
-
-def _tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
-    settings = _json(folder / "tokenizer_config.json", needed=False)
-    special = _special(settings | _json(folder / "special_tokens_map.json", needed=False))
-    file = folder / "tokenizer.json"
-    if file.is_file():
-        vocabulary, rules = _of_json(file, _json(file), special)
-    else:
-        vocabulary, rules = _of_text(folder / "vocab.txt", settings, special)
-    if missing := [token for token in special if token not in vocabulary]:
-        raise BertjaxError(f"{folder}: the vocabulary lacks {' '.join(missing)}; fetch its tokenizer's files again")
-    numbered = all(type(number) is int for number in vocabulary.values())
-    if (
-        not numbered
-        or sorted(vocabulary.values()) != list(range(len(vocabulary)))
-        or len(vocabulary) > (config.vocab_size or 0)
-    ):
-        raise BertjaxError(
-            f"{folder}: {len(vocabulary)} tokens are not numbered 0 up to at most vocab_size={config.vocab_size}; "
-            "fetch its tokenizer's files again"
-        )
-    return Tokenizer.of(vocabulary, rules)
-
-
-def _special(settings: dict[str, Any]) -> tuple[str, ...]:
-    """By their roles, whatever their names."""
-    found = []
-    for role, default in zip(ROLES, BERTS_SPECIAL_TOKENS, strict=True):
-        token = settings.get(role, default)
-        found.append(token["content"] if isinstance(token, dict) and "content" in token else token)
-    return tuple(str(token) for token in found)
-
-
-def _of_json(file: Path, tree: dict[str, Any], special: tuple[str, ...]) -> tuple[dict[str, int], Rules]:
-    try:
-        model, normalizer, splitter = tree["model"], tree["normalizer"] or {"type": None}, tree["pre_tokenizer"]
-        kinds = (model["type"], normalizer["type"], splitter["type"])
-        vocabulary = dict(model["vocab"]) | {token["content"]: token["id"] for token in tree["added_tokens"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise BertjaxError(f"{file} is not a tokenizer that can be read: {error!r}; fetch it again") from None
-    if kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer"):
-        return vocabulary, _piece_rules(normalizer, "lowercase", "handle_chinese_chars", special)
-    if kinds in (("WordLevel", "Lowercase", "WhitespaceSplit"), ("WordLevel", None, "WhitespaceSplit")):
-        return vocabulary, Rules("word", normalizer["type"] == "Lowercase", special=special)
-    raise BertjaxError(f"{file} is a tokenizer of another kind ({', '.join(map(str, kinds))}); only BERT's can be read")
-
-
-def _of_text(file: Path, settings: dict[str, Any], special: tuple[str, ...]) -> tuple[dict[str, int], Rules]:
-    try:
-        tokens = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BertjaxError(f"{file} cannot be read: {error}; give a folder with tokenizer.json or vocab.txt") from None
-    vocabulary = {
-        token.rstrip("\r"): number for number, token in enumerate(tokens[:-1] if tokens[-1] == "" else tokens)
-    }
-    return vocabulary, _piece_rules(settings, "do_lower_case", "tokenize_chinese_chars", special)
-
-
-def _piece_rules(flags: dict[str, Any], lowercase: str, chinese: str, special: tuple[str, ...]) -> Rules:
-    lower = bool(flags.get(lowercase, True))
-    accents = flags.get("strip_accents")
-    return Rules(
-        "wordpiece", lower, lower if accents is None else bool(accents), bool(flags.get(chinese, True)), special
-    )

@@ -16,10 +16,11 @@ import numpy as np
 
 from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer_files import ROLES_FILE
 from bertjax.errors import BertjaxError
 from bertjax.objectives import figures
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 SIZES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -30,7 +31,8 @@ SIZES = {
     "dropout": "hidden_dropout_prob",
     "layer_norm_eps": "layer_norm_eps",
 }
-ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+HEADS = ("pooler", "mlm", "nsp")  # which a folder may lack
+DEAD_BIAS = "cls.predictions.bias"  # tied it is the decoder's own bias too; untied, nothing adds it
 
 _EMBEDDINGS = {
     "token_embedding": "word_embeddings",
@@ -65,9 +67,9 @@ def names(config: BertConfig) -> dict[str, str]:
     add("mlm/hidden", "cls.predictions.transform.dense", "kernel")
     add("mlm/norm", "cls.predictions.transform.LayerNorm", "scale")
     if config.tied_head:
-        table["mlm/bias"] = "cls.predictions.bias"
+        table["mlm/bias"] = DEAD_BIAS
     else:
-        table |= {"mlm/vocab/kernel": "cls.predictions.decoder.weight", "mlm/vocab/bias": "cls.predictions.bias"}
+        add("mlm/vocab", "cls.predictions.decoder", "kernel")
     add("nsp", "cls.seq_relationship", "kernel")
     return table
 
@@ -97,7 +99,7 @@ def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, fol
     flat = dict(leaves(params))
     tensors = {theirs: to_theirs(ours, np.asarray(flat[ours])) for ours, theirs in names(config).items()}
     if not config.tied_head:
-        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].copy()
+        tensors[DEAD_BIAS] = tensors["cls.predictions.decoder.bias"].copy()  # or it would be missing there
     from safetensors.numpy import save_file
 
     try:
@@ -135,7 +137,6 @@ def to_ours(ours: str, array: np.ndarray) -> np.ndarray:
 
 
 def _json_files(config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    special = dict(zip(ROLES, tokenizer.rules.special, strict=True))
     pooling = {f"pooling_mode_{name}": name == "mean_tokens" for name in ("cls_token", "mean_tokens", "max_tokens")}
     modules = ("sentence_transformers.models.Transformer", ""), ("sentence_transformers.models.Pooling", "1_Pooling")
     return {
@@ -157,9 +158,9 @@ def _json_files(config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
             "model_max_length": config.max_position,
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             "do_lower_case": tokenizer.rules.lowercase,
-            **special,
+            **tokenizer.roles,
         },
-        "special_tokens_map.json": special,
+        ROLES_FILE: tokenizer.roles,
         "modules.json": [
             {"idx": number, "name": str(number), "path": path, "type": kind}
             for number, (kind, path) in enumerate(modules)
@@ -182,9 +183,11 @@ def card(run: Config, environment: dict[str, Any], held_out: dict[str, float], t
     corpus, model = environment["corpus"], run.model
     recipe = dataclasses.asdict(run)
     data = {key: value for key, value in recipe["data"].items() if key not in _PRIVATE}
+    del recipe["tokenizer"]["path"]
     recipe = {"seed": run.seed, "data": data} | {
         part: recipe[part] for part in ("tokenizer", "model", "optim", "train")
     }
+    begun = f" It began with the weights of `{Path(run.init_from).name}`." if run.init_from else ""
     evaluation = "It was not evaluated."
     if held_out:
         heads = "; ".join(
@@ -198,6 +201,7 @@ def card(run: Config, environment: dict[str, Any], held_out: dict[str, float], t
         tokens=corpus["train"]["tokens"],
         steps=run.train.steps,
         batch_size=run.train.batch_size,
+        begun=begun,
         sequences="sequences" if run.data.objective == "mlm" else "pairs of sentences",
         evaluation=evaluation,
         mask=tokenizer.rules.special[-1],
@@ -216,7 +220,7 @@ tags: [bert, sentence-transformers]
 # A BERT pretrained with bertjax
 
 {num_layers} layers, {hidden_size} hidden, {num_heads} heads, {vocab_size:,} tokens in the vocabulary. Trained on {text}
-({tokens:,} tokens) for {steps:,} steps of {batch_size:,} {sequences}.
+({tokens:,} tokens) for {steps:,} steps of {batch_size:,} {sequences}.{begun}
 
 {evaluation}
 

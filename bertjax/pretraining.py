@@ -24,6 +24,7 @@ from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.model import make_model, num_parameters
 from bertjax.objectives import figures
 from bertjax.optim import make_optimizer, make_schedule
+from bertjax.pretrained import load, model_config
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.roll import Processes
@@ -58,6 +59,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
 
 def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
     """False: a signal stopped it."""
+    config = _with_its_model(config, RunFolder(config.run_dir), resume=resume)
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
@@ -73,6 +75,14 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
             plot_losses(folder.metrics(), folder.loss_plot, title, prepared.config.data.objective)
         _conclude(folder, progress, mesh, prepared.config.data.objective, finished=finished)
     return finished
+
+
+def _with_its_model(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+    """With the model section of the folder that the run starts from; a run that has begun needs it no more."""
+    if config.init_from is None:
+        return config
+    model = folder.config().model if resume and folder.begun else model_config(config.init_from)
+    return dataclasses.replace(config, model=dataclasses.replace(model, dropout=config.model.dropout))
 
 
 @contextlib.contextmanager
@@ -153,7 +163,7 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes
         mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
     )
     eval_step = compile_eval_step(mesh, model)
-    fresh = functools.partial(init_on, mesh, model, optimizer, config.seed)
+    fresh = functools.partial(_fresh, config, mesh, functools.partial(init_on, mesh, model, optimizer, config.seed))
     with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
         template = state_template(model, optimizer)
         run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
@@ -233,6 +243,17 @@ def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
         state = run.fresh()
     run.folder.drop_metrics_after(step)
     return step, state
+
+
+def _fresh(config: Config, mesh: Mesh, initial: Callable[[], TrainState]) -> TrainState:
+    """The state before the first step, with the weights of the folder that the run starts from."""
+    state = initial()
+    if config.init_from is None:
+        return state
+    found = load(config.init_from, mesh).params
+    if lacking := [part for part in state.params if part not in found]:
+        print(f"NOTICE:   {config.init_from} has no weights of {', '.join(lacking)}: the run starts with fresh ones")
+    return state._replace(params=state.params | found)
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

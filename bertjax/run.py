@@ -25,6 +25,7 @@ from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.data.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.lines import Lines
 from bertjax.lock import locked
@@ -61,6 +62,7 @@ class RunFolder:
         self._metrics, self._timings = Lines(self.metrics_file), Lines(self.timings_file)
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
+        self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
         self._environment = self.path / "environment.json"
         self._skipped = self.path / "skipped.json"
 
@@ -87,6 +89,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.check_free(resume=True)  # again: of two runs that found it free, the first to lock it has it
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
+            self._roles.write_text(json.dumps(prepared.tokenizer.roles, indent=2) + "\n", encoding="utf-8")
             self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
             self.rewrite_config(prepared)
 
@@ -118,7 +121,7 @@ class RunFolder:
 
     @property
     def _made_first(self) -> set[Path]:
-        return {self.lock_file, self._tokenizer, self._environment, _unfinished(self._config)}
+        return {self.lock_file, self._tokenizer, self._roles, self._environment, _unfinished(self._config)}
 
     def _taken(self, there: set[Path]) -> BertjaxError:
         if self.begun or there <= self._made_first:
@@ -135,7 +138,7 @@ class RunFolder:
 
     def tokenizer(self) -> Tokenizer:
         """The run's vocabulary."""
-        return Tokenizer.load(self._tokenizer)
+        return load_tokenizer(self._tokenizer)
 
     def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
         """Its checkpoints, to read; with `keep` to write too."""

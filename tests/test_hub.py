@@ -115,8 +115,9 @@ def cut(folder: Path) -> None:
 
 
 def of_sentence_pieces(folder: Path) -> None:
-    tree = json.loads((folder / "tokenizer.json").read_text())
-    rewrite(folder / "tokenizer.json", pre_tokenizer={"type": "Metaspace"}, model=tree["model"] | {"type": "Unigram"})
+    unigram = {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}
+    splitter = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"}
+    rewrite(folder / "tokenizer.json", pre_tokenizer=splitter, model=unigram, added_tokens=[])
 
 
 def misnumbered(folder: Path) -> None:
@@ -128,7 +129,7 @@ def misnumbered(folder: Path) -> None:
     "change, complaint",
     [
         (lambda folder: rewrite(folder / "config.json", model_type="roberta"), "is a 'roberta' model; only BERT"),
-        (lambda folder: rewrite(folder / "config.json", hidden_act="silu"), "hidden_act='silu' is not supported"),
+        (lambda folder: rewrite(folder / "config.json", hidden_act="mish"), "hidden_act='mish' is not supported"),
         (lambda folder: rewrite(folder / "config.json", type_vocab_size=1), "type_vocab_size=1 is not supported"),
         (lambda folder: rewrite(folder / "config.json", hidden_size="8"), "hidden_size='8' is not a number"),
         (
@@ -136,7 +137,7 @@ def misnumbered(folder: Path) -> None:
             r"is \[32, 8\], not what its config",
         ),
         (lambda folder: rewrite(folder / "config.json", vocab_size=22), "word_embeddings.weight is"),
-        (misnumbered, "23 tokens are not numbered 0 up to"),
+        (misnumbered, "its 23 tokens are not numbered from 0 on"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
         (without_weight, "has no weight bert.encoder.layer.1.output.dense.bias"),
@@ -144,7 +145,7 @@ def misnumbered(folder: Path) -> None:
         (cut, "model.safetensors cannot be read"),
         (of_sentence_pieces, "another kind .Unigram, BertNormalizer, Metaspace."),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
-        (lambda folder: rewrite(folder / "tokenizer_config.json", mask_token="<m>"), "lacks <m>"),
+        (lambda folder: rewrite(folder / "tokenizer_config.json", mask_token="<m>"), "lacks the special tokens <m>"),
         (lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "vocab.txt")], "vocab.txt"),
     ],
 )
@@ -170,7 +171,7 @@ def test_every_parameter_has_a_name_there(tied_head: bool) -> None:
 
 @pytest.mark.parametrize("tokenizer", [WORDS, PIECES], ids=["words", "pieces"])
 @pytest.mark.parametrize("tied_head", [True, False])
-@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh", "relu", "silu"])
 def test_what_is_written_is_read_back(tmp_path: Path, tokenizer: Tokenizer, tied_head: bool, hidden_act: str) -> None:
     config = dataclasses.replace(TINY, tied_head=tied_head, hidden_act=hidden_act, layer_norm_eps=1e-5)
     params = random_params(config)

@@ -69,7 +69,7 @@ def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
     assert bertjax.pretrain is pretrain  # the name still means the function after it was used
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "tokenizer.json", "metrics.jsonl", "loss.png", "checkpoints", "environment.json",
-        "timings.jsonl", "lock",
+        "timings.jsonl", "lock", "special_tokens_map.json",
     }  # fmt: skip
     lines = RunFolder(folder).metrics()
     assert [line["step"] for line in lines if "mlm_loss" in line] == [1, 2, 3]

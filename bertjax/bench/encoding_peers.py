@@ -23,7 +23,12 @@ from bertjax.recipe import load_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = 64  # texts at once, in the order of their lengths
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}  # in transformers' words
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}  # in transformers' words
 
 Encode = Callable[[list[str]], np.ndarray]
 

@@ -14,7 +14,7 @@ from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.data.batches import Batches
 from bertjax.data.prepare import prepare
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params, make_model
 from bertjax.optim import make_optimizer, make_schedule
@@ -114,7 +114,7 @@ def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict
     """The second time that the same texts are encoded: the first one compiles."""
     recipe, shared = load_config(config, overrides), SharedFolder(folder)
     params = jax.device_put(nested(shared.weights()), jax.devices()[0])
-    tokenizer = Tokenizer.load(shared.tokenizer)
+    tokenizer = load_tokenizer(shared.tokenizer)
     encoder = Encoder(recipe.model, params, tokenizer, precision=recipe.train.precision)
     texts = shared.texts()
     start = time.perf_counter()

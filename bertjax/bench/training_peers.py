@@ -18,7 +18,12 @@ from bertjax.data.prepare import prepare
 from bertjax.recipe import load_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}  # in transformers' words
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}  # in transformers' words
 
 
 def train(*, config: str, model: str, bf16: bool, warm: int, steps: int, patience: float) -> dict[str, Any]:

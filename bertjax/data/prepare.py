@@ -17,6 +17,7 @@ from bertjax.data.corpus import FORMAT, Corpus, Document, load_or_build
 from bertjax.data.formats import Layout
 from bertjax.data.sources import Text, Texts, cache_folder, open_texts
 from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
+from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.objectives import sequences
 
@@ -27,7 +28,7 @@ _HELD_OUT_SEED = 0x5EED
 class Prepared(NamedTuple):
     """What a run reads."""
 
-    config: Config  # with the source that was found and the vocabulary's size filled in
+    config: Config  # with the source that was found, the vocabulary's size, and the rules of one that was read
     tokenizer: Tokenizer
     train: Corpus
     held_out: Corpus
@@ -37,15 +38,20 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
-    """Finds, tokenises and opens both splits; the vocabulary is the training split's unless a tokenizer is given.
+    """Finds, tokenises and opens both splits; the vocabulary is the training split's unless one is given to be read.
+
+    Args:
+      tokenizer: that of a run that has begun.
 
     Raises:
       BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
     data, train = config.data, config.train
     texts = _find(config, data.train_split, data.eval_split)
+    there = config.init_from or config.tokenizer.path
     if tokenizer is None:
-        tokenizer = _train_tokenizer(_cache(config), texts.splits[data.train_split], config.tokenizer)
+        made_of = texts.splits[data.train_split]
+        tokenizer = load_tokenizer(there) if there else _train_tokenizer(_cache(config), made_of, config.tokenizer)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {texts.splits[data.train_split].name} is seen tokenizer.min_frequency="
@@ -60,6 +66,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(data, source=texts.source),
+        tokenizer=_as_read(config.tokenizer, tokenizer.rules) if there else config.tokenizer,
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
     corpora = {split: _tokenise(config, split, text, tokenizer) for split, text in texts.splits.items()}
@@ -162,12 +169,18 @@ class _Sentences:
         return (sentence for document in self._documents() for paragraph in document for sentence in paragraph)
 
 
+def _as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
+    """What the recipe says of a vocabulary that it does not make gives way to what that one is."""
+    strip_accents = rules.strip_accents if rules.kind == "wordpiece" else None
+    return TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents, path=config.path)
+
+
 def _train_tokenizer(cache: Path, text: Text, config: TokenizerConfig) -> Tokenizer:
     """The vocabulary of a text; from the cache where it was built before."""
     key = cache_key(FORMAT, text.fingerprint, dataclasses.astuple(config))
     path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{key}.json"
     with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident
-        return Tokenizer.load(path)
+        return load_tokenizer(path)
     rules = Rules("word", config.lowercase)
     if config.kind == "wordpiece":
         strip_accents = config.lowercase if config.strip_accents is None else config.strip_accents

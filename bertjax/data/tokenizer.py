@@ -2,12 +2,10 @@
 
 import contextlib
 import itertools
-import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer as Engine
@@ -18,6 +16,7 @@ from bertjax.errors import BertjaxError
 # Special tokens have the first ids in every vocabulary that is made here; one that is read may have them elsewhere.
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
 BERTS_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")  # as other tools call them
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
 NUM_SPECIAL = len(SPECIAL_TOKENS)
 # What is not white space in Unicode, as for the engine's pre-tokenizer, which took 180 bytes and 3 microseconds a word.
@@ -57,7 +56,7 @@ WORDS = Rules()
 
 
 class Tokenizer:
-    """Numbers the tokens of a text. Make one with `Tokenizer.train` or `Tokenizer.load`."""
+    """Numbers the tokens of a text. Make one with `Tokenizer.train`, or read one with `load_tokenizer`."""
 
     def __init__(self, engine: Engine, rules: Rules):
         self._engine, self.rules = engine, rules
@@ -101,24 +100,6 @@ class Tokenizer:
         return cls(_engine({token: number for number, token in enumerate([*rules.special, *words])}, rules), rules)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """Raises BertjaxError where the file is missing, damaged, or not one of ours."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            engine, rules = Engine.from_str(text), _rules_of(json.loads(text))
-        except OSError as error:
-            raise BertjaxError(f"{path} cannot be read: {error.strerror}; give a folder that has it") from error
-        except Exception as error:  # the library raises bare Exceptions
-            raise BertjaxError(f"{path} is not a tokenizer that can be read: {error}") from error
-        vocabulary = engine.get_vocab()
-        if missing := [token for token in rules.special if token not in vocabulary]:
-            raise BertjaxError(f"{path} lacks the tokens {' '.join(missing)}; give a run's own")
-        numbered_in_order = sorted(vocabulary.values()) == list(range(len(vocabulary)))
-        if not numbered_in_order or _engine(vocabulary, rules).to_str() != engine.to_str():
-            raise BertjaxError(f"{path} is not a tokenizer that bertjax made; give the tokenizer.json of a run")
-        return cls(engine, rules)
-
-    @classmethod
     def of(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
         """From the number of every token, 0 on, special ones included."""
         return cls(_engine(vocabulary, rules), rules)
@@ -143,6 +124,11 @@ class Tokenizer:
     def numbers(self) -> dict[str, int]:
         """Of every token; with the rules they are the whole tokenizer."""
         return self._ids
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The special tokens by their roles, as special_tokens_map.json has them."""
+        return dict(zip(ROLES, self.rules.special, strict=True))
 
     @property
     def vocab_size(self) -> int:
@@ -205,19 +191,6 @@ def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) 
         finally:
             stopped.set()
     return engine.get_vocab()
-
-
-def _rules_of(tree: dict[str, Any]) -> Rules:
-    """What the text of a tokenizer.json says of its rules, if it is one of ours."""
-    model, normalizer = tree["model"], tree["normalizer"] or {}
-    known = set(model["vocab"])
-    special = SPECIAL_TOKENS if known.issuperset(SPECIAL_TOKENS) else BERTS_SPECIAL_TOKENS
-    if model["type"] == "WordLevel":
-        return Rules("word", lowercase=normalizer.get("type") == "Lowercase", special=special)
-    lowercase, strip_accents, split_chinese = (
-        bool(normalizer.get(name)) for name in ("lowercase", "strip_accents", "handle_chinese_chars")
-    )
-    return Rules("wordpiece", lowercase, strip_accents, split_chinese, special)
 
 
 def _engine(vocabulary: dict[str, int], rules: Rules) -> Engine:

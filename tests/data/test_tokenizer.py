@@ -6,7 +6,6 @@ import signal
 
 import pytest
 from tokenizers import Tokenizer as Engine
-from tokenizers import models
 
 from bertjax.data.tokenizer import (
     BERTS_SPECIAL_TOKENS,
@@ -21,6 +20,7 @@ from bertjax.data.tokenizer import (
     Tokenizer,
     Vocabulary,
 )
+from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.errors import BertjaxError
 
 
@@ -82,55 +82,6 @@ def test_unknown_words_and_ids():
     tokenizer = Tokenizer.train(["a b"], min_frequency=1)
     assert tokenizer.ids(["b", "nowhere", "<unk>", "a"]) == [6, UNK, UNK, 5]
     assert tokenizer.tokens([5, 7, 1]) == ["a", "<unk>", "<unk>"]
-
-
-def test_a_file_gives_the_tokenizer_back(tmp_path):
-    tokenizer = Tokenizer.train(some_text(seed=4), min_frequency=2)
-    path = tmp_path / "tokenizer.json"
-    path.write_text(tokenizer.to_json(), encoding="utf-8")
-    loaded = Tokenizer.load(path)
-    assert loaded.to_json() == tokenizer.to_json()
-    assert vocabulary(loaded) == vocabulary(tokenizer)
-    sentences = ["Word0 nowhere WORD1", "  "]
-    assert loaded.encode_sentences(sentences) == tokenizer.encode_sentences(sentences)
-    assert loaded.split(sentences[0]) == tokenizer.split(sentences[0])
-
-
-GOOD = Tokenizer.train(["a b c"], min_frequency=1).to_json().encode()
-PIECES = Tokenizer.train(["abc abd"], min_frequency=1, rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS))
-PIECES = PIECES.to_json().encode().replace(b'"continuing_subword_prefix": "##"', b'"continuing_subword_prefix": "__"')
-FOREIGN = Engine(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2}, unk_token="[UNK]")).to_str().encode()
-
-
-@pytest.mark.parametrize(
-    "data, complaint",
-    [
-        (None, "No such file"),
-        (b"", "is not a tokenizer that can be read"),
-        (b"{}", "is not a tokenizer that can be read"),
-        (b'{\n"version":\n\n1}', "is not a tokenizer that can be read"),
-        (GOOD[: len(GOOD) // 2], "is not a tokenizer that can be read"),
-        (b"\xff" + GOOD, "is not a tokenizer that can be read"),
-        (FOREIGN, "lacks the tokens [CLS] [SEP] [MASK]"),
-        (GOOD.replace(b'"<mask>"', b'"<task>"'), "lacks the tokens [PAD] [UNK] [CLS] [SEP] [MASK]"),
-        (GOOD.replace(b'"Lowercase"', b'"NFC"'), "is not a tokenizer that bertjax made"),
-        (GOOD.replace(b'"<mask>": 4', b'"<mask>": 9'), "is not a tokenizer that bertjax made"),
-        (PIECES, "is not a tokenizer that bertjax made"),
-    ],
-)
-def test_a_damaged_or_foreign_file(tmp_path, data, complaint):
-    path = tmp_path / "tokenizer.json"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(BertjaxError) as caught:
-        Tokenizer.load(path)
-    assert str(path) in str(caught.value) and complaint in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_is_no_tokenizer(tmp_path):
-    with pytest.raises(BertjaxError, match="cannot be read"):
-        Tokenizer.load(tmp_path)
 
 
 def test_a_signal_ends_the_training():
@@ -203,7 +154,7 @@ def test_text_becomes_tokens_by_the_rules(tmp_path, rules, text, expected):
     assert tokenizer.split(text) == expected
     assert tokenizer.encode_sentences([text]) == [tokenizer.ids(expected)] and UNK not in tokenizer.ids(expected)
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
-    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path)
     assert (loaded.rules, loaded.vocabulary) == (rules, tokenizer.vocabulary) and loaded.split(text) == expected
 
 

@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.data.tokenizer_files import load_tokenizer
 
 TOKENIZER = Tokenizer.train(["the crane is flying over the \u00e9t\u00e9 \u05d0\u05d1"], min_frequency=1)
 WHOLE = TOKENIZER.to_json()
@@ -19,13 +20,13 @@ def test_damaged_files(tmp_path, data):
     """What is accepted is whole: it has the layout that we write, and every word a number of its own."""
     path = tmp_path / "tokenizer.json"
     path.write_bytes(data)
-    loaded = answer(Tokenizer.load, path)
+    loaded = answer(load_tokenizer, path)
     if loaded is not REFUSED:
         words = loaded.tokens(range(loaded.vocab_size))
         assert set(loaded.rules.special) <= set(words) and len(set(words)) == len(words)
         assert loaded.ids(words) == list(range(len(words)))
         path.write_text(loaded.to_json(), encoding="utf-8")
-        assert Tokenizer.load(path).to_json() == loaded.to_json()
+        assert load_tokenizer(path).to_json() == loaded.to_json()
 
 
 @given(text=TEXTS)

@@ -1,0 +1,53 @@
+"""A trained BERT, whichever kind of folder it is in: a run's, or a Hugging Face one."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bertjax import foreign
+from bertjax.config import BertConfig
+from bertjax.data.tokenizer import Tokenizer
+from bertjax.model import Bert
+from bertjax.run import RunFolder
+from bertjax.sharding import by_name, make_mesh
+
+
+class Pretrained(NamedTuple):
+    """A trained model and its vocabulary."""
+
+    config: BertConfig
+    params: dict[str, Any]  # nested, float32, on the mesh; without the heads that a Hugging Face folder lacks
+    tokenizer: Tokenizer
+
+
+def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
+    """The newest sound checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
+
+    Args:
+      mesh: where the parameters are to lie, each device having its share; by default on one device.
+
+    Raises:
+      BertjaxError: the folder has no checkpoint, or no BERT that can be read.
+    """
+    folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
+    if not foreign.is_hub_folder(folder):
+        run = RunFolder(folder)
+        config = run.config().model
+        return Pretrained(config, run.load_params(Bert(config), mesh), run.tokenizer())
+    read = foreign.read(folder)
+    params = jax.tree.map(_placed, read.params, by_name(read.params, mesh))
+    return Pretrained(read.config, params, read.tokenizer)
+
+
+def model_config(folder: str | Path) -> BertConfig:
+    """The settings of a folder's model. Raises BertjaxError where there are none that can be read."""
+    folder = Path(folder)
+    return foreign.read_config(folder) if foreign.is_hub_folder(folder) else RunFolder(folder).config().model
+
+
+def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Each process gives its own devices their shares, which asks nothing of the others."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
