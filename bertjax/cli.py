@@ -83,7 +83,7 @@ Pretrain BERT encoders in JAX.
 commands:
   pretrain   train on a corpus as a recipe says:   bertjax pretrain --config configs/textbook.yaml
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
-  export     a run as a Hugging Face folder:       bertjax export runs/bert my-bert
+  export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config configs/tiny.yaml
@@ -185,17 +185,39 @@ def _save(path: Path, array: "np.ndarray") -> None:
 
 
 def _export(argv: list[str]) -> None:
-    parser = _Parser(prog="bertjax export", description="Write a trained run as a folder that other tools load.")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/bert")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder to make")
+    parser = _Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
     parser.add_argument(
-        "--format", choices=("hf",), default="hf", help="hf: for transformers and sentence-transformers (the default)"
+        "run", metavar="RUN", help="folder of a trained run; for stablehlo a Hugging Face one will do too"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make, or for stablehlo file")
+    parser.add_argument(
+        "--format",
+        choices=("hf", "stablehlo"),
+        default="hf",
+        help="hf: a folder for transformers and sentence-transformers (the default); "
+        "stablehlo: the encoder, weights and all, as one file that JAX alone runs",
     )
     args = parser.parse_args(argv)
+    if args.format == "stablehlo":
+        from bertjax import stablehlo
+
+        stablehlo.export(args.run, args.out)
+        vocabulary = stablehlo.vocabulary_beside(args.out)
+        megabytes = args.out.stat().st_size / 1e6
+        print(_HOW_TO_RUN.format(file=str(args.out), vocabulary=str(vocabulary), megabytes=megabytes))
+        return
     from bertjax.run import RunFolder
 
-    RunFolder(args.run).export(args.folder)
-    print(f"exported to {args.folder}; transformers, sentence-transformers and 'bertjax encode' load it")
+    RunFolder(args.run).export(args.out)
+    print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
+
+
+_HOW_TO_RUN = """\
+exported to {file}, {megabytes:,.1f} MB, its vocabulary to {vocabulary}; with jax, flatbuffers and tokenizers:
+  import jax.export, numpy, tokenizers
+  encode = jax.jit(jax.export.deserialize(open({file!r}, "rb").read()).call)
+  text = tokenizers.Tokenizer.from_file({vocabulary!r}).encode("a crane is flying")
+  encode(*numpy.array([[text.ids], [text.type_ids], [text.attention_mask]], "int32"))  # float32 [1, tokens, hidden]"""
 
 
 def _evaluate(argv: list[str]) -> None:

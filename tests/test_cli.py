@@ -281,6 +281,7 @@ def test_pretrain(trained):
         "lock",
         "loss.png",
         "metrics.jsonl",
+        "special_tokens_map.json",
         "timings.jsonl",
         "tokenizer.json",
     ]

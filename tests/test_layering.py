@@ -60,6 +60,7 @@ FLOORS = {
     "bertjax.evaluate": 8,
     "bertjax.pretrained": 7,
     "bertjax.encode": 8,
+    "bertjax.stablehlo": 8,
     "bertjax.progress": 7,
     "bertjax.report": 7,
     "bertjax.pretraining": 9,
@@ -97,7 +98,7 @@ FLOORS = {
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
-_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "pretraining"}
+_JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "stablehlo", "pretraining"}
 _JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {

@@ -1,0 +1,73 @@
+"""An encoder as one StableHLO file: weights and program together, which JAX alone runs, on CPUs and NVIDIA GPUs."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bertjax.errors import BertjaxError
+from bertjax.model import Bert
+from bertjax.pretrained import load
+
+PLATFORMS = ("cpu", "cuda")
+
+
+def vocabulary_beside(file: Path) -> Path:
+    """The tokenizer.json that goes with an exported file."""
+    return file.with_name(f"{file.stem}.tokenizer.json")
+
+
+def export(folder: str | Path, file: Path) -> None:
+    """Writes the encoder of a run's folder or a Hugging Face one, and its vocabulary beside it, whole or not at all.
+
+    `jax.export.deserialize(...).call` is then a function of tokens, segments and mask (1, or 0 for padding), int32
+    [b, t] for any b and any t up to the model's positions, that returns representations, float32 [b, t, d], which are 0
+    at padding.
+
+    Raises:
+      BertjaxError: a file is there already or cannot be written, flatbuffers is not installed, or as `load` does.
+    """
+    vocabulary = vocabulary_beside(file)
+    for there in (file, vocabulary):
+        if there.exists():
+            raise BertjaxError(f"{there} exists and is left as it is; give another name")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise BertjaxError("to write StableHLO flatbuffers is needed: pip install 'bertjax[stablehlo]'")
+    config, params, tokenizer = load(folder)
+    program = _program(Bert(config), params)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as unfinished:
+            built, its_vocabulary = Path(unfinished) / "built", Path(unfinished) / "vocabulary"
+            built.write_bytes(program)
+            its_vocabulary.write_text(tokenizer.to_hub_json(), encoding="utf-8")
+            os.rename(its_vocabulary, vocabulary)
+            try:
+                os.rename(built, file)
+            except OSError:
+                vocabulary.unlink()
+                raise
+    except OSError as error:
+        raise BertjaxError(f"cannot write {file}: {error.strerror}; give another place") from error
+
+
+def _program(model: Bert, params: dict[str, Any]) -> bytearray:
+    """The encoder with its weights as constants, for every batch and length."""
+
+    def encode(tokens_bt: Array, segments_bt: Array, mask_bt: Array) -> Array:
+        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1])[None], tokens_bt.shape)
+        encoded_btd = model.apply(
+            {"params": params}, tokens_bt, segments_bt, positions_bt, mask_bt, method=model.encode
+        )
+        return jnp.where(mask_bt[:, :, None] > 0, encoded_btd, 0)
+
+    from jax import export
+
+    shape = export.symbolic_shape("b, t", constraints=[f"t <= {model.config.max_position}"])
+    args_bt = [jax.ShapeDtypeStruct(shape, jnp.int32)] * 3
+    return export.export(jax.jit(encode), platforms=PLATFORMS)(*args_bt).serialize()
