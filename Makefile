@@ -1,4 +1,5 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
+# make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
 
@@ -11,7 +12,7 @@ RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(s
 # An NVIDIA GPU needs jax's own build for it.
 EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
 
-.PHONY: setup train test check fuzz
+.PHONY: setup train test test-interop check fuzz
 
 setup: .venv/ready
 
@@ -31,6 +32,16 @@ train: setup
 
 test: check
 	.venv/bin/pytest --numprocesses 2 --dist worksteal
+
+test-interop: .venv-interop/ready
+	HF_HUB_OFFLINE=1 .venv-interop/bin/pytest tests/interop
+
+.venv-interop/ready: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
+	@echo "setting up .venv-interop with $$($(PYTHON) --version) (a few minutes, torch and all)"
+	@$(PYTHON) -m venv .venv-interop
+	@.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
+	@touch $@
 
 fuzz: setup
 	.venv/bin/pytest tests/fuzz --hypothesis-profile long

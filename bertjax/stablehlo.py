@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bertjax.errors import BertjaxError
+from bertjax.hub import HEADS
 from bertjax.model import Bert
 from bertjax.pretrained import load
 
@@ -33,19 +34,19 @@ def export(folder: str | Path, file: Path) -> None:
       BertjaxError: a file is there already or cannot be written, flatbuffers is not installed, or as `load` does.
     """
     vocabulary = vocabulary_beside(file)
-    for there in (file, vocabulary):
-        if there.exists():
-            raise BertjaxError(f"{there} exists and is left as it is; give another name")
+    _check_free(file, vocabulary)
     if importlib.util.find_spec("flatbuffers") is None:
         raise BertjaxError("to write StableHLO flatbuffers is needed: pip install 'bertjax[stablehlo]'")
     config, params, tokenizer = load(folder)
-    program = _program(Bert(config), params)
+    encoder = {name: part for name, part in params.items() if name not in HEADS}
+    program = _program(Bert(config), encoder)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as unfinished:
             built, its_vocabulary = Path(unfinished) / "built", Path(unfinished) / "vocabulary"
             built.write_bytes(program)
             its_vocabulary.write_text(tokenizer.to_hub_json(), encoding="utf-8")
+            _check_free(file, vocabulary)  # again: a large model takes a minute
             os.rename(its_vocabulary, vocabulary)
             try:
                 os.rename(built, file)
@@ -56,14 +57,20 @@ def export(folder: str | Path, file: Path) -> None:
         raise BertjaxError(f"cannot write {file}: {error.strerror}; give another place") from error
 
 
+def _check_free(*files: Path) -> None:
+    for file in files:
+        if file.exists():
+            raise BertjaxError(f"{file} exists and is left as it is; give another name")
+
+
 def _program(model: Bert, params: dict[str, Any]) -> bytearray:
     """The encoder with its weights as constants, for every batch and length."""
 
     def encode(tokens_bt: Array, segments_bt: Array, mask_bt: Array) -> Array:
+        # What is not known to be constant is computed as in our own programs, to the last bit.
+        variables = {"params": jax.lax.optimization_barrier(params)}
         positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1])[None], tokens_bt.shape)
-        encoded_btd = model.apply(
-            {"params": params}, tokens_bt, segments_bt, positions_bt, mask_bt, method=model.encode
-        )
+        encoded_btd = model.apply(variables, tokens_bt, segments_bt, positions_bt, mask_bt, method=model.encode)
         return jnp.where(mask_bt[:, :, None] > 0, encoded_btd, 0)
 
     from jax import export
