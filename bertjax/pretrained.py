@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh
@@ -34,7 +35,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     """
     folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
     if not foreign.is_hub_folder(folder):
-        run = RunFolder(folder)
+        run = _run(folder)
         config = run.config().model
         return Pretrained(config, run.load_params(Bert(config), mesh), run.tokenizer())
     read = foreign.read(folder)
@@ -45,7 +46,15 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 def model_config(folder: str | Path) -> BertConfig:
     """The settings of a folder's model. Raises BertjaxError where there are none that can be read."""
     folder = Path(folder)
-    return foreign.read_config(folder) if foreign.is_hub_folder(folder) else RunFolder(folder).config().model
+    return foreign.read_config(folder) if foreign.is_hub_folder(folder) else _run(folder).config().model
+
+
+def _run(folder: Path) -> RunFolder:
+    run = RunFolder(folder)
+    if not run.begun:
+        kinds = "is not a run's folder nor a Hugging Face one: it has neither config.yaml nor config.json"
+        raise BertjaxError(f"{folder} {kinds}; give one that has")
+    return run
 
 
 def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:

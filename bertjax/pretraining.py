@@ -251,6 +251,7 @@ def _fresh(config: Config, mesh: Mesh, initial: Callable[[], TrainState]) -> Tra
     if config.init_from is None:
         return state
     found = load(config.init_from, mesh).params
+    print(f"weights:  those of {config.init_from} to begin with")
     if lacking := [part for part in state.params if part not in found]:
         print(f"NOTICE:   {config.init_from} has no weights of {', '.join(lacking)}: the run starts with fresh ones")
     return state._replace(params=state.params | found)

@@ -132,6 +132,17 @@ def test_the_same_run_on_two_and_on_four_processes(
     assert launched.stdout.splitlines()[-3:] == capsys.readouterr().out.splitlines()
 
 
+def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: Callable) -> None:
+    """Each process reads it, and gives its devices their share."""
+    bert = Path(__file__).parent / "reference" / "bert"
+    recipe = dataclasses.replace(recipe, init_from=str(bert), data=dataclasses.replace(recipe.data, max_length=20))
+    whole = pretrain(longer(recipe, tmp_path / "whole", 2))
+    run = tmp_path / "run"
+    start(longer(recipe, run, 2, mesh=MeshConfig(fsdp=2)), 2).go_well()
+    for ours, theirs in zip(RunFolder(run).metrics(), RunFolder(whole).metrics(), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+
+
 # When one stops.
 
 

@@ -186,6 +186,6 @@ def test_what_does_not_go_with_it(tiny: Config, theirs: Path, tmp_path: Path) ->
     )
     with pytest.raises(BertjaxError, match="data.max_length=64 is above model.max_position=32"):
         pretrain(long)
-    with pytest.raises(BertjaxError, match="it has no config.yaml"):
+    with pytest.raises(BertjaxError, match="it has neither config.yaml nor config.json"):
         pretrain(dataclasses.replace(tiny, init_from=str(tmp_path)))
     assert not Path(tiny.run_dir).exists()

@@ -88,7 +88,7 @@ def test_nothing_that_exists_is_touched(tmp_path: Path, monkeypatch: pytest.Monk
             stablehlo.export(BERT, tmp_path / "bert.hlo")
         assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
         (tmp_path / name).unlink()
-    with pytest.raises(BertjaxError, match="it has no config.yaml"):
+    with pytest.raises(BertjaxError, match="it has neither config.yaml nor config.json"):
         stablehlo.export(tmp_path, tmp_path / "bert.hlo")
     rename = os.rename
 
