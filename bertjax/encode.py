@@ -1,10 +1,13 @@
 """A trained folder in, token representations out."""
 
+import collections
 import functools
+import itertools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,35 +16,47 @@ from jax import Array
 
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
-from bertjax.data.sequences import truncate
-from bertjax.data.tokenizer import UNK, Tokenizer
+from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.pretrained import load
+from bertjax.sharding import by_rows, make_mesh, replicated
+from bertjax.texts import Item, Reader, Row, Text, as_items
 
-Pooling = Literal["cls", "mean"]
+T = TypeVar("T")
+Pooling = Literal["cls", "mean", "max", "tokens"]
 Precision = Literal["float32", "bfloat16"]
-Words = Sequence[Sequence[str]]
-Row = tuple[list[int], int]  # a text's ids with special tokens, and how many are segment A's
+Vectors = np.ndarray | list[np.ndarray]  # [texts, hidden], or of each text [t, hidden]
 
 # Texts are packed into rows of few shapes, seven at most, so that a new length seldom means a new compilation.
 _LENGTHS = (16, 128)  # and the model's longest
-_TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048
+_TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048  # on a device
 _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
+_UNDER_WAY = 2  # batches that the devices have before the host waits for one: they never wait for it
 
 
 class Encoder:
-    """Text to vectors, with dropout off. Make one with `Encoder.load`."""
+    """Text to vectors, with dropout off, over all devices of the process. Make one with `Encoder.load`."""
 
     def __init__(
         self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, *, precision: Precision = "float32"
     ):
         self.config, self.tokenizer = config, tokenizer
         dtype = jnp.dtype(precision)
-        self._params = jax.tree.map_with_path(
+        ours = [device for device in jax.devices() if device.process_index == jax.process_index()]
+        mesh = make_mesh(devices=ours)
+        cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
-        self._forward = jax.jit(functools.partial(_forward, Bert(config, dtype=dtype)))
+        self._num_devices = len(ours)
+        self._params = jax.device_put(cast, replicated(mesh))
+        self._model = Bert(config, dtype=dtype)
+        self._forward = jax.jit(
+            functools.partial(_forward, self._model),
+            static_argnums=0,
+            in_shardings=(replicated(mesh), *[by_rows(mesh)] * 4),
+            out_shardings=by_rows(mesh),
+        )
         self._lengths = sorted({min(length, config.max_position) for length in (*_LENGTHS, config.max_position)})
 
     @classmethod
@@ -72,46 +87,127 @@ class Encoder:
         """
         if isinstance(tokens, str) or isinstance(pair, str):
             raise BertjaxError("encode_tokens takes lists of words, got text; split it, or give it to encode")
-        self._warn_of_unknown([tokens, pair or ()])
-        rows = self._rows([tokens], None if pair is None else [pair], truncate)
+        reader = self._reader(truncate)
+        row = reader.row(tokens, pair, lambda: "the text")
+        if reader.complaint:
+            warnings.warn(reader.complaint, stacklevel=2)
         alone = Placement(*np.zeros((3, 1), int))
-        return np.asarray(self._run(rows, alone)[0])[:, : len(rows[0][0])]
+        return np.asarray(self._run([row], alone, "tokens"))[:1, : len(row.ids)]
 
     def tokens_read(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
     ) -> list[str]:
         """What `encode_tokens` reads: t tokens, special ones included, unknown words as `<unk>`."""
-        ((ids, _),) = self._rows([tokens], None if pair is None else [pair], truncate)
-        return self.tokenizer.tokens(ids)
+        return self.tokenizer.tokens(self._reader(truncate).row(tokens, pair, lambda: "the text").ids)
+
+    @overload
+    def encode(
+        self,
+        texts: Text | Iterable[Text],
+        pairs: str | Iterable[str] | None = None,
+        *,
+        pooling: Literal["tokens"],
+        normalize: bool = False,
+        truncate: bool = False,
+    ) -> list[np.ndarray]: ...
+
+    @overload
+    def encode(
+        self,
+        texts: Text | Iterable[Text],
+        pairs: str | Iterable[str] | None = None,
+        *,
+        pooling: Literal["cls", "mean", "max"] = "mean",
+        normalize: bool = False,
+        truncate: bool = False,
+    ) -> np.ndarray: ...
 
     def encode(
         self,
-        texts: str | Iterable[str],
+        texts: Text | Iterable[Text],
         pairs: str | Iterable[str] | None = None,
         *,
         pooling: Pooling = "mean",
+        normalize: bool = False,
         truncate: bool = False,
-    ) -> np.ndarray:
+    ) -> Vectors:
         """One vector a text, or a pair of texts; lower-cased and split into words as in training.
 
         A special token written in the text, such as `<mask>`, is read as that token.
 
         Args:
-          pooling: "mean" over all tokens, special ones included, or the vector of "cls".
+          texts: a string, or any iterable of strings and of pairs of them as tuples; a string may be empty.
+          pairs: the second text of each, instead of tuples.
+          pooling: "mean" or "max" over all tokens, special ones included; the vector of "cls"; or of all "tokens".
+          normalize: vectors of length 1; one of zeros stays.
           truncate: shorten what is longer than the model's positions, instead of an error.
 
         Returns:
-          float32 [texts, hidden], in the order given.
+          float32 [texts, hidden], in the order given. Of "tokens" a list with [t, hidden] for each text, t counting the
+          special tokens.
+
+        Raises:
+          BertjaxError: something is no text or too long, or the pooling is not known; or pairs and texts do not match.
         """
-        if pooling not in ("cls", "mean"):
-            raise BertjaxError(f"pooling={pooling!r} is not known; give 'cls' or 'mean'")
-        firsts, seconds = self._split(texts), None if pairs is None else self._split(pairs)
-        if seconds is not None and len(seconds) != len(firsts):
-            raise BertjaxError(f"{len(firsts)} texts and {len(seconds)} pairs; give one pair for each text")
-        self._warn_of_unknown([*firsts, *(seconds or [])])
-        rows = self._rows(firsts, seconds, truncate)
-        vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
-        sizes = np.array([len(ids) for ids, _ in rows], int)
+        items, reader = as_items(texts, pairs), self._reader(truncate)
+        _check_pooling(pooling)
+        rows = reader.rows(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
+        if reader.complaint:
+            warnings.warn(reader.complaint, stacklevel=2)
+        (vectors,) = self._vectors([rows], pooling, normalize)
+        return vectors
+
+    def stream(
+        self,
+        windows: Iterable[Sequence[Item]],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = False,
+        truncate: bool = False,
+        name: Callable[[int], str] = "text {}".format,
+    ) -> Iterator[Vectors]:
+        """As `encode`, window after window; one is read and split while the devices are at the one before.
+
+        Warns once, at the end, of all words that the vocabulary lacks.
+
+        Args:
+          windows: each of as many texts as are to be sorted by length and held at once.
+          name: what to call a text in an error, by its number, counted from the first window on.
+        """
+        _check_pooling(pooling)
+        reader = self._reader(truncate)
+        yield from self._vectors(_rows_ahead(reader, windows, name), pooling, normalize)
+        if reader.complaint:
+            warnings.warn(reader.complaint, stacklevel=2)
+
+    def _reader(self, shorten: bool) -> Reader:
+        return Reader(self.tokenizer, self.config.max_position, shorten=shorten)
+
+    def _vectors(self, windows: Iterable[list[Row]], pooling: Pooling, normalize: bool) -> Iterator[Vectors]:
+        """Those of each window; batches are read back late, across windows."""
+
+        def dispatched() -> Iterator[tuple[Vectors, Callable[[], None] | None]]:
+            for rows in windows:
+                vectors: Vectors = [np.empty(0, np.float32)] * len(rows)
+                if pooling != "tokens":
+                    vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
+                for chosen, placement in self._batches(rows):
+                    some = [rows[number] for number in chosen]
+                    result = self._run(some, placement, pooling)
+                    yield vectors, functools.partial(_read_back, vectors, result, some, chosen, placement)
+                yield vectors, None
+
+        for vectors, read_back in _late(dispatched(), _UNDER_WAY):
+            if read_back is not None:
+                read_back()
+            elif normalize:
+                yield [_unit(of_text) for of_text in vectors] if isinstance(vectors, list) else _unit(vectors)
+            else:
+                yield vectors
+
+    def _batches(self, rows: list[Row]) -> Iterator[tuple[np.ndarray, Placement]]:
+        """Which texts are computed together, and where in the batch each is."""
+        sizes = np.array([len(row.ids) for row in rows], int)
         shorter = 0
         for length in self._lengths[-2:]:
             chosen = np.flatnonzero((sizes > shorter) & (sizes <= length))
@@ -119,62 +215,70 @@ class Encoder:
             if not len(chosen):
                 continue
             placement = pack(sizes[chosen], row_length=length, max_sequences=_most_texts(length), slack=_SLACK)
-            for start in range(0, placement.num_rows, _most_rows(length)):
-                some = (placement.row_n >= start) & (placement.row_n < start + _most_rows(length))
-                here = placement.take(some)
-                here = here._replace(row_n=here.row_n - start)
-                pooled_bkd = self._run([rows[number] for number in chosen[some]], here, pooling)[1]
-                vectors[chosen[some]] = np.asarray(pooled_bkd)[here.row_n, here.slot_n]
-        return vectors
+            most = _most_rows(length) * self._num_devices
+            order = np.argsort(placement.row_n, kind="stable")
+            starts = np.searchsorted(placement.row_n[order], range(0, placement.num_rows + most, most))
+            for number, (start, end) in enumerate(itertools.pairwise(starts)):
+                here = placement.take(order[start:end])
+                yield chosen[order[start:end]], here._replace(row_n=here.row_n - number * most)
 
-    def _split(self, texts: str | Iterable[str]) -> Words:
-        return [self.tokenizer.split(text) for text in ([texts] if isinstance(texts, str) else texts)]
-
-    def _rows(self, firsts: Words, seconds: Words | None, shorten: bool) -> list[Row]:
-        """For each text its ids with special tokens, and how many of them are segment A's."""
-        rows, cls, sep = [], self.tokenizer.vocabulary.cls, self.tokenizer.vocabulary.sep
-        for number, first in enumerate(firsts):
-            a = self.tokenizer.ids(first)
-            b = None if seconds is None else self.tokenizer.ids(seconds[number])
-            room = self.config.max_position - (2 if b is None else 3)
-            if len(a) + len(b or []) > room:
-                if not shorten:
-                    which = f"text {number}" if len(firsts) > 1 else "the text"
-                    raise BertjaxError(
-                        f"{which} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in the "
-                        f"model's {self.config.max_position} positions; shorten it, or have it shortened by truncate"
-                    )
-                len_a, len_b = truncate(len(a), len(b or []), room)
-                a, b = a[:len_a], None if b is None else b[:len_b]
-            rows.append(([cls, *a, sep, *([] if b is None else [*b, sep])], len(a) + 2))
-        return rows
-
-    def _warn_of_unknown(self, texts: Words) -> None:
-        words = [word for text in texts for word in text]
-        numbered, unk = zip(words, self.tokenizer.ids(words), strict=True), self.tokenizer.vocabulary.unk
-        unknown = [word for word, token in numbered if token == unk and word != self.tokenizer.rules.special[UNK]]
-        if unknown:
-            some = ", ".join(list(dict.fromkeys(unknown))[:5])
-            message = (
-                f"read as <unk>, for the vocabulary lacks them: {len(unknown)} of {len(words)} words, such as {some}"
-            )
-            warnings.warn(message, stacklevel=3)
-
-    def _run(self, rows: list[Row], placement: Placement, pooling: Pooling = "mean") -> tuple[Array, Array]:
-        """Representations [b, t, d] and pooled vectors [b, k, d] of texts, each in its place."""
-        end = max(offset + len(ids) for (ids, _), offset in zip(rows, placement.offset_n, strict=True))
-        length = next(length for length in self._lengths if length >= end)
+    def _run(self, rows: list[Row], placement: Placement, pooling: Pooling) -> Array:
+        """What `_forward` makes of texts, each in its place."""
+        sizes_n = np.array([len(row.ids) for row in rows])
+        needed = int((placement.offset_n + sizes_n).max())
+        length = next(length for length in self._lengths if length >= needed)
         most = _most_rows(length)
-        shape = (next(n for n in (1, -(-most // 4), most) if n >= placement.num_rows), length)
-        tokens_bt, segments_bt, positions_bt, sequences_bt = (np.zeros(shape, np.int32) for _ in range(4))
-        for (ids, len_a), row, offset, slot in zip(rows, *placement, strict=True):
-            end = offset + len(ids)
-            tokens_bt[row, offset:end] = ids
-            segments_bt[row, offset + len_a : end] = 1
-            positions_bt[row, offset:end] = np.arange(len(ids))
-            sequences_bt[row, offset:end] = slot + 1
-        batch = (tokens_bt, segments_bt, positions_bt, sequences_bt)
-        return self._forward(self._params, *batch, pooling == "cls")
+        num_rows = self._num_devices * next(
+            n for n in (1, -(-most // 4), most) if n * self._num_devices >= placement.num_rows
+        )
+        # Of each token m of the texts, one after the other, the number inside its text, and the place in the batch.
+        within_m = np.arange(sizes_n.sum()) - np.repeat(np.cumsum(sizes_n) - sizes_n, sizes_n)
+        place_m = np.repeat(placement.row_n * length + placement.offset_n, sizes_n) + within_m
+        batch = np.zeros((4, num_rows * length), np.int32)
+        batch[0, place_m] = np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int32)
+        batch[1, place_m] = within_m >= np.repeat([row.len_a for row in rows], sizes_n)
+        batch[2, place_m] = within_m
+        batch[3, place_m] = np.repeat(placement.slot_n + 1, sizes_n)
+        return self._forward(pooling, self._params, *batch.reshape(4, num_rows, length))
+
+
+def _check_pooling(pooling: str) -> None:
+    if pooling not in get_args(Pooling):
+        known = ", ".join(map(repr, get_args(Pooling)))
+        raise BertjaxError(f"pooling={pooling!r} is not known; give one of {known}")
+
+
+def _rows_ahead(reader: Reader, windows: Iterable[Sequence[Item]], name: Callable[[int], str]) -> Iterator[list[Row]]:
+    """The rows of each window, made in another thread while the caller is at those of the window before."""
+    with ThreadPoolExecutor(1) as other_thread:
+        submitted = (other_thread.submit(reader.rows, items, name) for items in windows)
+        for rows in _late(submitted, 1):
+            yield rows.result()
+
+
+def _late(items: Iterable[T], by: int) -> Iterator[T]:
+    """Each when so many after it have been made."""
+    waiting: collections.deque[T] = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > by:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _read_back(vectors: Vectors, result: Array, rows: list[Row], chosen: np.ndarray, placement: Placement) -> None:
+    """Waits for a batch and puts its vectors where they belong."""
+    array = np.asarray(result)
+    if isinstance(vectors, np.ndarray):
+        vectors[chosen] = array[placement.row_n, placement.slot_n]
+        return
+    for number, row, at, offset in zip(chosen, rows, placement.row_n, placement.offset_n, strict=True):
+        vectors[number] = array[at, offset : offset + len(row.ids)].copy()
+
+
+def _unit(vectors_nd: np.ndarray) -> np.ndarray:
+    lengths_n1 = np.linalg.norm(vectors_nd, axis=-1, keepdims=True)
+    return vectors_nd / np.where(lengths_n1 > 0, lengths_n1, 1)
 
 
 def _most_rows(length: int) -> int:
@@ -187,19 +291,26 @@ def _most_texts(length: int) -> int:
 
 def _forward(
     model: Bert,
+    pooling: Pooling,
     params: dict[str, Any],
     tokens_bt: Array,
     segments_bt: Array,
     positions_bt: Array,
     sequences_bt: Array,
-    cls_only: Array,
-) -> tuple[Array, Array]:
-    """Representations [b, t, d], and the mean of each sequence's, or that of its `<cls>`, [b, k, d]."""
+) -> Array:
+    """Representations [b, t, d] of "tokens", or of each sequence their mean, maximum, or that of `<cls>`, [b, k, d]."""
     args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
     encoded_btd = model.apply({"params": params}, *args, method=model.encode)
-    numbers_1k1 = 1 + jnp.arange(_most_texts(tokens_bt.shape[1]))[None, :, None]
-    pooled_bkt = (sequences_bt[:, None] == numbers_1k1) & ((positions_bt == 0) | ~cls_only)[:, None]
+    if pooling == "tokens":
+        return encoded_btd
+    most_texts = _most_texts(tokens_bt.shape[1])
+    if pooling == "max":
+        # Sequence 0 is padding.
+        of_row = functools.partial(jax.ops.segment_max, num_segments=most_texts + 1)
+        return jax.vmap(of_row)(encoded_btd, sequences_bt)[:, 1:]
+    numbers_1k1 = 1 + jnp.arange(most_texts)[None, :, None]
+    pooled_bkt = (sequences_bt[:, None] == numbers_1k1) & ((positions_bt == 0) | (pooling == "mean"))[:, None]
     shares_bkt = pooled_bkt / jnp.maximum(pooled_bkt.sum(-1, keepdims=True), 1)
     # Padding means nothing, and 0 times it must be 0.
     encoded_btd = jnp.where(sequences_bt[:, :, None] > 0, encoded_btd, 0)
-    return encoded_btd, jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)
+    return jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)

@@ -1,7 +1,10 @@
 """Text to vectors: shapes, masks, unknown words, lengths, and no compilation that is not needed."""
 
 import dataclasses
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.encode import Encoder
+from bertjax.encode import Encoder, _late
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params
 
@@ -41,10 +44,103 @@ def test_vectors_are_the_models(encoder: Encoder) -> None:
 
 def test_pooling_leaves_padding_out(encoder: Encoder) -> None:
     whole = encoder.encode_tokens(CRANE)
-    for pooling, expected in (("mean", whole.mean(axis=1)), ("cls", whole[:, 0])):
-        np.testing.assert_allclose(encoder.encode("a crane is flying", pooling=pooling), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(BertjaxError, match="pooling='max'"):
-        encoder.encode("a", pooling="max")  # type: ignore[arg-type]
+    texts = ["he", "a crane is flying", "a crane " * 15]
+    for pooling, expected in (("mean", whole.mean(axis=1)), ("cls", whole[:, 0]), ("max", whole.max(axis=1))):
+        vectors = encoder.encode(texts, pooling=pooling)  # type: ignore[call-overload]
+        np.testing.assert_allclose(vectors[1:2], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(BertjaxError, match="pooling='least' is not known; give one of 'cls', 'mean', 'max', 'tokens'"):
+        encoder.encode("a", pooling="least")  # type: ignore[call-overload]
+
+
+def test_all_tokens_of_each_text(encoder: Encoder) -> None:
+    texts = ["he just left", "", "a crane " * 15, "a crane is flying"]
+    several = encoder.encode(texts, pooling="tokens")
+    assert [vectors.shape for vectors in several] == [(5, 16), (2, 16), (32, 16), (6, 16)]
+    for text, vectors in zip(texts, several, strict=True):
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, encoder.encode_tokens(text.split())[0], rtol=1e-4, atol=1e-5)
+    assert encoder.encode([], pooling="tokens") == []
+
+
+def test_normalized_vectors_have_length_one(encoder: Encoder) -> None:
+    texts = ["he just left", "", "a crane is flying"]
+    plain, unit = encoder.encode(texts), encoder.encode(texts, normalize=True)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(unit * np.linalg.norm(plain, axis=1, keepdims=True), plain, rtol=1e-5, atol=1e-6)
+    for vectors in encoder.encode(texts, pooling="tokens", normalize=True):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    nothing = Encoder(encoder.config, jax.tree.map(lambda leaf: 0 * leaf, encoder._params), encoder.tokenizer)
+    np.testing.assert_array_equal(nothing.encode("he", normalize=True), np.zeros((1, 16)))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "tokens"])
+def test_any_number_of_devices_gives_the_same_vectors(
+    encoder: Encoder, devices: Callable[[int], None], pooling: str
+) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(CRANE + LEFT, rng.integers(0, 30))) for _ in range(70)]
+    params = jax.device_get(encoder._params)
+    devices(1)
+    alone = Encoder(encoder.config, params, encoder.tokenizer)
+    assert (encoder._num_devices, alone._num_devices) == (8, 1)
+    for one, other in zip(
+        encoder.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
+        alone.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_texts_come_as_people_have_them(encoder: Encoder) -> None:
+    singles, paired = encoder.encode(["a crane", "he"]), encoder.encode(["a crane", "he"], ["just left", ""])
+    for texts in (("a crane", "he"), iter(["a crane", "he"]), np.array(["a crane", "he"]), {"a crane": 1, "he": 2}):
+        np.testing.assert_array_equal(encoder.encode(texts), singles)
+    np.testing.assert_array_equal(encoder.encode(iter([("a crane", "just left"), ("he", "")])), paired)
+    mixed = encoder.encode(["a crane", ("he", "")])
+    np.testing.assert_allclose(mixed, [singles[0], paired[1]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(encoder.encode("a crane", "just left"), encoder.encode([("a crane", "just left")]))
+
+
+@pytest.mark.parametrize(
+    "texts, pairs, complaint",
+    [
+        (["a", None], None, "text 1 is of type NoneType; give a string, or a tuple of two strings"),
+        (["a", ["a", "crane"]], None, "text 1 is of type list"),
+        ([("a", "b", "c")], None, "text 0 is of type tuple"),
+        ([("a", 3)], None, "text 0 is of type tuple"),
+        (b"ab", None, "text 0 is of type int"),
+        (7, None, "texts is of type int; give a string or several of them"),
+        (["a"], [3], "pair 0 is of type int"),
+        (["he", ("a", "b")], ["c", "d"], "text 1 is a tuple, and pairs are given too"),
+        (["a", "b"], ["a"], "2 texts and 1 pairs; give one pair for each text"),
+    ],
+)
+def test_what_is_no_text_is_refused(encoder: Encoder, texts: Any, pairs: Any, complaint: str) -> None:
+    with pytest.raises(BertjaxError, match=complaint):
+        encoder.encode(texts, pairs)
+
+
+def test_a_stream_is_its_windows_one_after_the_other(encoder: Encoder) -> None:
+    texts = [("a crane is flying", None), ("he", "just left"), ("a zebra", None), ("", None), ("gnu", None)]
+    with pytest.warns(UserWarning, match="2 of 10 words, such as zebra, gnu") as caught:
+        windows = list(encoder.stream(iter([texts[:2], [], texts[2:]]), pooling="cls"))
+    assert len(caught) == 1 and [len(window) for window in windows] == [2, 0, 3]
+    for some, window in zip((texts[:2], texts[2:]), windows[::2], strict=True):
+        with warnings.catch_warnings(action="ignore"):
+            alone = [
+                encoder.encode([first if second is None else (first, second)], pooling="cls")[0]
+                for first, second in some
+            ]
+        np.testing.assert_allclose(window, alone, rtol=1e-4, atol=1e-5)
+    with pytest.raises(BertjaxError, match="line 3 has 39 words"):
+        list(encoder.stream([texts[:2], [("he", None), ("a " * 39, None)]], name="line {}".format))
+
+
+def test_batches_are_read_back_late() -> None:
+    made: list[int] = []
+    items = (made.append(number) or number for number in range(5))  # type: ignore[func-returns-value]
+    seen = [(number, len(made)) for number in _late(items, 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(_late([], 2)) == []
 
 
 def test_many_texts_keep_their_order(encoder: Encoder) -> None:
@@ -100,9 +196,10 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
     assert fresh._forward._cache_size() == 2  # lengths 16 and 40
-    for texts in (1, 2, 9, 64, 65, 200, 1000):
+    fresh._forward.clear_cache()
+    for texts in (1, 2, 9, 64, 65, 200, 1000, 3000):
         fresh.encode(["a crane"] * texts)
-    assert fresh._forward._cache_size() == 2 + 2  # a quarter of the rows taken at once, and all of them
+    assert fresh._forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
 
 
 def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:

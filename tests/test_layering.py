@@ -59,6 +59,7 @@ FLOORS = {
     "bertjax.run": 6,
     "bertjax.evaluate": 8,
     "bertjax.pretrained": 7,
+    "bertjax.texts": 4,
     "bertjax.encode": 8,
     "bertjax.stablehlo": 8,
     "bertjax.progress": 7,

@@ -146,6 +146,13 @@ class Tokenizer:
             normal = self._engine.normalizer.normalize_str(text) if self.rules.lowercase else _valid(text)
         return _WORD.findall(normal)
 
+    def split_all(self, texts: list[str]) -> list[list[str]]:
+        """`split` of each; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
+        if self.rules.kind == "wordpiece":
+            with _unicode(*texts):
+                return [encoding.tokens for encoding in self._engine.encode_batch(texts)]
+        return [self.split(text) for text in texts]
+
     def ids(self, words: Sequence[str]) -> list[int]:
         """A number for each token; the unknown one's for what is outside the vocabulary."""
         return [self._ids.get(word, self.vocabulary.unk) for word in words]

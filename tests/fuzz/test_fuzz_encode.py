@@ -37,7 +37,7 @@ def surrogates(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-@given(texts=st.lists(TEXTS, max_size=4), cut=st.booleans(), pooling=st.sampled_from(["mean", "cls"]))
+@given(texts=st.lists(TEXTS, max_size=4), cut=st.booleans(), pooling=st.sampled_from(["mean", "cls", "max"]))
 def test_texts(encoder, texts, cut, pooling):
     vectors = quiet(encoder.encode, texts, pooling=pooling, truncate=cut)
     too_long = any(len(text.split()) > CONFIG.max_position - 2 for text in texts)
