@@ -1,18 +1,14 @@
 """The command line. Each command imports what it needs when it is called: help and mistakes answer at once."""
 
-import argparse
 import contextlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bertjax.arguments import Parser
 from bertjax.errors import BertjaxError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def program(*leading: str) -> int:
@@ -93,13 +89,6 @@ commands:
 bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes become the one line that every other mistake is."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise BertjaxError(f"{message}; '{self.prog} --help' tells what it takes")
-
-
 def _pretrain(argv: list[str]) -> None:
     from bertjax.recipe import config_parser, parse_config
 
@@ -137,55 +126,13 @@ def _prepare(argv: list[str]) -> None:
 
 
 def _encode(argv: list[str]) -> None:
-    parser = _Parser(prog="bertjax encode", description="Print the representations of a text, or of a pair of texts.")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
-    parser.add_argument("text", metavar="TEXT", help='such as "a crane is flying"')
-    parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
-    parser.add_argument("--out", metavar="FILE.npy", type=Path, help="save the vectors, float32 [1, tokens, hidden]")
-    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
-    parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="what matrix products multiply"
-    )
-    args = parser.parse_args(argv)
-    if args.out and args.out.suffix != ".npy":
-        raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
-    if args.out and args.out.exists():
-        raise BertjaxError(f"--out {args.out} exists and is left as it is; give another name")
-    if args.out and not args.out.parent.is_dir():
-        raise BertjaxError(f"--out {args.out}: there is no folder {args.out.parent}; make it first")
-    from bertjax.encode import Encoder
+    from bertjax.encode_commands import encode
 
-    encoder = Encoder.load(args.run, precision=args.precision)
-    words = encoder.tokenizer.split(args.text)
-    pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
-    encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
-    tokens = encoder.tokens_read(words, pair, truncate=args.truncate)
-    print(f"{len(tokens)} tokens: {' '.join(tokens)}")
-    print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
-    width = max(map(len, tokens))
-    for token, vector in zip(tokens, encoded_1td[0], strict=True):
-        print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
-    if args.out:
-        _save(args.out, encoded_1td)
-        print(f"saved in {args.out}")
-
-
-def _save(path: Path, array: "np.ndarray") -> None:
-    import numpy as np
-
-    try:
-        with open(path, "xb") as file:
-            try:
-                np.save(file, array)
-            except OSError:
-                path.unlink()
-                raise
-    except OSError as error:
-        raise BertjaxError(f"cannot write --out {path}: {error.strerror}; give another place") from error
+    encode(argv)
 
 
 def _export(argv: list[str]) -> None:
-    parser = _Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
+    parser = Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
     parser.add_argument(
         "run", metavar="RUN", help="folder of a trained run; for stablehlo a Hugging Face one will do too"
     )
@@ -221,7 +168,7 @@ exported to {file}, {megabytes:,.1f} MB, its vocabulary to {vocabulary}; with ja
 
 
 def _evaluate(argv: list[str]) -> None:
-    parser = _Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
+    parser = Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="another split than the run held out")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
@@ -245,7 +192,7 @@ def _evaluate(argv: list[str]) -> None:
 
 
 def _launch(argv: list[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="bertjax launch",
         usage="bertjax launch -n PROCESSES -- COMMAND ...",
         description="Run a command as several processes of this machine, which find each other on loopback.",

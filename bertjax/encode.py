@@ -1,38 +1,25 @@
 """A trained folder in, token representations out."""
 
-import collections
-import functools
-import itertools
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from bertjax.config import BertConfig
-from bertjax.data.packing import Placement, pack
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.inference import Inference, Pooling, Precision, Vectors, late
 from bertjax.model import Bert
 from bertjax.pretrained import load
-from bertjax.sharding import by_rows, make_mesh, replicated
+from bertjax.sharding import make_mesh
 from bertjax.texts import Item, Reader, Row, Text, as_items
 
-T = TypeVar("T")
-Pooling = Literal["cls", "mean", "max", "tokens"]
-Precision = Literal["float32", "bfloat16"]
-Vectors = np.ndarray | list[np.ndarray]  # [texts, hidden], or of each text [t, hidden]
-
-# Texts are packed into rows of few shapes, seven at most, so that a new length seldom means a new compilation.
-_LENGTHS = (16, 128)  # and the model's longest
-_TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048  # on a device
-_SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
-_UNDER_WAY = 2  # batches that the devices have before the host waits for one: they never wait for it
+_BATCHES_OF_A_WINDOW = 16
 
 
 class Encoder:
@@ -41,23 +28,9 @@ class Encoder:
     def __init__(
         self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, *, precision: Precision = "float32"
     ):
-        self.config, self.tokenizer = config, tokenizer
-        dtype = jnp.dtype(precision)
-        ours = [device for device in jax.devices() if device.process_index == jax.process_index()]
-        mesh = make_mesh(devices=ours)
-        cast = jax.tree.map_with_path(
-            lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
-        )
-        self._num_devices = len(ours)
-        self._params = jax.device_put(cast, replicated(mesh))
-        self._model = Bert(config, dtype=dtype)
-        self._forward = jax.jit(
-            functools.partial(_forward, self._model),
-            static_argnums=0,
-            in_shardings=(replicated(mesh), *[by_rows(mesh)] * 4),
-            out_shardings=by_rows(mesh),
-        )
-        self._lengths = sorted({min(length, config.max_position) for length in (*_LENGTHS, config.max_position)})
+        self.config, self.tokenizer, self.precision = config, tokenizer, precision
+        self._inference = Inference(config, params, precision)
+        self._params = self._inference.params
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32") -> "Encoder":
@@ -91,8 +64,7 @@ class Encoder:
         row = reader.row(tokens, pair, lambda: "the text")
         if reader.complaint:
             warnings.warn(reader.complaint, stacklevel=2)
-        alone = Placement(*np.zeros((3, 1), int))
-        return np.asarray(self._run([row], alone, "tokens"))[:1, : len(row.ids)]
+        return self._inference.tokens(row)[None]
 
     def tokens_read(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
@@ -154,7 +126,7 @@ class Encoder:
         rows = reader.rows(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.complaint:
             warnings.warn(reader.complaint, stacklevel=2)
-        (vectors,) = self._vectors([rows], pooling, normalize)
+        (vectors,) = self._inference.vectors([rows], pooling, normalize)
         return vectors
 
     def stream(
@@ -176,70 +148,25 @@ class Encoder:
         """
         _check_pooling(pooling)
         reader = self._reader(truncate)
-        yield from self._vectors(_rows_ahead(reader, windows, name), pooling, normalize)
+        yield from self._inference.vectors(_rows_ahead(reader, windows, name), pooling, normalize)
         if reader.complaint:
             warnings.warn(reader.complaint, stacklevel=2)
 
+    @property
+    def tokens_at_once(self) -> int:
+        """As many make a good window of a stream: its batches are full, the last ones apart."""
+        return _BATCHES_OF_A_WINDOW * self._inference.tokens_at_once
+
+    def fingerprint(self) -> str:
+        """Changes with the model's shape, its parameters and its vocabulary."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        digest.update(self.tokenizer.to_json().encode())
+        for leaf in jax.tree.leaves(self._params):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
     def _reader(self, shorten: bool) -> Reader:
         return Reader(self.tokenizer, self.config.max_position, shorten=shorten)
-
-    def _vectors(self, windows: Iterable[list[Row]], pooling: Pooling, normalize: bool) -> Iterator[Vectors]:
-        """Those of each window; batches are read back late, across windows."""
-
-        def dispatched() -> Iterator[tuple[Vectors, Callable[[], None] | None]]:
-            for rows in windows:
-                vectors: Vectors = [np.empty(0, np.float32)] * len(rows)
-                if pooling != "tokens":
-                    vectors = np.zeros((len(rows), self.config.hidden_size), np.float32)
-                for chosen, placement in self._batches(rows):
-                    some = [rows[number] for number in chosen]
-                    result = self._run(some, placement, pooling)
-                    yield vectors, functools.partial(_read_back, vectors, result, some, chosen, placement)
-                yield vectors, None
-
-        for vectors, read_back in _late(dispatched(), _UNDER_WAY):
-            if read_back is not None:
-                read_back()
-            elif normalize:
-                yield [_unit(of_text) for of_text in vectors] if isinstance(vectors, list) else _unit(vectors)
-            else:
-                yield vectors
-
-    def _batches(self, rows: list[Row]) -> Iterator[tuple[np.ndarray, Placement]]:
-        """Which texts are computed together, and where in the batch each is."""
-        sizes = np.array([len(row.ids) for row in rows], int)
-        shorter = 0
-        for length in self._lengths[-2:]:
-            chosen = np.flatnonzero((sizes > shorter) & (sizes <= length))
-            shorter = length
-            if not len(chosen):
-                continue
-            placement = pack(sizes[chosen], row_length=length, max_sequences=_most_texts(length), slack=_SLACK)
-            most = _most_rows(length) * self._num_devices
-            order = np.argsort(placement.row_n, kind="stable")
-            starts = np.searchsorted(placement.row_n[order], range(0, placement.num_rows + most, most))
-            for number, (start, end) in enumerate(itertools.pairwise(starts)):
-                here = placement.take(order[start:end])
-                yield chosen[order[start:end]], here._replace(row_n=here.row_n - number * most)
-
-    def _run(self, rows: list[Row], placement: Placement, pooling: Pooling) -> Array:
-        """What `_forward` makes of texts, each in its place."""
-        sizes_n = np.array([len(row.ids) for row in rows])
-        needed = int((placement.offset_n + sizes_n).max())
-        length = next(length for length in self._lengths if length >= needed)
-        most = _most_rows(length)
-        num_rows = self._num_devices * next(
-            n for n in (1, -(-most // 4), most) if n * self._num_devices >= placement.num_rows
-        )
-        # Of each token m of the texts, one after the other, the number inside its text, and the place in the batch.
-        within_m = np.arange(sizes_n.sum()) - np.repeat(np.cumsum(sizes_n) - sizes_n, sizes_n)
-        place_m = np.repeat(placement.row_n * length + placement.offset_n, sizes_n) + within_m
-        batch = np.zeros((4, num_rows * length), np.int32)
-        batch[0, place_m] = np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int32)
-        batch[1, place_m] = within_m >= np.repeat([row.len_a for row in rows], sizes_n)
-        batch[2, place_m] = within_m
-        batch[3, place_m] = np.repeat(placement.slot_n + 1, sizes_n)
-        return self._forward(pooling, self._params, *batch.reshape(4, num_rows, length))
 
 
 def _check_pooling(pooling: str) -> None:
@@ -252,65 +179,5 @@ def _rows_ahead(reader: Reader, windows: Iterable[Sequence[Item]], name: Callabl
     """The rows of each window, made in another thread while the caller is at those of the window before."""
     with ThreadPoolExecutor(1) as other_thread:
         submitted = (other_thread.submit(reader.rows, items, name) for items in windows)
-        for rows in _late(submitted, 1):
+        for rows in late(submitted, 1):
             yield rows.result()
-
-
-def _late(items: Iterable[T], by: int) -> Iterator[T]:
-    """Each when so many after it have been made."""
-    waiting: collections.deque[T] = collections.deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > by:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _read_back(vectors: Vectors, result: Array, rows: list[Row], chosen: np.ndarray, placement: Placement) -> None:
-    """Waits for a batch and puts its vectors where they belong."""
-    array = np.asarray(result)
-    if isinstance(vectors, np.ndarray):
-        vectors[chosen] = array[placement.row_n, placement.slot_n]
-        return
-    for number, row, at, offset in zip(chosen, rows, placement.row_n, placement.offset_n, strict=True):
-        vectors[number] = array[at, offset : offset + len(row.ids)].copy()
-
-
-def _unit(vectors_nd: np.ndarray) -> np.ndarray:
-    lengths_n1 = np.linalg.norm(vectors_nd, axis=-1, keepdims=True)
-    return vectors_nd / np.where(lengths_n1 > 0, lengths_n1, 1)
-
-
-def _most_rows(length: int) -> int:
-    return max(1, (_TOKENS_AT_ONCE if jax.default_backend() != "cpu" else _TOKENS_AT_ONCE_ON_CPU) // length)
-
-
-def _most_texts(length: int) -> int:
-    return max(1, length // 2)  # the shortest is <cls> <sep>
-
-
-def _forward(
-    model: Bert,
-    pooling: Pooling,
-    params: dict[str, Any],
-    tokens_bt: Array,
-    segments_bt: Array,
-    positions_bt: Array,
-    sequences_bt: Array,
-) -> Array:
-    """Representations [b, t, d] of "tokens", or of each sequence their mean, maximum, or that of `<cls>`, [b, k, d]."""
-    args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
-    encoded_btd = model.apply({"params": params}, *args, method=model.encode)
-    if pooling == "tokens":
-        return encoded_btd
-    most_texts = _most_texts(tokens_bt.shape[1])
-    if pooling == "max":
-        # Sequence 0 is padding.
-        of_row = functools.partial(jax.ops.segment_max, num_segments=most_texts + 1)
-        return jax.vmap(of_row)(encoded_btd, sequences_bt)[:, 1:]
-    numbers_1k1 = 1 + jnp.arange(most_texts)[None, :, None]
-    pooled_bkt = (sequences_bt[:, None] == numbers_1k1) & ((positions_bt == 0) | (pooling == "mean"))[:, None]
-    shares_bkt = pooled_bkt / jnp.maximum(pooled_bkt.sum(-1, keepdims=True), 1)
-    # Padding means nothing, and 0 times it must be 0.
-    encoded_btd = jnp.where(sequences_bt[:, :, None] > 0, encoded_btd, 0)
-    return jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)

@@ -80,3 +80,16 @@ def stopping_on_signals() -> Iterator[Stop]:
         yield stop
     finally:
         give_back()
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM is a KeyboardInterrupt as Ctrl-C is; in another thread than the main one it stays what it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) or signal.SIG_DFL
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -12,11 +12,14 @@ from bertjax.errors import BertjaxError
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, instead: str = "give another folder with --run_dir") -> Iterator[None]:
     """Holds the lock file, which is made where it is not there and stays afterwards, telling its last holder.
 
     The system takes the lock back when its holder ends, however it ends. On a network file system it holds between
     machines where flock does: on NFS unless mounted with `nolock` or `local_lock`, on Lustre with `-o flock`.
+
+    Args:
+      instead: what to do where waiting will not do.
 
     Raises:
       BertjaxError: another process holds it.
@@ -29,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
             file.seek(0)
             holder = " ".join(file.read(200).split()) or "another process"  # which has not written its name yet
             raise BertjaxError(
-                f"{path.parent} is in use by {holder}; wait for its end, stop it, or give another folder with --run_dir"
+                f"{path.parent} is in use by {holder}; wait for its end, stop it, or {instead}"
             ) from error
         except OSError as error:
             warnings.warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it", stacklevel=2)

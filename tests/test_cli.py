@@ -96,7 +96,7 @@ def test_help_names_the_commands(cli):
     [
         ("pretrain", ["--config FILE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
         ("prepare", ["--config FILE", "--data.path", "--tokenizer.min_frequency"]),
-        ("encode", ["RUN", "TEXT_PAIR", "--out FILE.npy", "--truncate"]),
+        ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
         ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH"]),
     ],
 )
@@ -378,6 +378,36 @@ def test_encode_warns_of_unknown_words_in_one_line(trained, cli):
     code, out, err = cli("encode", trained[0], "the zebra sees a gnu")
     assert code == 0 and "7 tokens" in out
     assert "2 of 5 words" in err and err.startswith("warning: ") and "zebra, gnu" in err and err.count("\n") == 1
+
+
+def test_encode_a_file(trained, cli, tmp_path):
+    texts, out = tmp_path / "texts.txt", tmp_path / "v.npy"
+    texts.write_text("the noun1 sees\ta noun2\n\na noun2\n")
+    outcome = cli("encode", trained[0], "--input", texts, "--out", out, "--pooling", "cls", "--normalize")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.fullmatch(r"3 texts in \d+\.\d s, [\d,]+ texts/s; .*v\.npy: float32 \[3, 16\]\n", outcome.out)
+    np.testing.assert_allclose(np.linalg.norm(np.load(out), axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "argv, parts",
+    [
+        ([], ["there is no text", "--input FILE"]),
+        (["a", "--input", "FILE", "--out", "v.npy"], ["both a text and --input"]),
+        (["--input", "FILE"], ["--input needs --out", ".safetensors"]),
+        (["--input", "FILE", "--out", "v.npy", "--pooling", "tokens"], ["v.npy", ".safetensors or .parquet"]),
+        (["--input", "none.txt", "--out", "v.npy"], ["none.txt is not there", "- for standard input"]),
+        (["--input", "FILE", "--out", "v.txt"], [".npy, .parquet or .safetensors"]),
+        (["a", "--pooling", "max"], ["--pooling has no effect", "--input"]),
+        (["a", "--normalize"], ["--normalize has no effect"]),
+        (["--input", "FILE", "--out", "v.npy", "--pooling", "least"], ["least", "mean", "max", "cls", "tokens"]),
+    ],
+)
+def test_what_encode_does_not_take_together(cli, tmp_path, monkeypatch, argv, parts):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("a\n")
+    assert_refused(cli("encode", "no run", *argv), *parts)  # before the run is looked at
+    assert os.listdir() == ["FILE"]
 
 
 def test_encode_of_a_long_text(trained, cli):

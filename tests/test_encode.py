@@ -12,8 +12,9 @@ import pytest
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer import Tokenizer
-from bertjax.encode import Encoder, _late
+from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
+from bertjax.inference import late
 from bertjax.model import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=40, dropout=0.5)
@@ -82,7 +83,7 @@ def test_any_number_of_devices_gives_the_same_vectors(
     params = jax.device_get(encoder._params)
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer)
-    assert (encoder._num_devices, alone._num_devices) == (8, 1)
+    assert (encoder._inference.num_devices, alone._inference.num_devices) == (8, 1)
     for one, other in zip(
         encoder.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
         alone.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
@@ -136,11 +137,11 @@ def test_a_stream_is_its_windows_one_after_the_other(encoder: Encoder) -> None:
         list(encoder.stream([texts[:2], [("he", None), ("a " * 39, None)]], name="line {}".format))
 
 
-def test_batches_are_read_back_late() -> None:
+def test_batches_are_read_backlate() -> None:
     made: list[int] = []
     items = (made.append(number) or number for number in range(5))  # type: ignore[func-returns-value]
-    seen = [(number, len(made)) for number in _late(items, 2)]
-    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(_late([], 2)) == []
+    seen = [(number, len(made)) for number in late(items, 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(late([], 2)) == []
 
 
 def test_many_texts_keep_their_order(encoder: Encoder) -> None:
@@ -195,11 +196,11 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     fresh = Encoder(encoder.config, encoder._params, encoder.tokenizer)
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
-    assert fresh._forward._cache_size() == 2  # lengths 16 and 40
-    fresh._forward.clear_cache()
+    assert fresh._inference.forward._cache_size() == 2  # lengths 16 and 40
+    fresh._inference.forward.clear_cache()
     for texts in (1, 2, 9, 64, 65, 200, 1000, 3000):
         fresh.encode(["a crane"] * texts)
-    assert fresh._forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
+    assert fresh._inference.forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
 
 
 def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
@@ -211,7 +212,7 @@ def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
         encoder.encode([" ".join("a" * rng.integers(0, 298)) for _ in range(texts)])
         encoder.encode([" ".join("a" * rng.integers(0, 30)) for _ in range(texts)])
     encoder.encode_tokens(["a"])
-    assert 4 <= encoder._forward._cache_size() <= 7
+    assert 4 <= encoder._inference.forward._cache_size() <= 7
 
 
 def test_neighbours_in_a_row_change_nothing(encoder: Encoder) -> None:

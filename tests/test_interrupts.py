@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from bertjax.interrupts import stopping_on_signals
+from bertjax.interrupts import stopping_on_signals, terminated_as_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -60,7 +60,7 @@ def test_other_threads_are_left_alone() -> None:
 
 TWICE = """
 import os, signal, time
-from bertjax.interrupts import stopping_on_signals
+from bertjax.interrupts import stopping_on_signals, terminated_as_interrupted
 number = {number}
 with stopping_on_signals() as stop, stop.finishing():
     os.kill(os.getpid(), number)
@@ -73,3 +73,14 @@ with stopping_on_signals() as stop, stop.finishing():
 def test_the_second_stops_at_once(number: int) -> None:
     ended = subprocess.run([sys.executable, "-c", TWICE.format(number=int(number))], capture_output=True, timeout=30)
     assert ended.returncode == -number  # which a shell says as 128 + number
+
+
+def test_sigterm_as_ctrl_c() -> None:
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert handlers() == before
+    other = threading.Thread(target=lambda: terminated_as_interrupted().__enter__())
+    other.start()
+    other.join()
+    assert handlers() == before

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "bertjax.errors": 0,
     "bertjax.data": 0,
+    "bertjax.arguments": 1,
     "bertjax.config": 1,
     "bertjax.objectives": 1,
     "bertjax.losses": 1,
@@ -60,8 +61,11 @@ FLOORS = {
     "bertjax.evaluate": 8,
     "bertjax.pretrained": 7,
     "bertjax.texts": 4,
+    "bertjax.inference": 5,
     "bertjax.encode": 8,
     "bertjax.stablehlo": 8,
+    "bertjax.vector_files": 1,
+    "bertjax.encode_file": 9,
     "bertjax.progress": 7,
     "bertjax.report": 7,
     "bertjax.pretraining": 9,
@@ -92,14 +96,16 @@ FLOORS = {
     "bertjax.trials.corpus": 8,
     "bertjax.trials.streaming": 9,
     "bertjax.trials.command": 10,
+    "bertjax.encode_commands": 11,
     "bertjax.cli": 12,
     "bertjax": 12,
     "bertjax.__main__": 13,
 }
 
 # The rooms that may import a package of others; one that is not here is a new dependency.
-_JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate", "encode"}
+_JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate"}
 _JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "stablehlo", "pretraining"}
+_JAX |= {"encode", "inference"}
 _JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
@@ -109,12 +115,18 @@ HOMES = {
     "orbax": {"bertjax.checkpoint"},
     "matplotlib": {"bertjax.report", "bertjax.bench.growth", "bertjax.trials.soak", "bertjax.trials.corpus"},
     "tokenizers": {"bertjax.data.tokenizer", "bertjax.data.tokenizer_files", "bertjax.bench.encoding_peers"},
-    "pyarrow": {"bertjax.data.wikitext", "bertjax.data.formats"},
+    "pyarrow": {"bertjax.data.wikitext", "bertjax.data.formats", "bertjax.vector_files"},
     "sentencex": {"bertjax.data.files"},
     "jsonargparse": {"bertjax.recipe"},
     "yaml": {"bertjax.recipe"},
     "safetensors": {"bertjax.hub", "bertjax.foreign"},
-    "tqdm": {"bertjax.progress", "bertjax.data.wikitext", "bertjax.data.files", "bertjax.data.building"},
+    "tqdm": {
+        "bertjax.progress",
+        "bertjax.data.wikitext",
+        "bertjax.data.files",
+        "bertjax.data.building",
+        "bertjax.encode_file",
+    },
     "numpy": set(FLOORS),
     "torch": _PEERS,
     "transformers": _PEERS,

@@ -1,0 +1,111 @@
+"""The commands that look at what a trained model makes of text: read the arguments, ask the encoder, print."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertjax.arguments import Parser
+from bertjax.errors import BertjaxError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bertjax.inference import Pooling
+
+
+def encode(argv: list[str]) -> None:
+    """`bertjax encode`."""
+    parser = Parser(
+        prog="bertjax encode",
+        usage="bertjax encode RUN TEXT [TEXT_PAIR] [--out FILE.npy] [--truncate]\n"
+        "       bertjax encode RUN --input FILE --out FILE [--pooling HOW] [--normalize] [--truncate]",
+        description=(
+            "Print the representations of a text, or of a pair of texts; or write a vector for every line of a file. "
+            "A line with a tab in it is a pair, an empty one an empty text: vector n is always of line n. "
+            "Killed or stopped, the same command goes on where it was."
+        ),
+    )
+    _add_run(parser)
+    parser.add_argument("text", metavar="TEXT", nargs="?", help='such as "a crane is flying"')
+    parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
+    parser.add_argument("--input", metavar="FILE", help="UTF-8 text, a text or a pair a line; - for standard input")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="save the vectors: of one text .npy, float32 [1, tokens, hidden]; of --input float32 [lines, hidden] as "
+        ".npy, .safetensors (vectors), or .parquet (line, vector)",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=("mean", "max", "cls", "tokens"),
+        help="of --input: one vector a line, of all tokens or of <cls> (mean is the default), or those of all tokens, "
+        "as .safetensors (vectors, and offsets of each line's first) or .parquet (line, vectors)",
+    )
+    parser.add_argument("--normalize", action="store_true", help="of --input: make the length of every vector 1")
+    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="what matrix products multiply"
+    )
+    args = parser.parse_args(argv)
+    if (args.text is None) == (args.input is None):
+        given = "both a text and --input are given" if args.text is not None else "there is no text"
+        raise BertjaxError(f"{given}; give TEXT, or --input FILE for one on every line")
+    if args.input is None:
+        _encode_one(args)
+        return
+    if args.out is None:
+        raise BertjaxError("--input needs --out; give a name in .npy, .safetensors or .parquet")
+    from bertjax.encode import Encoder
+    from bertjax.encode_file import check_input, check_out, encode_file
+
+    pooling: Pooling = args.pooling or "mean"
+    check_input(args.input)
+    check_out(args.out, pooling)
+    encoder = Encoder.load(args.run, precision=args.precision)
+    encode_file(encoder, args.input, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
+
+
+def _add_run(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
+
+
+def _encode_one(args: argparse.Namespace) -> None:
+    for option in ("pooling", "normalize"):
+        if getattr(args, option):
+            raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
+    if args.out and args.out.suffix != ".npy":
+        raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
+    if args.out and args.out.exists():
+        raise BertjaxError(f"--out {args.out} exists and is left as it is; give another name")
+    if args.out and not args.out.parent.is_dir():
+        raise BertjaxError(f"--out {args.out}: there is no folder {args.out.parent}; make it first")
+    from bertjax.encode import Encoder
+
+    encoder = Encoder.load(args.run, precision=args.precision)
+    words = encoder.tokenizer.split(args.text)
+    pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
+    encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
+    tokens = encoder.tokens_read(words, pair, truncate=args.truncate)
+    print(f"{len(tokens)} tokens: {' '.join(tokens)}")
+    print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
+    width = max(map(len, tokens))
+    for token, vector in zip(tokens, encoded_1td[0], strict=True):
+        print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
+    if args.out:
+        _save(args.out, encoded_1td)
+        print(f"saved in {args.out}")
+
+
+def _save(path: Path, array: "np.ndarray") -> None:
+    import numpy as np
+
+    try:
+        with open(path, "xb") as file:
+            try:
+                np.save(file, array)
+            except OSError:
+                path.unlink()
+                raise
+    except OSError as error:
+        raise BertjaxError(f"cannot write --out {path}: {error.strerror}; give another place") from error
