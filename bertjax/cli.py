@@ -14,7 +14,7 @@ from bertjax.errors import BertjaxError
 def program(*leading: str) -> int:
     """`main` as a process of its own, in the environment that suits it; `leading` go before the arguments given."""
     argv = [*leading, *sys.argv[1:]]
-    if argv[:1] in (["pretrain"], ["evaluate"], ["encode"]):
+    if argv[:1] in (["pretrain"], ["evaluate"], ["encode"], ["fill-mask"], ["neighbours"]):
         environment = tuned_environment(os.environ)
         # malloc reads its settings when a process starts, so this one starts again, once.
         if environment.get(_MALLOC) != os.environ.get(_MALLOC) and sys.executable:
@@ -79,6 +79,7 @@ Pretrain BERT encoders in JAX.
 commands:
   pretrain   train on a corpus as a recipe says:   bertjax pretrain --config configs/textbook.yaml
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
+  fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
@@ -129,6 +130,12 @@ def _encode(argv: list[str]) -> None:
     from bertjax.encode_commands import encode
 
     encode(argv)
+
+
+def _fill_mask(argv: list[str]) -> None:
+    from bertjax.encode_commands import fill_mask
+
+    fill_mask(argv)
 
 
 def _export(argv: list[str]) -> None:
@@ -222,6 +229,7 @@ def _trial(argv: list[str]) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
+    "fill-mask": _fill_mask,
     "export": _export,
     "evaluate": _evaluate,
     "prepare": _prepare,

@@ -1,17 +1,18 @@
 """A trained folder in, token representations out."""
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer import MASK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference import Inference, Pooling, Precision, Vectors, late
 from bertjax.model import Bert
@@ -20,6 +21,14 @@ from bertjax.sharding import make_mesh
 from bertjax.texts import Item, Reader, Row, Text, as_items
 
 _BATCHES_OF_A_WINDOW = 16
+_MASKS = ("<mask>", "[MASK]")
+
+
+class Guess(NamedTuple):
+    """A word for a mask."""
+
+    word: str
+    probability: float
 
 
 class Encoder:
@@ -151,6 +160,39 @@ class Encoder:
         yield from self._inference.vectors(_rows_ahead(reader, windows, name), pooling, normalize)
         if reader.complaint:
             warnings.warn(reader.complaint, stacklevel=2)
+
+    def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
+        """For each mask in the text the words that are likeliest there, best first.
+
+        Args:
+          text: lower-cased and split as in training; a mask is `<mask>` or `[MASK]`, whatever the vocabulary has.
+          top: how many words of each.
+
+        Raises:
+          BertjaxError: the text has no mask or is too long, or the model came without a head that predicts words.
+        """
+        if not self._inference.has_mlm_head():
+            raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
+        if top < 1:
+            raise BertjaxError(f"top={top} is no number of words; give 1 or more")
+        mask = self.tokenizer.rules.special[MASK]
+        pieces = re.split("|".join(map(re.escape, {mask, *_MASKS})), text)
+        if len(pieces) == 1:
+            raise BertjaxError(f"there is no {mask} in {text!r}; put one where a word is to be guessed")
+        words = self.tokenizer.split(pieces[0])
+        for piece in pieces[1:]:  # apart, so that no rule of the tokenizer can split or change a mask
+            words += [mask, *self.tokenizer.split(piece)]
+        reader = self._reader(shorten=False)
+        row = reader.row(words, None, lambda: "the text")
+        if reader.complaint:
+            warnings.warn(reader.complaint, stacklevel=2)
+        positions = [position for position, token in enumerate(row.ids) if token == self.tokenizer.vocabulary.mask]
+        likely_pv = self._inference.fill(row, positions)[:, : self.tokenizer.vocab_size]  # others have no name
+        best_pn = np.argsort(-likely_pv, axis=-1, kind="stable")[:, :top]
+        return [
+            [Guess(*guess) for guess in zip(self.tokenizer.tokens(best_n), likely_v[best_n].tolist(), strict=True)]
+            for best_n, likely_v in zip(best_pn, likely_pv, strict=True)
+        ]
 
     @property
     def tokens_at_once(self) -> int:

@@ -66,6 +66,29 @@ def encode(argv: list[str]) -> None:
     encode_file(encoder, args.input, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
 
 
+def fill_mask(argv: list[str]) -> None:
+    """`bertjax fill-mask`."""
+    parser = Parser(
+        prog="bertjax fill-mask",
+        description="Print the words that a trained model thinks likeliest for each mask in a text.",
+    )
+    _add_run(parser)
+    parser.add_argument("text", metavar="TEXT", help='such as "the <mask> sat on the mat"; [MASK] is a mask too')
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="words for each mask (5 is the default)")
+    args = parser.parse_args(argv)
+    if args.top < 1:
+        raise BertjaxError(f"--top {args.top} is no number of words; give 1 or more")
+    from bertjax.encode import Encoder
+
+    guessed = Encoder.load(args.run).fill_mask(args.text, top=args.top)
+    width = max(len(guess.word) for guesses in guessed for guess in guesses)
+    for number, guesses in enumerate(guessed, 1):
+        if len(guessed) > 1:
+            print(f"{'' if number == 1 else chr(10)}mask {number} of {len(guessed)}")
+        for word, probability in guesses:
+            print(f"  {word:<{width}}  {probability:7.2%}")
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
 

@@ -13,7 +13,7 @@ from jax import Array
 
 from bertjax.config import BertConfig
 from bertjax.data.packing import Placement, pack
-from bertjax.model import Bert
+from bertjax.model import Bert, params_template
 from bertjax.sharding import by_rows, make_mesh, replicated
 from bertjax.texts import Row
 
@@ -26,6 +26,8 @@ Vectors = np.ndarray | list[np.ndarray]  # [texts, hidden], or of each text [t, 
 _LENGTHS = (16, 128)  # and the model's longest
 _TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_CPU = 16384, 2048  # on a device
 _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
+_ALONE = Placement(*np.zeros((3, 1), int))
+_PREDICTED_AT_ONCE = 8
 _UNDER_WAY = 2  # batches that the devices have before the host waits for one: they never wait for it
 
 
@@ -47,13 +49,28 @@ class Inference:
             in_shardings=(replicated(mesh), *[by_rows(mesh)] * 4),
             out_shardings=by_rows(mesh),
         )
+        self._fill = jax.jit(functools.partial(_fill, model))
         self.tokens_at_once = _tokens_at_once() * len(ours)
         self._lengths = sorted({min(length, config.max_position) for length in (*_LENGTHS, config.max_position)})
 
     def tokens(self, row: Row) -> np.ndarray:
         """Representations of one text, float32 [t, hidden]."""
-        alone = Placement(*np.zeros((3, 1), int))
-        return np.asarray(self._run([row], alone, "tokens"))[0, : len(row.ids)]
+        return np.asarray(self._run([row], _ALONE, "tokens"))[0, : len(row.ids)]
+
+    def has_mlm_head(self) -> bool:
+        """Whether the parameters can predict words; a BERT from elsewhere may have come without."""
+        wanted = params_template(Bert(self.config))["mlm"]
+        there, needed = (
+            {path for path, _ in jax.tree.leaves_with_path(tree)} for tree in (self.params, {"mlm": wanted})
+        )
+        return needed <= there
+
+    def fill(self, row: Row, positions: list[int]) -> np.ndarray:
+        """Of one text's tokens at these positions, how likely each of the vocabulary is: float32 [p, v]."""
+        batch = self._batch([row], _ALONE)
+        filled = np.zeros(-(-len(positions) // _PREDICTED_AT_ONCE) * _PREDICTED_AT_ONCE, np.int32)
+        filled[: len(positions)] = positions
+        return np.asarray(self._fill(self.params, *batch[:, :1], filled))[: len(positions)]
 
     def vectors(self, windows: Iterable[list[Row]], pooling: Pooling, normalize: bool) -> Iterator[Vectors]:
         """Those of the texts of each window in turn; batches are read back late, across windows."""
@@ -96,6 +113,10 @@ class Inference:
 
     def _run(self, rows: list[Row], placement: Placement, pooling: Pooling) -> Array:
         """What `_forward` makes of texts, each in its place."""
+        return self.forward(pooling, self.params, *self._batch(rows, placement))
+
+    def _batch(self, rows: list[Row], placement: Placement) -> np.ndarray:
+        """Tokens, segments, positions and sequences [4, b, t]."""
         sizes_n = np.array([len(row.ids) for row in rows])
         needed = int((placement.offset_n + sizes_n).max())
         length = next(length for length in self._lengths if length >= needed)
@@ -111,7 +132,7 @@ class Inference:
         batch[1, place_m] = within_m >= np.repeat([row.len_a for row in rows], sizes_n)
         batch[2, place_m] = within_m
         batch[3, place_m] = np.repeat(placement.slot_n + 1, sizes_n)
-        return self.forward(pooling, self.params, *batch.reshape(4, num_rows, length))
+        return batch.reshape(4, num_rows, length)
 
 
 def late(items: Iterable[T], by: int) -> Iterator[T]:
@@ -176,3 +197,18 @@ def _forward(
     # Padding means nothing, and 0 times it must be 0.
     encoded_btd = jnp.where(sequences_bt[:, :, None] > 0, encoded_btd, 0)
     return jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)
+
+
+def _fill(
+    model: Bert,
+    params: dict[str, Any],
+    tokens_1t: Array,
+    segments_1t: Array,
+    positions_1t: Array,
+    sequences_1t: Array,
+    masks_p: Array,
+) -> Array:
+    """How likely each token of the vocabulary is at these positions, float32 [p, v]."""
+    args = (tokens_1t, segments_1t, positions_1t, sequences_1t)
+    encoded_1td = model.apply({"params": params}, *args, method=model.encode)
+    return jax.nn.softmax(model.apply({"params": params}, encoded_1td[0, masks_p], method=model.words))

@@ -275,6 +275,11 @@ class Bert(nn.Module):
         mlm_hidden_bpd = mlm_hidden_md.reshape(*mlm_positions_bp.shape, d)
         return Predictions(mlm_hidden_bpd, kernel_dv, bias_v, nsp_logits_bk2)
 
+    def words(self, encoded_md: Array) -> Array:
+        """Logits of the MLM head for the representations of m tokens, float32 [m, v]."""
+        hidden_md, kernel_dv, bias_v = self.mlm(encoded_md, self.token_embedding)
+        return matmul(hidden_md, kernel_dv, self.dtype).astype(jnp.float32) + bias_v[None]
+
     def __call__(self, *batch: Array, train: bool = False) -> tuple[Array, Array]:
         """`predict`, its products made: logits of the MLM head [b, p, v] and of the NSP head [b, k, 2], float32."""
         mlm_hidden_bpd, vocab_kernel_dv, vocab_bias_v, nsp_logits_bk2 = self.predict(*batch, train=train)

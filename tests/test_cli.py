@@ -20,7 +20,7 @@ from bertjax.recipe import flat
 pytestmark = pytest.mark.usefixtures("two_devices")
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "export", "evaluate", "prepare", "launch", "bench", "trial")
+COMMANDS = ("pretrain", "encode", "fill-mask", "export", "evaluate", "prepare", "launch", "bench", "trial")
 
 
 class Outcome(NamedTuple):
@@ -121,7 +121,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, export, evaluate, prepare, launch, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, export, evaluate, prepare, launch, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
@@ -132,7 +132,7 @@ MISTAKES = [  # argv, what the line must hold
     (["pretrain", "--config", "none.yaml"], ["none.yaml"]),
     (["prepare", "--resume"], ["--resume"]),
     (["prepare", "--seed", "-1"], ["seed=-1"]),
-    (["encode"], ["RUN, TEXT", "bertjax encode --help"]),
+    (["encode"], ["RUN", "bertjax encode --help"]),
     (["encode", "run", "a", "b", "c"], ["c"]),
     (["encode", "run", "a", "--bogus"], ["--bogus", "bertjax encode --help"]),
     (["encode", "run", "a", "--out", "v.txt"], ["v.txt", ".npy"]),
@@ -443,6 +443,23 @@ def test_folder_that_is_no_run(cli, tmp_path):
     for argv in (["encode", tmp_path, "the noun1"], ["evaluate", tmp_path]):
         assert_refused(cli(*argv), f"{tmp_path} is not a run's folder", "config.yaml")
     assert list(tmp_path.iterdir()) == []
+
+
+# Looking.
+
+
+def test_fill_mask_prints_a_table_a_mask(trained, cli):
+    code, out, err = cli("fill-mask", trained[0], "the [MASK] sees a <mask>", "--top", "3")
+    assert (code, err) == (0, "")
+    tables = out.split("\n\n")
+    assert [table.splitlines()[0] for table in tables] == ["mask 1 of 2", "mask 2 of 2"]
+    for table in tables:
+        rows = [re.fullmatch(r"  (\S+) +(\d+\.\d\d)%", line) for line in table.splitlines()[1:]]
+        assert len(rows) == 3 and len({len(row[0]) for row in rows}) == 1
+        chances = [float(row[2]) for row in rows]
+        assert chances == sorted(chances, reverse=True)
+    assert_refused(cli("fill-mask", trained[0], "the noun1"), "there is no <mask> in 'the noun1'")
+    assert_refused(cli("fill-mask", "no run", "a <mask>", "--top", "0"), "--top 0", "1 or more")
 
 
 # Evaluating.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.inference import late
@@ -242,3 +242,54 @@ def test_text_is_not_taken_for_words(encoder: Encoder) -> None:
 
 def test_dropout_is_off(encoder: Encoder) -> None:
     np.testing.assert_array_equal(encoder.encode_tokens(CRANE), encoder.encode_tokens(CRANE))
+
+
+# Masks.
+
+
+def test_words_for_a_mask(encoder: Encoder) -> None:
+    first, second = encoder.fill_mask("a <mask> is\t[MASK]he", top=3)
+    words = ["a", "<mask>", "is", "<mask>"]
+    ids = np.array([[2, *encoder.tokenizer.ids([*words, "he"]), 3]])
+    at, none = np.array([[2, 4]]), np.zeros_like(ids)
+    args = (ids, none, np.arange(7)[None], none + 1, at, np.array([[0]]))
+    logits_1pv, _ = Bert(encoder.config).apply({"params": encoder._params}, *args)
+    likely_pv = np.asarray(jax.nn.softmax(logits_1pv[0]))
+    for guesses, likely_v in zip((first, second), likely_pv, strict=True):
+        best = np.argsort(-likely_v)[:3]
+        assert [guess.word for guess in guesses] == encoder.tokenizer.tokens(best)
+        np.testing.assert_allclose([guess.probability for guess in guesses], likely_v[best], rtol=1e-4)
+
+
+def test_all_words_for_many_masks_add_up(encoder: Encoder) -> None:
+    guessed = encoder.fill_mask("<mask> " * 20, top=1000)
+    assert len(guessed) == 20 and {len(guesses) for guesses in guessed} == {encoder.tokenizer.vocab_size}
+    np.testing.assert_allclose([sum(guess.probability for guess in guesses) for guesses in guessed], 1, rtol=1e-5)
+    chances = [guess.probability for guess in guessed[7]]
+    assert chances == sorted(chances, reverse=True)
+
+
+@pytest.mark.parametrize("kind, special", [("word", SPECIAL_TOKENS), ("wordpiece", BERTS_SPECIAL_TOKENS)])
+@pytest.mark.parametrize("text", ["a <mask> is flying", "a [MASK] is flying", "A<mask>is flying"])
+def test_a_mask_is_one_whatever_its_name(kind: Any, special: tuple[str, ...], text: str) -> None:
+    tokenizer = Tokenizer.train([" ".join(CRANE)], min_frequency=1, rules=Rules(kind, special=special))
+    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size + 3)  # some rows have no token
+    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    (guesses,) = Encoder(config, params, tokenizer).fill_mask(text, top=100)
+    assert len(guesses) == tokenizer.vocab_size and sum(guess.probability for guess in guesses) < 1
+    (again,) = Encoder(config, params, tokenizer).fill_mask("a <mask> is flying", top=100)
+    assert guesses == again
+
+
+def test_what_cannot_be_filled(encoder: Encoder) -> None:
+    with pytest.raises(BertjaxError, match="there is no <mask> in 'a crane'; put one where"):
+        encoder.fill_mask("a crane")
+    with pytest.raises(BertjaxError, match="top=0 is no number of words"):
+        encoder.fill_mask("a <mask>", top=0)
+    with pytest.raises(BertjaxError, match="the text has 40 words"):
+        encoder.fill_mask("a <mask>" * 20)
+    with pytest.warns(UserWarning, match="1 of 2 words, such as zebra"):
+        encoder.fill_mask("<mask> zebra")
+    headless = {name: leaf for name, leaf in encoder._params.items() if name != "mlm"}
+    with pytest.raises(BertjaxError, match="has no head that predicts words"):
+        Encoder(encoder.config, headless, encoder.tokenizer).fill_mask("a <mask>")

@@ -1,0 +1,8 @@
+"""Thin door to `bertjax fill-mask`."""
+
+import sys
+
+from bertjax.cli import program
+
+if __name__ == "__main__":
+    sys.exit(program("fill-mask"))
