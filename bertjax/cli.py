@@ -80,6 +80,7 @@ commands:
   pretrain   train on a corpus as a recipe says:   bertjax pretrain --config configs/textbook.yaml
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
   fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
+  neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
@@ -136,6 +137,12 @@ def _fill_mask(argv: list[str]) -> None:
     from bertjax.encode_commands import fill_mask
 
     fill_mask(argv)
+
+
+def _neighbours(argv: list[str]) -> None:
+    from bertjax.encode_commands import neighbours
+
+    neighbours(argv)
 
 
 def _export(argv: list[str]) -> None:
@@ -230,6 +237,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
     "fill-mask": _fill_mask,
+    "neighbours": _neighbours,
     "export": _export,
     "evaluate": _evaluate,
     "prepare": _prepare,

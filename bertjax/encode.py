@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import MASK, Tokenizer
+from bertjax.data.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference import Inference, Pooling, Precision, Vectors, late
 from bertjax.model import Bert
@@ -29,6 +29,14 @@ class Guess(NamedTuple):
 
     word: str
     probability: float
+
+
+class Use(NamedTuple):
+    """A word in a text."""
+
+    text: int  # the text's number
+    position: int  # of the word's first token, as `tokens_read` counts them
+    vector_d: np.ndarray
 
 
 class Encoder:
@@ -194,6 +202,32 @@ class Encoder:
             for best_n, likely_v in zip(best_pn, likely_pv, strict=True)
         ]
 
+    def word_vectors(self, word: str, texts: str | Iterable[str], *, truncate: bool = False) -> list[Use]:
+        """Every use of a word in the texts, in their order, with its vector there: the mean over the word's tokens.
+
+        Args:
+          word: lower-cased and split as in training; several words are looked for one after the other.
+          truncate: shorten what is longer than the model's positions, instead of an error; what is cut off is no use.
+
+        Raises:
+          BertjaxError: the word is empty or cannot be read, or something is no text or too long.
+        """
+        needle = self.tokenizer.split(word)
+        if not needle:
+            raise BertjaxError(f"the word {word!r} is empty; give one that is in the texts")
+        if self.tokenizer.rules.special[UNK] in needle:
+            raise BertjaxError(f"the vocabulary has no tokens for {word!r}; give another word")
+        items, reader = as_items(texts), self._reader(truncate)
+        rows = reader.rows(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
+        if reader.complaint:
+            warnings.warn(reader.complaint, stacklevel=2)
+        (vectors,) = self._inference.vectors([rows], "tokens", False)
+        return [
+            Use(number, start, vectors_td[start : start + len(needle)].mean(axis=0))
+            for number, ((text, _), vectors_td) in enumerate(zip(items, vectors, strict=True))
+            for start in _places(needle, self.tokenizer.split(text)[: len(vectors_td) - 2])
+        ]
+
     @property
     def tokens_at_once(self) -> int:
         """As many make a good window of a stream: its batches are full, the last ones apart."""
@@ -223,3 +257,11 @@ def _rows_ahead(reader: Reader, windows: Iterable[Sequence[Item]], name: Callabl
         submitted = (other_thread.submit(reader.rows, items, name) for items in windows)
         for rows in late(submitted, 1):
             yield rows.result()
+
+
+def _places(needle: list[str], tokens: list[str]) -> Iterator[int]:
+    """Where the tokens of a word are among those of a text, `<cls>` before them counted; not as a part of a word."""
+    for start in range(len(tokens) - len(needle) + 1):
+        end = start + len(needle)
+        if tokens[start:end] == needle and not (end < len(tokens) and tokens[end].startswith("##")):
+            yield 1 + start

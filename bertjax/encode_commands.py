@@ -1,6 +1,7 @@
 """The commands that look at what a trained model makes of text: read the arguments, ask the encoder, print."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,55 @@ def fill_mask(argv: list[str]) -> None:
             print(f"  {word:<{width}}  {probability:7.2%}")
 
 
+def neighbours(argv: list[str]) -> None:
+    """`bertjax neighbours`."""
+    parser = Parser(
+        prog="bertjax neighbours",
+        usage="bertjax neighbours RUN --word WORD --text TEXT --text TEXT ... [--out FILE.png]",
+        description=(
+            "Show how near the uses of one word are in different texts: the cosines between the word's vectors, "
+            "as a table and as a picture."
+        ),
+    )
+    _add_run(parser)
+    parser.add_argument("--word", required=True, metavar="WORD", help="such as crane")
+    parser.add_argument(
+        "--text", required=True, action="append", metavar="TEXT", help='such as "a crane is flying"; give several'
+    )
+    parser.add_argument(
+        "--out", metavar="FILE.png", type=Path, default=Path("neighbours.png"), help="by default neighbours.png"
+    )
+    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    args = parser.parse_args(argv)
+    _check_new(args.out, ".png")
+    import numpy as np
+
+    from bertjax.encode import Encoder
+    from bertjax.neighbours import contexts, cosines, plot, render
+
+    uses = Encoder.load(args.run).word_vectors(args.word, args.text, truncate=args.truncate)
+    if len(uses) < 2:
+        found = f"only once in the {len(args.text)} texts" if uses else f"in none of the {len(args.text)} texts"
+        raise BertjaxError(f"{args.word!r} is {found}; give --text for two uses of it or more")
+    around = contexts(args.word, args.text, [use.text for use in uses])
+    near_nn = cosines(np.stack([use.vector_d for use in uses]))
+    print(render(around, near_nn))
+    try:
+        plot(args.word, around, near_nn, args.out)
+    except OSError as error:
+        raise BertjaxError(f"cannot write --out {args.out}: {error.strerror}; give another place") from error
+    print(f"drawn in {args.out}")
+
+
+def _check_new(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise BertjaxError(f"--out {path} does not end in {suffix}; give a name that does")
+    if os.path.lexists(path):
+        raise BertjaxError(f"--out {path} exists and is left as it is; give another name")
+    if not path.parent.is_dir():
+        raise BertjaxError(f"--out {path}: there is no folder {path.parent}; make it first")
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
 
@@ -97,12 +147,8 @@ def _encode_one(args: argparse.Namespace) -> None:
     for option in ("pooling", "normalize"):
         if getattr(args, option):
             raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
-    if args.out and args.out.suffix != ".npy":
-        raise BertjaxError(f"--out {args.out} does not end in .npy; give a name that does")
-    if args.out and args.out.exists():
-        raise BertjaxError(f"--out {args.out} exists and is left as it is; give another name")
-    if args.out and not args.out.parent.is_dir():
-        raise BertjaxError(f"--out {args.out}: there is no folder {args.out.parent}; make it first")
+    if args.out:
+        _check_new(args.out, ".npy")
     from bertjax.encode import Encoder
 
     encoder = Encoder.load(args.run, precision=args.precision)

@@ -20,7 +20,18 @@ from bertjax.recipe import flat
 pytestmark = pytest.mark.usefixtures("two_devices")
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("pretrain", "encode", "fill-mask", "export", "evaluate", "prepare", "launch", "bench", "trial")
+COMMANDS = (
+    "pretrain",
+    "encode",
+    "fill-mask",
+    "neighbours",
+    "export",
+    "evaluate",
+    "prepare",
+    "launch",
+    "bench",
+    "trial",
+)
 
 
 class Outcome(NamedTuple):
@@ -121,7 +132,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, export, evaluate, prepare, launch, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, neighbours, export, evaluate, prepare, launch, bench"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
@@ -182,6 +193,16 @@ for argv in argvs:
             "encode.py",
             ["run", "text", "--out", "v.txt"],
             "bertjax: --out v.txt does not end in .npy; give a name that does\n",
+        ),
+        (
+            "fill_mask.py",
+            ["run"],
+            "bertjax: the following arguments are required: TEXT; 'bertjax fill-mask --help' tells what it takes\n",
+        ),
+        (
+            "neighbours.py",
+            ["run", "--word", "crane", "--text", "a", "--out", "v"],
+            "bertjax: --out v does not end in .png; give a name that does\n",
         ),
         (
             "evaluate.py",
@@ -460,6 +481,24 @@ def test_fill_mask_prints_a_table_a_mask(trained, cli):
         assert chances == sorted(chances, reverse=True)
     assert_refused(cli("fill-mask", trained[0], "the noun1"), "there is no <mask> in 'the noun1'")
     assert_refused(cli("fill-mask", "no run", "a <mask>", "--top", "0"), "--top 0", "1 or more")
+
+
+def test_neighbours_prints_a_table_and_draws(trained, cli, tmp_path):
+    picture = tmp_path / "n.png"
+    texts = ["--text", "the noun1 sees a noun2", "--text", "a noun1 near noun3"]
+    code, out, err = cli("neighbours", trained[0], "--word", "noun1", *texts, "--out", picture)
+    assert (code, err) == (0, "") and out.endswith(f"drawn in {picture}\n")
+    assert re.search(
+        r"  1  the noun1 sees a noun2\n +2    a noun1 near noun3\n\n +1 +2\n +1   1\.000 +[01]\.\d{3}\n", out
+    )
+    png = picture.read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert_refused(cli("neighbours", trained[0], "--word", "noun1", *texts, "--out", picture), "exists and is left")
+    other = tmp_path / "o.png"
+    for word, found in (("noun4", "'noun4' is in none of the 2 texts"), ("noun3", "'noun3' is only once in the 2")):
+        assert_refused(cli("neighbours", trained[0], "--word", word, *texts, "--out", other), found, "two uses")
+    assert_refused(cli("neighbours", "no run", "--word", "a", *texts, "--out", "n.jpg"), "does not end in .png")
+    assert picture.read_bytes() == png and list(tmp_path.glob("*.png")) == [picture]
 
 
 # Evaluating.

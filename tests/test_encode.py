@@ -293,3 +293,47 @@ def test_what_cannot_be_filled(encoder: Encoder) -> None:
     headless = {name: leaf for name, leaf in encoder._params.items() if name != "mlm"}
     with pytest.raises(BertjaxError, match="has no head that predicts words"):
         Encoder(encoder.config, headless, encoder.tokenizer).fill_mask("a <mask>")
+
+
+# Uses of a word.
+
+
+def test_every_use_of_a_word(encoder: Encoder) -> None:
+    texts = ["a crane is a crane", "he left", "Crane", "a a a crane driver"]
+    uses = encoder.word_vectors("CRANE", iter(texts))
+    assert [(use.text, use.position) for use in uses] == [(0, 2), (0, 5), (2, 1), (3, 4)]
+    for use in uses:
+        expected = encoder.encode_tokens(texts[use.text].lower().split())[0, use.position]
+        np.testing.assert_allclose(use.vector_d, expected, rtol=1e-4, atol=1e-5)
+    two = encoder.word_vectors("a crane", texts)
+    assert [(use.text, use.position) for use in two] == [(0, 1), (0, 4), (3, 3)]
+    np.testing.assert_allclose(
+        two[0].vector_d, encoder.encode_tokens("a crane is a crane".split())[0, 1:3].mean(0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_word_of_several_pieces() -> None:
+    tokenizer = Tokenizer.of(
+        {token: number for number, token in enumerate([*SPECIAL_TOKENS, "crane", "##s", "##man", "a", "."])},
+        Rules("wordpiece"),
+    )
+    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
+    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    encoder = Encoder(config, params, tokenizer)
+    texts = ["a crane.", "Cranes cranemans", "cranes. a"]
+    assert [(use.text, use.position) for use in encoder.word_vectors("crane", texts)] == [(0, 2)]
+    uses = encoder.word_vectors("cranes", texts)
+    assert [(use.text, use.position) for use in uses] == [(1, 1), (2, 1)]
+    whole = encoder.encode(texts, pooling="tokens")
+    np.testing.assert_allclose(uses[0].vector_d, whole[1][1:3].mean(0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BertjaxError, match="the vocabulary has no tokens for 'zebra'; give another word"):
+        encoder.word_vectors("zebra", texts)
+
+
+def test_what_is_no_use_of_a_word(encoder: Encoder) -> None:
+    assert encoder.word_vectors("crane", ["he left", ""]) == [] and encoder.word_vectors("crane", []) == []
+    assert encoder.word_vectors("crane", "a " * 40 + "crane", truncate=True) == []  # cut off
+    with pytest.raises(BertjaxError, match="the word ' ' is empty"):
+        encoder.word_vectors(" ", ["a"])
+    with pytest.warns(UserWarning, match="1 of 2 words, such as zebra"):
+        assert len(encoder.word_vectors("zebra", ["a zebra"])) == 1
