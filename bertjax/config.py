@@ -302,6 +302,14 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoggingConfig:
+    """Logging"""
+
+    tensorboard: bool = False
+    """write what metrics.jsonl and timings.jsonl get as TensorBoard's events too, in run_dir/tensorboard"""
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices; the product of the three is their number, and -1 stands for what the others leave"""
 
@@ -380,6 +388,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 

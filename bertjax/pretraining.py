@@ -64,7 +64,9 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
     on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
-    folder = RunFolder(config.run_dir, writes=processes.first, on_failure=on_failure)
+    folder = RunFolder(
+        config.run_dir, writes=processes.first, on_failure=on_failure, tensorboard=config.logging.tensorboard
+    )
     processes.where = folder.how_to_go_on
     with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
         _introduce(prepared, mesh)

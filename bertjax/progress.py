@@ -81,8 +81,9 @@ class Progress:
         sys.stdout.flush()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Leaves the bar as it is, and the folder."""
         self._bar.close()
+        self._folder.close()
 
     @property
     def pairs_per_second(self) -> float:

@@ -27,6 +27,7 @@ from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.events import Events
 from bertjax.lines import Lines
 from bertjax.lock import locked
 from bertjax.model import Bert, params_template
@@ -40,7 +41,7 @@ _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fa
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
-_MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor"}
+_MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
@@ -50,9 +51,12 @@ class RunFolder:
     Args:
       writes: of several processes one writes, to the others writing is nothing.
       on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
+      tensorboard: write the metrics as TensorBoard's events too. Raises BertjaxError where that is not installed.
     """
 
-    def __init__(self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop"):
+    def __init__(
+        self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop", tensorboard: bool = False
+    ):
         self.path, self._writes = Path(path), writes
         self.loss_plot = self.path / "loss.png"
         self.lock_file = self.path / "lock"
@@ -60,6 +64,7 @@ class RunFolder:
         self.timings_file = self.path / "timings.jsonl"
         self._on_failure: OnFailure = on_failure
         self._metrics, self._timings = Lines(self.metrics_file), Lines(self.timings_file)
+        self._events = Events(self.path / "tensorboard") if tensorboard and writes else None
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
         self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
@@ -222,10 +227,17 @@ class RunFolder:
         """One line of timings.jsonl, apart from the metrics: those are the same whenever the run is made."""
         self._append(self._timings, record)
 
+    def close(self) -> None:
+        """Lets go of the files that stay open while metrics are written."""
+        if self._events:
+            self._events.close()
+
     def _append(self, lines: Lines, record: dict[str, Any]) -> None:
         if not self._writes:
             return
         try:
+            if self._events:
+                self._events.append(record)
             lines.append(record)
         except OSError as error:
             if self._on_failure == "stop":
@@ -246,6 +258,8 @@ class RunFolder:
         """Leaves only the lines up to a step: those after it are computed again on resume."""
         if self._writes:
             self._metrics.rewrite([record for record in self.metrics() if record["step"] <= step])
+            if self._events:
+                self._events.drop_after(step)
 
     def skips(self) -> list[Skip]:
         """The batches that are left out. Raises BertjaxError where they cannot be read."""
