@@ -1,0 +1,51 @@
+"""Batches: which texts are in them, where the devices find them, and when they are read back."""
+
+import jax
+import numpy as np
+
+from bertjax.config import BertConfig
+from bertjax.inference import Inference, late
+from bertjax.model import Bert, init_params
+from bertjax.texts import Row
+
+CONFIG = BertConfig(
+    vocab_size=20, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=40, dropout=0.5
+)
+
+
+def inference() -> Inference:
+    return Inference(CONFIG, jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0)), "float32")
+
+
+def test_batches_are_read_back_late() -> None:
+    made: list[int] = []
+    items = (made.append(number) or number for number in range(5))  # type: ignore[func-returns-value]
+    seen = [(number, len(made)) for number in late(items, 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(late([], 2)) == []
+
+
+def test_every_text_is_in_one_batch_at_one_place() -> None:
+    rng, ours = np.random.default_rng(0), inference()
+    rows = [Row([2, *rng.integers(5, 20, rng.integers(0, 38)).tolist(), 3], 2) for _ in range(3000)]
+    seen = np.zeros(len(rows), int)
+    batches = list(ours._batches(rows))
+    for chosen, placement in batches:
+        seen[chosen] += 1
+        tokens_bt, segments_bt, positions_bt, sequences_bt = ours._batch([rows[n] for n in chosen], placement)
+        assert len(tokens_bt) % ours.num_devices == 0
+        assert (sequences_bt > 0).sum() == sum(len(rows[n].ids) for n in chosen)  # so that no two overlap
+        for number, row, offset, slot in list(zip(chosen, *placement, strict=True))[::50]:
+            ids = rows[number].ids
+            here = row, slice(offset, offset + len(ids))
+            assert tokens_bt[here].tolist() == ids and positions_bt[here].tolist() == list(range(len(ids)))
+            assert segments_bt[here].tolist() == [0, 0] + [1] * (len(ids) - 2)
+            assert set(sequences_bt[here]) == {slot + 1}
+    assert (seen == 1).all() and len(batches) > 2
+
+
+def test_windows_keep_to_themselves() -> None:
+    windows = [[Row([2, 7, 3], 3), Row([2, 3], 2)], [], [Row([2, 9, 8, 3], 4)]]
+    ours = inference()
+    together = list(ours.vectors(iter(windows), "mean", False))
+    assert [np.shape(vectors) for vectors in together] == [(2, 8), (0, 8), (1, 8)]
+    np.testing.assert_allclose(together[2][0], ours.tokens(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)
