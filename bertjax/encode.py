@@ -15,9 +15,7 @@ from bertjax.config import BertConfig
 from bertjax.data.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference import Inference, Pooling, Precision, Vectors, late
-from bertjax.model import Bert
 from bertjax.pretrained import load
-from bertjax.sharding import make_mesh
 from bertjax.texts import Item, Reader, Row, Text, as_items
 
 _BATCHES_OF_A_WINDOW = 16
