@@ -52,4 +52,6 @@ class RunningMeans:
 
     def means(self) -> dict[str, float]:
         """Of those that had any weight."""
-        return {name: self._totals[name] / weight for name, weight in self._weights.items() if weight > 0}
+        return {
+            name: self._totals[name] / weight for name, weight in self._weights.items() if weight != 0
+        }  # one that is no number is told

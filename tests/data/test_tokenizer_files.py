@@ -40,7 +40,8 @@ def test_special_tokens_of_any_name_and_number(tmp_path, kind):
     write(tokenizer, tmp_path)
     loaded = load_tokenizer(tmp_path / "tokenizer.json")
     assert loaded.rules == tokenizer.rules
-    assert loaded.vocabulary == tokenizer.vocabulary == (7, 0, 3, 6, 2, 5)
+    assert loaded.vocabulary == tokenizer.vocabulary
+    assert loaded.vocabulary[:6] == (7, 0, 3, 6, 2, 5)
     assert loaded.encode_sentences(["crane [mask] </s> CRANE"]) == [[1, 5, 0, 1]]
     (tmp_path / ROLES_FILE).unlink()
     with pytest.raises(BertjaxError, match="lacks the special tokens .PAD. .UNK. .CLS. .SEP. .MASK."):
