@@ -7,6 +7,7 @@ sentence does follow, which is label 1 here.
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,7 @@ def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, fol
             (built / "README.md").write_text(card, encoding="utf-8")
             for name, content in _json_files(config, tokenizer).items():
                 (built / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            shutil.copymode(built / "config.json", built / "model.safetensors")  # which the library makes private
             os.rename(built, folder)
     except OSError as error:
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error

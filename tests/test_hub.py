@@ -180,6 +180,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, tokenizer: Tokenizer, tied
     assert read.config == config and read.tokenizer.to_json() == tokenizer.to_json()
     jax.tree.map(np.testing.assert_array_equal, params, read.params)  # in one structure, too
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert len({path.stat().st_mode for path in (tmp_path / "deep" / "out").glob("*.*")}) == 1  # none is private
 
 
 def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path) -> None:
