@@ -79,7 +79,8 @@ def build_and_draw(
         stdout=subprocess.PIPE,
         check=True,
     )
-    of_text = {"bytes": text.stat().st_size, "documents": documents, "shards": shards}
+    size = text.stat().st_size
+    of_text = {"bytes": size, "documents": documents, "shards": shards}
     drawing = json.loads(drawn.stdout.splitlines()[-1])
     return {
         "trial": "corpus",
@@ -87,7 +88,7 @@ def build_and_draw(
         "kills": kills,
         "said": said,
         "drawing": drawing,
-        **summary(samples[1:]),
+        **summary(samples[1:], size),
     }
 
 
@@ -155,15 +156,15 @@ def _memory_of_all(pid: int) -> int:
     return (int(own[1]) * 1024 if own else 0) + sum(map(_memory_of_all, below))
 
 
-def summary(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Seconds and the highest memory of each stage, and how memory grew with the shards that were done."""
+def summary(samples: Sequence[Sample], size: int) -> dict[str, Any]:
+    """Seconds and the highest memory of each stage, and how memory grew with the shards, which have `size` bytes."""
     table = np.array(samples, float)
     seconds, stage, done, memory = table.T
     lasted = np.diff(seconds, prepend=0)
     busy = (stage == 1) & (done > 0.1 * done.max())
     slope = 0.0  # of few shards none can be told
     if len(set(done[busy])) > 2:
-        slope = float(np.polyfit(done[busy] * SHARD_BYTES / 1e9, memory[busy], 1)[0])
+        slope = float(np.polyfit(done[busy] / done.max() * size / 1e9, memory[busy], 1)[0])
     some = np.unique(np.linspace(0, len(table) - 1, _POINTS).astype(int))
     return {
         "stages": {
@@ -203,7 +204,8 @@ def draw(report: dict[str, Any]) -> "Figure":
     figure = Figure(figsize=(9, 4), layout="constrained")
     memory = figure.subplots()
     shards = memory.twinx()
-    shards.fill_between(curves["seconds"], curves["done"] * SHARD_BYTES / 1e9, color="0.9", lw=0)
+    tokenised = curves["done"] / max(1, curves["done"].max()) * report["text"]["bytes"] / 1e9
+    shards.fill_between(curves["seconds"], tokenised, color="0.9", lw=0)
     memory.plot(curves["seconds"], curves["memory_bytes"] / 2**20, color="C0", lw=1)
     memory.set_zorder(shards.get_zorder() + 1)
     memory.patch.set_visible(False)

@@ -154,6 +154,16 @@ def test_documents_are_the_same_however_files_are_cut(
         assert len(plan) == 1
 
 
+def test_shards_are_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_bytes(b"One.\n\n" * 1000)
+    for number in range(100):
+        (tmp_path / f"small{number}.txt").write_bytes(b"One.\n\n" * 10)
+    plan = shards(find_files(str(tmp_path)), Layout(), 500)
+    sizes = [sum(part.size for part in shard) for shard in plan]
+    assert sum(sizes) == pytest.approx(12_000, abs=20) and len(plan) in (24, 25)
+    assert all(400 < size < 600 for size in sizes[:-1])
+
+
 def test_a_line_is_named_by_its_number_in_the_whole_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(json_lines() * 10 + b"{}\n" + json_lines() * 10)
     (tmp_path / "a.txt").write_bytes(b"x\n\n" * 250 + b"\xff\n" + b"x\n\n" * 250)
