@@ -33,6 +33,7 @@ def blockwise_cross_entropy(
     dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
     block_rows: int | None = None,
+    z_loss: float = 0.0,
 ) -> tuple[Array, Array]:
     """Cross-entropy of softmax(hidden @ kernel + bias) in nats, and how often no token is likelier than the label.
 
@@ -44,12 +45,14 @@ def blockwise_cross_entropy(
         be equally many, and its part of the vocabulary where `tensor` divides that. Gradients are added up once, after
         the last block.
       block_rows: predictions a block, on each device; by default as many as 2**22 logits on a CPU and 2**28 elsewhere.
+      z_loss: the gradients are those of the loss with this times the squared log of softmax's denominator added to it,
+        which holds logits near 0 (Chowdhery et al. 2022, section 5); the loss that is told is without.
 
     Returns:
       the totals of both over predictions of weight 1. The first has gradients, but not for the weights.
     """
     if mesh is None or mesh.size == 1:
-        return _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows)
+        return _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, z_loss, block_rows)
     parts = mesh.shape[_WORDS]
     words = (_WORDS,) if parts > 1 and len(bias_v) % parts == 0 else ()
 
@@ -57,7 +60,8 @@ def blockwise_cross_entropy(
         # Whole on several devices, but not so their gradients, which JAX adds up for it.
         hidden_md = lax.pcast(hidden_md, words, to="varying") if words else hidden_md
         kernel_dv, bias_v = lax.pcast((kernel_dv, bias_v), ROW_AXES, to="varying")
-        totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, block_rows, (*ROW_AXES, *words))
+        axes = (*ROW_AXES, *words)
+        totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, z_loss, block_rows, axes)
         return lax.psum(totals, ROW_AXES)
 
     by_rows, by_words, by_columns = PartitionSpec(ROW_AXES), PartitionSpec(words), PartitionSpec(None, words)
@@ -75,6 +79,7 @@ def _on_a_device(
     labels_m: Array,
     weights_m: Array,
     dtype: DTypeLike,
+    z_loss: float,
     block_rows: int | None,
     split: tuple[str, ...] = (),
 ) -> tuple[Array, Array]:
@@ -101,15 +106,21 @@ def _on_a_device(
     # The bias is one more row of the kernel, that of a feature which is 1: its gradient comes with the kernel's.
     hidden_md = jnp.pad(hidden_md.astype(jnp.float32), [(0, 0), (0, 1)], constant_values=1)
     kernel_dv = jnp.concatenate([kernel_dv, bias_v[None]])
-    return _totals(*map(in_blocks, (hidden_md, labels_m, weights_m)), kernel_dv, dtype, split)
+    return _totals(*map(in_blocks, (hidden_md, labels_m, weights_m)), kernel_dv, dtype, z_loss, split)
 
 
 # Letters from here on: n blocks, c predictions of a block; d counts the bias's feature.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _totals(
-    hidden_ncd: Array, labels_nc: Array, weights_nc: Array, kernel_dv: Array, dtype: DTypeLike, split: tuple[str, ...]
+    hidden_ncd: Array,
+    labels_nc: Array,
+    weights_nc: Array,
+    kernel_dv: Array,
+    dtype: DTypeLike,
+    z_loss: float,
+    split: tuple[str, ...],
 ) -> tuple[Array, Array]:
     hidden_ncd, kernel_dv = hidden_ncd.astype(dtype), kernel_dv.astype(dtype)
 
@@ -122,7 +133,13 @@ def _totals(
 
 
 def _forward(
-    hidden_ncd: Array, labels_nc: Array, weights_nc: Array, kernel_dv: Array, dtype: DTypeLike, split: tuple[str, ...]
+    hidden_ncd: Array,
+    labels_nc: Array,
+    weights_nc: Array,
+    kernel_dv: Array,
+    dtype: DTypeLike,
+    z_loss: float,
+    split: tuple[str, ...],
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     d, v = kernel_dv.shape
     kernel_vd, kernel_dv = kernel_dv[:-1].T.astype(dtype), kernel_dv.astype(dtype)
@@ -135,7 +152,9 @@ def _forward(
         labels_c, weights_c = labels_nc[n], weights_nc[n]
         logits_cv, lse_c1, of_block_2 = _logits_and_totals(hidden_ncd[n], labels_c, weights_c, kernel_dv, split)
         is_label_cv = jnp.arange(v)[None] == labels_c[:, None]
-        grad_cv = ((jnp.exp(logits_cv - lse_c1) - is_label_cv) * weights_c[:, None]).astype(dtype)
+        shares_cv = jnp.exp(logits_cv - lse_c1)
+        shares_cv = shares_cv * (1 + 2 * z_loss * lse_c1) if z_loss else shares_cv
+        grad_cv = ((shares_cv - is_label_cv) * weights_c[:, None]).astype(dtype)
         return (
             totals_2 + of_block_2,
             grad_hidden_ncd.at[n].set(_matmul(grad_cv, kernel_vd)),
@@ -153,7 +172,7 @@ def _forward(
 
 
 def _backward(
-    dtype: DTypeLike, split: tuple[str, ...], grads: tuple[Array, Array], cotangents: tuple[Array, Array]
+    dtype: DTypeLike, z_loss: float, split: tuple[str, ...], grads: tuple[Array, Array], cotangents: tuple[Array, Array]
 ) -> tuple:
     grad_hidden_ncd, grad_kernel_dv = (grad * cotangents[0] for grad in grads)
     constant = jnp.zeros((*grad_hidden_ncd.shape[:2], 1))

@@ -143,16 +143,33 @@ class BertConfig:
     """longest sequence that can be read, in tokens"""
     dropout: float = 0.1
     """rate on attention weights and on every sublayer's output while training"""
-    hidden_act: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
-    """activation of the feed-forward layers and of the MLM head; gelu is the exact one"""
+    hidden_act: Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"] = "gelu"
+    """activation of the feed-forward layers and of the MLM head; gelu is the exact one, geglu and swiglu have a second
+    matrix in the feed-forward layers, whose product gates that of the first (Shazeer 2020)"""
     layer_norm_eps: float = 1e-12
-    """added to the variance in layer norms"""
+    """added to the variance in norms"""
+    norm: Literal["post", "pre"] = "post"
+    """where norms are: after each sublayer and its residual, as in BERT, or before it, and one after the last layer"""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """layer norm, as in BERT, or by the root of the mean square alone (Zhang and Sennrich 2019)"""
     embedding_norm: bool = True
-    """layer norm, then dropout, on the summed embeddings: BERT has it, the textbook has not"""
+    """norm, then dropout, on the summed embeddings: BERT has it, the textbook has not"""
+    positions: Literal["learned", "rotary"] = "learned"
+    """an embedding of each position, as in BERT, or queries and keys turned by it (Su et al. 2021)"""
+    biases: bool = True
+    """in linear layers and norms, as in BERT; words to predict always have theirs"""
+    overlap_embedding: bool = False
+    """tell each token whether it stands in the pair's other sentence too; BERT does not"""
+    nsp_features: Literal["cls", "pair"] = "cls"
+    """what the NSP head reads: <cls>, as in BERT, or also how the means of both sentences' tokens differ"""
     tied_head: bool = True
     """predict words with the transposed token embeddings: BERT does, the textbook has a matrix of its own"""
     init: Literal["bert", "textbook"] = "bert"
-    """truncated normal of 0.02, or PyTorch's defaults as the textbook has them"""
+    """truncated normal of init_scale, or PyTorch's defaults as the textbook has them"""
+    init_scale: float = 0.02
+    """standard deviation of init: bert"""
+    embedding_scale: float = 1.0
+    """what token embeddings are multiplied by where they are read, though not where words are predicted with them"""
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
@@ -164,11 +181,15 @@ class BertConfig:
             f"model.hidden_size={self.hidden_size} is not divisible by model.num_heads={self.num_heads}; "
             "change one of them",
         )
-        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
+        features = self.hidden_size // self.num_heads
         _require(
-            0 < self.layer_norm_eps < math.inf,
-            f"model.layer_norm_eps={self.layer_norm_eps} is impossible; give a positive number",
+            self.positions == "learned" or features % 2 == 0,
+            f"model.positions=rotary turns pairs of features, and a head has {features}; give an even number",
         )
+        _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
+        for name in ("layer_norm_eps", "init_scale", "embedding_scale"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number")
 
     @classmethod
     def textbook(cls, vocab_size: int | None = None) -> "BertConfig":
@@ -203,14 +224,19 @@ class BertConfig:
 class OptimConfig:
     """Optimiser"""
 
-    name: Literal["adam", "adamw"] = "adamw"
-    """Adam, or AdamW with decay on matrices only (no biases, no norms)"""
+    name: Literal["adam", "adamw", "lamb", "muon"] = "adamw"
+    """Adam; AdamW or LAMB, with decay on matrices only (no biases, no norms); or Muon on the matrices of the encoder's
+    layers, with AdamW on the rest"""
     learning_rate: float = 1e-4
     """highest learning rate"""
+    muon_learning_rate: float = 0.02
+    """highest learning rate of what Muon is for"""
     warmup_steps: int = 0
     """steps over which the learning rate rises in equal parts to its highest"""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """what the learning rate does after warm-up: stays, or falls to 0 at the last step"""
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """what the learning rate does after warm-up: stays, or falls to 0 at the last step, or stays, then falls (wsd)"""
+    decay_share: float = 0.2
+    """share of the steps in which the learning rate falls under wsd"""
     b1: float = 0.9
     """decay of the mean of gradients"""
     b2: float = 0.999
@@ -224,7 +250,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, "optim", 0, "warmup_steps", "weight_decay")
-        for name in ("learning_rate", "eps", "clip_norm"):
+        for name in ("learning_rate", "muon_learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             _require(
                 value is None or 0 < value < math.inf, f"optim.{name}={value} is impossible; give a positive number"
@@ -233,9 +259,10 @@ class OptimConfig:
             value = getattr(self, name)
             _require(0 <= value < 1, f"optim.{name}={value} is not a decay; give 0 <= {name} < 1")
         _require(
-            self.name == "adamw" or self.weight_decay == 0,
+            self.name != "adam" or self.weight_decay == 0,
             f"optim.weight_decay={self.weight_decay} has no effect with optim.name=adam; use adamw or give 0",
         )
+        _require(0 < self.decay_share <= 1, f"optim.decay_share={self.decay_share} is not a share; give 0 < share <= 1")
 
 
 @dataclasses.dataclass(frozen=True)

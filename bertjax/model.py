@@ -26,41 +26,46 @@ ACTIVATIONS = {
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
     "relu": nn.relu,
     "silu": nn.silu,
+    "geglu": functools.partial(nn.gelu, approximate=False),
+    "swiglu": nn.silu,
 }
+_GATED = ("geglu", "swiglu")
 
 
 class Weights(nn.Module):
-    """The kernel [features in, features] and the bias [features] of a linear layer."""
+    """The kernel [features in, features] of a linear layer, and its bias [features], None where it has none."""
 
     features: int
-    init: str
+    config: BertConfig
+    biased: bool
 
     @nn.compact
-    def __call__(self, features_in: int) -> tuple[Array, Array]:
-        kernel_init, bias_init = linear_initializers(self.init, fan_in=features_in)
+    def __call__(self, features_in: int) -> tuple[Array, Array | None]:
+        kernel_init, bias_init = linear_initializers(self.config, fan_in=features_in)
         kernel = self.param("kernel", kernel_init, (features_in, self.features))
-        return kernel, self.param("bias", bias_init, (self.features,))
+        return kernel, self.param("bias", bias_init, (self.features,)) if self.biased else None
 
 
 class Linear(nn.Module):
     """x @ kernel + bias on [n, features in] -> [n, features]."""
 
     features: int
+    config: BertConfig
     dtype: Any
-    init: str  # last: nn.Module has an attribute of this name, which reads as a default
 
     @nn.compact
     def __call__(self, x_nd: Array) -> Array:
-        weights = Weights(self.features, self.init)
+        weights = Weights(self.features, self.config, self.config.biases)
         nn.share_scope(self, weights)  # its kernel and bias are ours
         kernel_df, bias_f = weights(x_nd.shape[-1])
-        return matmul(x_nd, kernel_df, self.dtype) + bias_f[None].astype(x_nd.dtype)
+        y_nf = matmul(x_nd, kernel_df, self.dtype)
+        return y_nf if bias_f is None else y_nf + bias_f[None].astype(x_nd.dtype)
 
 
-def linear_initializers(init: str, fan_in: int) -> tuple[Callable, Callable]:
+def linear_initializers(config: BertConfig, fan_in: int) -> tuple[Callable, Callable]:
     """For kernel and bias: BERT's, or `torch.nn.Linear`'s, uniform within 1/sqrt(fan_in) of 0."""
-    if init == "bert":
-        return initializers.truncated_normal(0.02), initializers.zeros
+    if config.init == "bert":
+        return initializers.truncated_normal(config.init_scale), initializers.zeros
     bound = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -72,26 +77,26 @@ def linear_initializers(init: str, fan_in: int) -> tuple[Callable, Callable]:
 class Attention(nn.Module):
     """Multi-head self-attention inside each sequence of a row (Vaswani et al. 2017, section 3.2.2)."""
 
-    num_heads: int
-    dropout: float
+    config: BertConfig
     dtype: Any
-    init: str
 
     @nn.compact
-    def __call__(self, x_nd: Array, sequences_bt: Array, *, train: bool) -> Array:
-        (n, d), (b, t) = x_nd.shape, sequences_bt.shape
-        linear = functools.partial(Linear, d, self.dtype, self.init)
+    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+        c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
+        linear = functools.partial(Linear, d, c, self.dtype)
 
         def heads(y_nd: Array) -> Array:
-            return y_nd.reshape(b, t, self.num_heads, d // self.num_heads).swapaxes(1, 2)
+            return y_nd.reshape(b, t, c.num_heads, d // c.num_heads).swapaxes(1, 2)
 
         q_bhte, k_bhse, v_bhse = (heads(linear(name=name)(x_nd)) for name in ("query", "key", "value"))
-        scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * (d // self.num_heads) ** -0.5
+        if c.positions == "rotary":
+            q_bhte, k_bhse = turned(q_bhte, positions_bt), turned(k_bhse, positions_bt)
+        scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * (d // c.num_heads) ** -0.5
         allowed_b1ts = attention_mask(sequences_bt)[:, None]
         # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
         scores_bhts = jnp.where(allowed_b1ts, scores_bhts.astype(jnp.float32), jnp.finfo(jnp.float32).min)
         weights_bhts = jax.nn.softmax(scores_bhts).astype(x_nd.dtype)
-        weights_bhts = dropout(weights_bhts, self.dropout, self.make_rng("dropout") if train else None)
+        weights_bhts = dropout(weights_bhts, c.dropout, self.make_rng("dropout") if train else None)
         mixed_bhte = jnp.einsum("bhts,bhse->bhte", weights_bhts, v_bhse)
         return linear(name="out")(mixed_bhte.swapaxes(1, 2).reshape(n, d))
 
@@ -101,50 +106,71 @@ def attention_mask(sequences_bt: Array) -> Array:
     return (sequences_bt[:, :, None] == sequences_bt[:, None, :]) & (sequences_bt[:, None, :] > 0)
 
 
+def turned(x_bhte: Array, positions_bt: Array) -> Array:
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864, section 3.2.2): feature pairs (i, i + e/2) as angles.
+
+    A product of two turned vectors depends on the difference of their positions alone.
+    """
+    half = x_bhte.shape[-1] // 2
+    speed_e = 10_000.0 ** (-jnp.arange(half) / half)
+    angle_b1te = (positions_bt[:, :, None] * speed_e[None, None])[:, None]
+    cos_b1te, sin_b1te = jnp.cos(angle_b1te).astype(x_bhte.dtype), jnp.sin(angle_b1te).astype(x_bhte.dtype)
+    first, second = x_bhte[..., :half], x_bhte[..., half:]
+    return jnp.concatenate((first * cos_b1te - second * sin_b1te, second * cos_b1te + first * sin_b1te), -1)
+
+
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    intermediate_size: int
-    hidden_act: str
-    dtype: Any
-    init: str
-
-    @nn.compact
-    def __call__(self, x_nd: Array) -> Array:
-        inner_nf = ACTIVATIONS[self.hidden_act](Linear(self.intermediate_size, self.dtype, self.init, name="in")(x_nd))
-        return Linear(x_nd.shape[-1], self.dtype, self.init, name="out")(inner_nf)
-
-
-class LayerNorm(nn.Module):
-    """Layer norm (Ba et al. 2016) in float32 arithmetic, whatever goes in and, of the same dtype, out."""
-
-    eps: float
-
-    @nn.compact
-    def __call__(self, x_nd: Array) -> Array:
-        norm = nn.LayerNorm(self.eps, dtype=x_nd.dtype, use_fast_variance=False)
-        nn.share_scope(self, norm)  # its scale and bias are ours
-        return norm(x_nd)
-
-
-class Block(nn.Module):
-    """An encoder layer: attention, then feed-forward, each with dropout, residual and layer norm after it."""
+    """Two linear layers with an activation between them, and perhaps a third that gates it (Shazeer 2020)."""
 
     config: BertConfig
     dtype: Any
 
     @nn.compact
-    def __call__(self, x_nd: Array, sequences_bt: Array, *, train: bool) -> Array:
+    def __call__(self, x_nd: Array) -> Array:
         c = self.config
-        attention = Attention(c.num_heads, c.dropout, self.dtype, c.init, name="attention")
-        feed_forward = FeedForward(c.intermediate_size, c.hidden_act, self.dtype, c.init, name="ffn")
+        inner_nf = ACTIVATIONS[c.hidden_act](Linear(c.intermediate_size, c, self.dtype, name="in")(x_nd))
+        if c.hidden_act in _GATED:
+            inner_nf *= Linear(c.intermediate_size, c, self.dtype, name="gate")(x_nd)
+        return Linear(x_nd.shape[-1], c, self.dtype, name="out")(inner_nf)
 
-        def add_and_norm(x_nd: Array, y_nd: Array, name: str) -> Array:
-            y_nd = dropout(y_nd, c.dropout, self.make_rng("dropout") if train else None)
-            return LayerNorm(c.layer_norm_eps, name=name)(x_nd + y_nd)
 
-        x_nd = add_and_norm(x_nd, attention(x_nd, sequences_bt, train=train), "attention_norm")
-        return add_and_norm(x_nd, feed_forward(x_nd), "ffn_norm")
+class Norm(nn.Module):
+    """Layer norm (Ba et al. 2016) or root mean square norm, in float32 whatever goes in and, of the same dtype, out."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x_nd: Array) -> Array:
+        c = self.config
+        norm: nn.Module
+        if c.norm_kind == "rms":
+            norm = nn.RMSNorm(c.layer_norm_eps, dtype=x_nd.dtype)
+        else:
+            norm = nn.LayerNorm(c.layer_norm_eps, dtype=x_nd.dtype, use_bias=c.biases, use_fast_variance=False)
+        nn.share_scope(self, norm)  # its scale and bias are ours
+        return norm(x_nd)
+
+
+class Block(nn.Module):
+    """An encoder layer: attention, then feed-forward, each with dropout and residual, and a norm after or before it."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+        c = self.config
+        attention, feed_forward = Attention(c, self.dtype, name="attention"), FeedForward(c, self.dtype, name="ffn")
+
+        def attend(x_nd: Array) -> Array:
+            return attention(x_nd, positions_bt, sequences_bt, train=train)
+
+        for sublayer, name in ((attend, "attention_norm"), (feed_forward, "ffn_norm")):
+            norm = Norm(c, name=name)
+            y_nd = sublayer(norm(x_nd) if c.norm == "pre" else x_nd)
+            x_nd += dropout(y_nd, c.dropout, self.make_rng("dropout") if train else None)
+            x_nd = norm(x_nd) if c.norm == "post" else x_nd
+        return x_nd
 
 
 class MlmHead(nn.Module):
@@ -156,11 +182,11 @@ class MlmHead(nn.Module):
     @nn.compact
     def __call__(self, x_nd: Array, token_embedding_vd: Array) -> tuple[Array, Array, Array]:
         c, (v, d) = self.config, token_embedding_vd.shape
-        hidden_nd = ACTIVATIONS[c.hidden_act](Linear(d, self.dtype, c.init, name="hidden")(x_nd))
-        hidden_nd = LayerNorm(c.layer_norm_eps, name="norm")(hidden_nd)
+        hidden_nd = ACTIVATIONS[c.hidden_act](Linear(d, c, self.dtype, name="hidden")(x_nd))
+        hidden_nd = Norm(c, name="norm")(hidden_nd)
         if c.tied_head:
             return hidden_nd, token_embedding_vd.T, self.param("bias", initializers.zeros, (v,))
-        return hidden_nd, *Weights(v, c.init, name="vocab")(d)
+        return hidden_nd, *Weights(v, c, biased=True, name="vocab")(d)
 
 
 class Predictions(NamedTuple):
@@ -188,16 +214,21 @@ class Bert(nn.Module):
     def setup(self) -> None:
         c = self.config
         assert c.vocab_size is not None
-        embedding_init = initializers.truncated_normal(0.02) if c.init == "bert" else initializers.normal(1.0)
-        self.token_embedding = self.param("token_embedding", embedding_init, (c.vocab_size, c.hidden_size))
-        self.segment_embedding = self.param("segment_embedding", embedding_init, (2, c.hidden_size))
-        self.position_embedding = self.param("position_embedding", embedding_init, (c.max_position, c.hidden_size))
+        table = initializers.truncated_normal(c.init_scale) if c.init == "bert" else initializers.normal(1.0)
+        self.token_embedding = self.param("token_embedding", table, (c.vocab_size, c.hidden_size))
+        self.segment_embedding = self.param("segment_embedding", table, (2, c.hidden_size))
+        if c.positions == "learned":
+            self.position_embedding = self.param("position_embedding", table, (c.max_position, c.hidden_size))
+        if c.overlap_embedding:
+            self.overlap_embedding = self.param("overlap_embedding", table, (2, c.hidden_size))
         if c.embedding_norm:
-            self.embedding_norm = LayerNorm(c.layer_norm_eps)
+            self.embedding_norm = Norm(c)
         self.block = [Block(c, self.dtype) for _ in range(c.num_layers)]
-        self.pooler = Linear(c.hidden_size, self.dtype, c.init)
+        if c.norm == "pre":
+            self.final_norm = Norm(c)
+        self.pooler = Linear(c.hidden_size, c, self.dtype)
         self.mlm = MlmHead(c, self.dtype)
-        self.nsp = Linear(2, self.dtype, c.init)
+        self.nsp = Linear(2, c, self.dtype)
 
     def encode(
         self,
@@ -210,25 +241,27 @@ class Bert(nn.Module):
     ) -> Array:
         """Token representations, float32 [b, t, d]; those of padding (sequence 0) mean nothing."""
         b, t = tokens_bt.shape
-        x_btd = (
-            self.token_embedding[tokens_bt]
-            + self.segment_embedding[segments_bt]
-            + self.position_embedding[positions_bt]
-        )
+        c = self.config
+        x_btd = c.embedding_scale * self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
+        if c.positions == "learned":
+            x_btd += self.position_embedding[positions_bt]
+        if c.overlap_embedding:
+            x_btd += self.overlap_embedding[overlaps(tokens_bt, segments_bt, sequences_bt)]
         x_nd = on_rows(x_btd.reshape(b * t, -1), self.mesh)
-        if self.config.embedding_norm:
-            key = self.make_rng("dropout") if train else None
-            x_nd = dropout(self.embedding_norm(x_nd), self.config.dropout, key)
+        if c.embedding_norm:
+            x_nd = dropout(self.embedding_norm(x_nd), c.dropout, self.make_rng("dropout") if train else None)
         if jax.default_backend() != "cpu":  # there float32 arithmetic between the products is the faster
             x_nd = x_nd.astype(self.dtype)
         if self.is_initializing():
             for block in self.block:
-                block(x_nd, sequences_bt, train=False)
+                block(x_nd, positions_bt, sequences_bt, train=False)
         else:
-            x_nd = self._apply_blocks(x_nd, sequences_bt, train)
+            x_nd = self._apply_blocks(x_nd, positions_bt, sequences_bt, train)
+        if c.norm == "pre":
+            x_nd = self.final_norm(x_nd)
         return x_nd.astype(jnp.float32).reshape(b, t, -1)
 
-    def _apply_blocks(self, x_nd: Array, sequences_bt: Array, train: bool) -> Array:
+    def _apply_blocks(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, train: bool) -> Array:
         c = self.config
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
         layers = [(block.variables["params"], key) for block, key in zip(self.block, keys, strict=True)]
@@ -238,7 +271,7 @@ class Bert(nn.Module):
             params, key = layer
             params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
             rngs = {"dropout": key} if train else None
-            return block.apply({"params": params}, x_nd, sequences_bt, train=train, rngs=rngs), None
+            return block.apply({"params": params}, x_nd, positions_bt, sequences_bt, train=train, rngs=rngs), None
 
         if self.remat:
             apply_block = jax.checkpoint(apply_block, prevent_cse=not self.scan_layers)
@@ -267,10 +300,13 @@ class Bert(nn.Module):
         """
         encoded_btd = self.encode(tokens_bt, segments_bt, positions_bt, sequences_bt, train=train)
         at_predictions_bpd = jnp.take_along_axis(encoded_btd, mlm_positions_bp[:, :, None], axis=1)
-        at_cls_bkd = jnp.take_along_axis(encoded_btd, cls_positions_bk[:, :, None], axis=1)
+        of_pairs_bkf = jnp.take_along_axis(encoded_btd, cls_positions_bk[:, :, None], axis=1)
+        if self.config.nsp_features == "pair":
+            compared_bkf = compared(encoded_btd, segments_bt, sequences_bt, num_sequences=cls_positions_bk.shape[1])
+            of_pairs_bkf = jnp.concatenate((of_pairs_bkf, compared_bkf), -1)
         d = self.config.hidden_size
         mlm_hidden_md, kernel_dv, bias_v = self.mlm(at_predictions_bpd.reshape(-1, d), self.token_embedding)
-        nsp_logits_m2 = self.nsp(jnp.tanh(self.pooler(at_cls_bkd.reshape(-1, d))))
+        nsp_logits_m2 = self.nsp(jnp.tanh(self.pooler(of_pairs_bkf.reshape(-1, of_pairs_bkf.shape[-1]))))
         nsp_logits_bk2 = nsp_logits_m2.astype(jnp.float32).reshape(*cls_positions_bk.shape, 2)
         mlm_hidden_bpd = mlm_hidden_md.reshape(*mlm_positions_bp.shape, d)
         return Predictions(mlm_hidden_bpd, kernel_dv, bias_v, nsp_logits_bk2)
@@ -286,6 +322,25 @@ class Bert(nn.Module):
         b, p, d = mlm_hidden_bpd.shape
         logits_mv = matmul(mlm_hidden_bpd.reshape(b * p, d), vocab_kernel_dv, self.dtype) + vocab_bias_v[None]
         return logits_mv.astype(jnp.float32).reshape(b, p, -1), nsp_logits_bk2
+
+
+def overlaps(tokens_bt: Array, segments_bt: Array, sequences_bt: Array) -> Array:
+    """int32 [b, t]: 1 where a token as it is read, <mask> too, also stands in the sequence's other segment."""
+    same_bts = (tokens_bt[:, :, None] == tokens_bt[:, None, :]) & attention_mask(sequences_bt)
+    return (same_bts & (segments_bt[:, :, None] != segments_bt[:, None, :])).any(-1).astype(jnp.int32)
+
+
+def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:
+    """[b, k, 3d]: a * b, |a - b| and a + b of the means a and b of a sequence's segments (Conneau et al. 2017, 3.1)."""
+    numbers_1k1 = 1 + jnp.arange(num_sequences)[None, :, None]
+
+    def mean(segment: int) -> Array:
+        chosen_bkt = ((sequences_bt[:, None] == numbers_1k1) & (segments_bt[:, None] == segment)).astype(jnp.float32)
+        totals_bkd = jnp.einsum("bkt,btd->bkd", chosen_bkt, x_btd)
+        return totals_bkd / jnp.maximum(chosen_bkt.sum(-1, keepdims=True), 1)
+
+    a_bkd, b_bkd = mean(0), mean(1)
+    return jnp.concatenate((a_bkd * b_bkd, jnp.abs(a_bkd - b_bkd), a_bkd + b_bkd), -1)
 
 
 def make_model(config: BertConfig, train: TrainConfig) -> Bert:

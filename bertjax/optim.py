@@ -1,24 +1,27 @@
-"""Schedules, the decay mask, and the optax chain."""
+"""Schedules, which parameters are decayed and which are Muon's, and the optax chain."""
 
 from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from bertjax.config import OptimConfig
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     """Learning rate of update 0, 1, ..., steps - 1; none of them is 0."""
-    after = max(1, steps - config.warmup_steps)
+    highest, after = config.learning_rate, max(1, steps - config.warmup_steps)
+    falling = min(after, max(1, round(config.decay_share * steps)))
     decay = {
-        "constant": optax.constant_schedule(config.learning_rate),
-        "linear": optax.linear_schedule(config.learning_rate, 0.0, after),
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, after),
+        "constant": optax.constant_schedule(highest),
+        "linear": optax.linear_schedule(highest, 0.0, after),
+        "cosine": optax.cosine_decay_schedule(highest, after),
+        "wsd": optax.linear_schedule(highest, 0.0, falling, transition_begin=after - falling),
     }[config.schedule]
     if not config.warmup_steps:
         return decay
-    rise = config.learning_rate / config.warmup_steps
+    rise = highest / config.warmup_steps
     return optax.join_schedules([lambda update: rise * (update + 1), decay], [config.warmup_steps])
 
 
@@ -27,15 +30,29 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key.endswith(("kernel", "_embedding")), params)
 
 
+def muon_mask(params: Any) -> Any:
+    """True for the matrices of the encoder's layers: what goes in and out of them is no vector of the same kind."""
+    return jax.tree.map_with_path(lambda path, _: path[0].key.startswith("block_") and path[-1].key == "kernel", params)
+
+
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), behind gradient clipping if asked for."""
+    """The optimiser, behind gradient clipping if asked for.
+
+    Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), LAMB (You et al. 2020) or Muon (Jordan et al. 2024),
+    whose matrices have a learning rate of their own on the same schedule.
+    """
     schedule = make_schedule(config, steps)
+    of_adam = (config.b1, config.b2, config.eps)
     if config.name == "adam":
-        update = optax.adam(schedule, config.b1, config.b2, config.eps)
+        update = optax.adam(schedule, *of_adam)
+    elif config.name == "lamb":
+        update = optax.lamb(schedule, *of_adam, weight_decay=config.weight_decay, mask=decay_mask)
     else:
-        update = optax.adamw(
-            schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decay_mask
-        )
+        update = optax.adamw(schedule, *of_adam, weight_decay=config.weight_decay, mask=decay_mask)
+    if config.name == "muon":
+        ratio = config.muon_learning_rate / config.learning_rate
+        muon = contrib.muon(lambda update: ratio * schedule(update), weight_decay=config.weight_decay)
+        update = optax.partition({True: muon, False: update}, muon_mask)
     if config.clip_norm is None:
         return update
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

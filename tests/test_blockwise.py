@@ -63,6 +63,21 @@ def test_loss_and_gradients_equal_the_plain_path(head: dict, block_rows: int, si
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
+def test_z_loss_adds_its_gradient_and_nothing_to_the_loss(head: dict, sizes: tuple[int, int, int]) -> None:
+    def with_z(hidden_md: jax.Array, kernel_dv: jax.Array, bias_v: jax.Array) -> jax.Array:
+        lse_m = jax.nn.logsumexp(hidden_md @ kernel_dv + bias_v[None], axis=-1)
+        return plain(hidden_md, kernel_dv, bias_v, head)[0] + 0.1 * (lse_m**2 * head["weights_m"]).sum() / 3
+
+    mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    (loss, _), gradients = loss_and_gradients(head, block_rows=5, mesh=mesh, z_loss=0.1)
+    (plain_loss, _), _ = loss_and_gradients(head)
+    np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+    expected = jax.grad(with_z, (0, 1, 2))(head["hidden_md"], head["kernel_dv"], head["bias_v"])
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_without_gradients_the_figures_are_the_same(head: dict) -> None:
     loss, hits = jax.jit(lambda: blockwise_cross_entropy(**head, block_rows=5))()
     (with_gradients, same_hits), _ = loss_and_gradients(head, block_rows=5)
