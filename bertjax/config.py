@@ -277,6 +277,9 @@ class TrainConfig:
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """what matrix products multiply; parameters, optimiser state and sums of products are float32 with either"""
+    z_loss: float = 0.0
+    """of the squared log of the softmax's denominator over the vocabulary, added to what gradients are taken of, so
+    that logits stay near 0 (Chowdhery et al. 2022, section 5, have 1e-4); the losses told are without it"""
     remat: bool = False
     """compute a layer's activations again on the way back instead of keeping them: less memory, more time"""
     scan_layers: bool = False
@@ -299,6 +302,7 @@ class TrainConfig:
             f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "
             "change one of them",
         )
+        _require(0 <= self.z_loss < math.inf, f"train.z_loss={self.z_loss} is impossible; give 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

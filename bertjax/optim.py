@@ -30,16 +30,21 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key.endswith(("kernel", "_embedding")), params)
 
 
-def muon_mask(params: Any) -> Any:
-    """True for the matrices of the encoder's layers: what goes in and out of them is no vector of the same kind."""
-    return jax.tree.map_with_path(lambda path, _: path[0].key.startswith("block_") and path[-1].key == "kernel", params)
+def muon_labels(params: Any) -> Any:
+    """ "muon" for the matrices of the encoder's layers, "adamw" for the rest, whose rows are words or classes."""
+
+    def label(path: tuple, _: Any) -> str:
+        return "muon" if path[0].key.startswith("block_") and path[-1].key == "kernel" else "adamw"
+
+    return jax.tree.map_with_path(label, params)
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser, behind gradient clipping if asked for.
 
     Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), LAMB (You et al. 2020) or Muon (Jordan et al. 2024),
-    whose matrices have a learning rate of their own on the same schedule.
+    whose matrices have a learning rate of their own on the same schedule: the singular values of an update are near
+    that rate, times sqrt(features out / features in) where more come out than go in.
     """
     schedule = make_schedule(config, steps)
     of_adam = (config.b1, config.b2, config.eps)
@@ -52,7 +57,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     if config.name == "muon":
         ratio = config.muon_learning_rate / config.learning_rate
         muon = contrib.muon(lambda update: ratio * schedule(update), weight_decay=config.weight_decay)
-        update = optax.partition({True: muon, False: update}, muon_mask)
+        update = optax.partition({"muon": muon, "adamw": update}, muon_labels)
     if config.clip_norm is None:
         return update
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

@@ -161,8 +161,9 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
+    how = config.train
     train_step = compile_train_step(
-        mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
+        mesh, model, optimizer, schedule, seed=config.seed, accumulate=how.accumulate, z_loss=how.z_loss
     )
     eval_step = compile_eval_step(mesh, model)
     fresh = functools.partial(_fresh, config, mesh, functools.partial(init_on, mesh, model, optimizer, config.seed))

@@ -58,8 +58,10 @@ def state_template(model: Bert, optimizer: optax.GradientTransformation) -> Trai
     return jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
 
 
-def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Metrics:
-    """Losses and accuracies of a batch; dropout is on where there is a key for it."""
+def batch_metrics(
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, z_loss: float = 0.0
+) -> Metrics:
+    """Losses and accuracies of a batch; dropout is on where there is a key for it, `z_loss` in gradients alone."""
     outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
     params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
     predictions = model.apply(
@@ -78,6 +80,7 @@ def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key
         batch.mlm_weights_bp.reshape(-1),
         dtype=model.dtype,
         mesh=model.mesh,
+        z_loss=z_loss,
     )
     mlm_count = batch.mlm_weights_bp.sum()
     nsp_logits_bk2 = predictions.nsp_logits_bk2
@@ -90,14 +93,14 @@ def batch_metrics(model: Bert, params: dict[str, Any], batch: Batch, dropout_key
 
 
 def gradients(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int
+    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int, z_loss: float = 0.0
 ) -> tuple[dict[str, Any], Metrics]:
     """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
     mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
     nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
 
     def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
-        metrics = batch_metrics(model, params, part, key)
+        metrics = batch_metrics(model, params, part, key, z_loss=z_loss)
         return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
 
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
@@ -125,10 +128,11 @@ def train_step(
     schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
+    z_loss: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, z_loss)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(grads)
@@ -163,6 +167,7 @@ def compile_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    z_loss: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step` jitted over the mesh: batches by rows, the state as `sharding.RULES` say, the old one given up.
 
@@ -171,6 +176,7 @@ def compile_train_step(
     """
     model = model.clone(mesh=mesh)
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
+    fixed["z_loss"] = z_loss
     places = by_name(state_template(model, optimizer), mesh)
     return jax.jit(
         functools.partial(train_step, **fixed),

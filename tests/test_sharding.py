@@ -71,7 +71,7 @@ def test_where_every_parameter_lies(config: BertConfig, expected: dict[str, Part
     assert specs(params_template(Bert(config))) == expected
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
 def test_the_optimisers_state_lies_where_the_parameters_do(name) -> None:
     optimizer = make_optimizer(OptimConfig(name=name, warmup_steps=2, clip_norm=1.0), steps=9)
     found = specs(state_template(Bert(TIED), optimizer))
@@ -80,6 +80,17 @@ def test_the_optimisers_state_lies_where_the_parameters_do(name) -> None:
         assert of_mean == OF_TIED
     others = {path: spec for path, spec in found.items() if not {"params", "mu", "nu"} & set(path.split("/"))}
     assert len(others) >= 2 and set(others.values()) == {WHOLE}  # counts of steps
+
+
+def test_muons_state_lies_where_the_parameters_do() -> None:
+    optimizer = make_optimizer(OptimConfig(name="muon", clip_norm=1.0), steps=9)
+    found = specs(state_template(Bert(TIED), optimizer).opt_state)
+    of_mean = {path.split("/mu/")[1]: (path, spec) for path, spec in found.items() if "/mu/" in path}
+    assert {name: spec for name, (_, spec) in of_mean.items()} == OF_TIED  # one mean each, Muon's or AdamW's
+    muons = {name for name, (path, _) in of_mean.items() if "/muon/inner_state/" in path}
+    assert muons == {name for name in OF_TIED if name.startswith("block_") and name.endswith("kernel")}
+    others = {spec for path, spec in found.items() if not {"mu", "nu"} & set(path.split("/"))}
+    assert others == {WHOLE}
 
 
 def test_a_vocabulary_that_tensor_does_not_divide_is_whole() -> None:

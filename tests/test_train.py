@@ -14,9 +14,10 @@ import optax
 import pytest
 from test_model import Reference, relative_error
 
-from bertjax.config import BertConfig
+from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batches import Batch
 from bertjax.model import Bert, init_params
+from bertjax.optim import make_optimizer
 from bertjax.sharding import make_mesh, place_batch
 from bertjax.train import TrainState, compile_train_step, gradients, init_on, init_state, state_template
 
@@ -57,11 +58,12 @@ def train(
     accumulate: int = 1,
     seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
+    z_loss: float = 0.0,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     model, optimizer = Bert(config, **computed), optimizer or optax.adam(1e-2)
-    step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate)
+    step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate, z_loss=z_loss)
     state = init_on(mesh, model, optimizer, 0)
     history = []
     for batch in batches:
@@ -197,6 +199,34 @@ def test_meshes_change_neither_losses_nor_parameters(sizes: tuple[int, int, int]
 
 def test_vocabulary_that_tensor_does_not_divide() -> None:
     check_mesh(dataclasses.replace(WIDER, vocab_size=51, tied_head=False), (2, 2, 2))
+
+
+def test_muon_and_z_loss_are_the_same_on_a_mesh() -> None:
+    optimizer = make_optimizer(OptimConfig(name="muon", learning_rate=1e-3), 4)
+    check_mesh(WIDER, (2, 2, 2), optimizer=optimizer, z_loss=0.1)
+
+
+def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
+    model, batch = Bert(dataclasses.replace(SMALL, dropout=0.0)), random_batch(8)
+    params = init_params(model, jax.random.key(0))
+
+    def squares(params: dict) -> jax.Array:
+        logits_bpv, _ = model.apply(
+            {"params": params},
+            *batch[:5],
+            batch.cls_positions_bk,  # fields that the model reads come first
+        )
+        lse_bp = jax.nn.logsumexp(logits_bpv, axis=-1)
+        return (batch.mlm_weights_bp * lse_bp**2).sum() / batch.mlm_weights_bp.sum()
+
+    (plain, without), (penalised, within) = (
+        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, z_loss)
+        for z_loss in (0.0, 0.5)
+    )
+    assert without == within
+    expected = jax.tree.map(lambda x, y: x + 0.5 * y, plain, jax.jit(jax.grad(squares))(params))
+    for ours, theirs in zip(jax.tree.leaves(penalised), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_every_way_to_compute_works_on_a_mesh() -> None:
