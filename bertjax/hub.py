@@ -75,15 +75,38 @@ def names(config: BertConfig) -> dict[str, str]:
     return table
 
 
+# What BERT's format has no place for: the values that it does carry, and why it carries no others.
+_CARRIED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "norm": (("post",), "its norms stand after each sublayer"),
+    "norm_kind": (("layer",), "its norms are layer norms"),
+    "embedding_norm": ((True,), "its embeddings are always normalised"),
+    "embedding_scale": ((1.0,), "its token embeddings are read as they are"),
+    "positions": (("learned",), "it has an embedding of each position"),
+    "biases": ((True,), "its linear layers and norms have biases"),
+    "hidden_act": (tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
+    "overlap_embedding": ((False,), "it embeds tokens, segments and positions alone"),
+    "nsp_features": (("cls",), "its NSP head reads <cls> alone"),
+}
+
+
 def check_exportable(config: BertConfig, folder: Path) -> None:
     """Raises BertjaxError where the folder exists, or BERT's format cannot carry the model."""
-    if not config.embedding_norm:
+    reasons, remedies = [], []
+    for key, (values, reason) in _CARRIED.items():
+        if getattr(config, key) not in values:
+            reasons.append(f"{_setting(key, getattr(config, key))} ({reason})")
+            remedies.append(" or ".join(_setting(key, value) for value in values))
+    if reasons:
         raise BertjaxError(
-            "model.embedding_norm=false has no place in BERT's format, whose embeddings are always normalised; "
-            "train with model.embedding_norm=true, as configs/wikitext2-bert.yaml does"
+            f"BERT's format has no place for {', '.join(reasons)}; train with {', '.join(remedies)}, "
+            "or export with --format stablehlo, which carries any model"
         )
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
+
+
+def _setting(key: str, value: Any) -> str:
+    return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, card: str) -> None:
@@ -149,7 +172,7 @@ def _json_files(config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
             "attention_probs_dropout_prob": config.dropout,
             "hidden_act": ACTIVATIONS[config.hidden_act],
             "type_vocab_size": 2,
-            "initializer_range": 0.02,
+            "initializer_range": config.init_scale,
             "pad_token_id": tokenizer.vocabulary.pad,
             "position_embedding_type": "absolute",
             "tie_word_embeddings": config.tied_head,

@@ -183,11 +183,46 @@ def test_what_is_written_is_read_back(tmp_path: Path, tokenizer: Tokenizer, tied
     assert len({path.stat().st_mode for path in (tmp_path / "deep" / "out").glob("*.*")}) == 1  # none is private
 
 
-def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path) -> None:
-    config = BertConfig.textbook(40)
-    with pytest.raises(BertjaxError, match="model.embedding_norm=false has no place"):
+NOT_BERTS = {
+    "norm": ("pre", "post"),
+    "norm_kind": ("rms", "layer"),
+    "embedding_norm": (False, "true"),
+    "embedding_scale": (5.0, "1.0"),
+    "positions": ("rotary", "learned"),
+    "biases": (False, "true"),
+    "hidden_act": ("geglu", "gelu or model.hidden_act=gelu_tanh or model.hidden_act=relu or model.hidden_act=silu"),
+    "overlap_embedding": (True, "false"),
+    "nsp_features": ("pair", "cls"),
+}
+PLAIN = {"tied_head": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
+
+
+@pytest.mark.parametrize("key", NOT_BERTS)
+def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path, key: str) -> None:
+    value, carried = NOT_BERTS[key]
+    config = dataclasses.replace(TINY, **{key: value})
+    with pytest.raises(BertjaxError) as caught:
         hub.export(config, random_params(config), WORDS, tmp_path / "out", card="")
+    message = str(caught.value)
+    assert message.startswith(f"BERT's format has no place for model.{key}={str(value).lower()} (")
+    assert f"; train with model.{key}={carried}, or export" in message and "\n" not in message
     assert not list(tmp_path.iterdir())
+
+
+def test_every_setting_of_the_model_is_carried_or_refused() -> None:
+    sizes = {*hub.SIZES, "vocab_size"}
+    assert {field.name for field in dataclasses.fields(BertConfig)} == sizes | NOT_BERTS.keys() | PLAIN.keys()
+
+
+def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, **{key: value for key, (value, _) in NOT_BERTS.items()})
+    with pytest.raises(BertjaxError) as caught:
+        hub.check_exportable(config, tmp_path / "out")
+    assert all(f"model.{key}=" in str(caught.value) for key in NOT_BERTS)
+    hub.check_exportable(dataclasses.replace(TINY, **PLAIN), tmp_path / "out")
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(BertjaxError, match="exists and is left as it is"):
         hub.export(TINY, {}, WORDS, tmp_path / "out", card="")
