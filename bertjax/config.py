@@ -170,6 +170,11 @@ class BertConfig:
     """standard deviation of init: bert"""
     embedding_scale: float = 1.0
     """what token embeddings are multiplied by where they are read, though not where words are predicted with them"""
+    frequency_bias: bool = False
+    """start the vocabulary's biases at the log of the words' frequencies in the training text"""
+    cooccurrence_embedding: bool = False
+    """start token embeddings from which words stand near each other in the training text (Levy et al. 2015); it is
+    counted in the first 2**27 tokens"""
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
@@ -431,6 +436,12 @@ class Config:
             f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
             "vocabulary; leave one of them out",
         )
+        for name in ("frequency_bias", "cooccurrence_embedding"):
+            _require(
+                self.init_from is None or not getattr(self.model, name),
+                f"model.{name}=true has no effect with init_from={self.init_from}, which brings its weights; "
+                "leave one of them out",
+            )
         _require(
             self.data.max_length <= self.model.max_position,
             f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}; "

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from bertjax import foreign
@@ -13,7 +12,7 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.run import RunFolder
-from bertjax.sharding import by_name, make_mesh
+from bertjax.sharding import make_mesh, place_params
 
 
 class Pretrained(NamedTuple):
@@ -39,8 +38,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
         config = run.config().model
         return Pretrained(config, run.load_params(Bert(config), mesh), run.tokenizer())
     read = foreign.read(folder)
-    params = jax.tree.map(_placed, read.params, by_name(read.params, mesh))
-    return Pretrained(read.config, params, read.tokenizer)
+    return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
 
 
 def model_config(folder: str | Path) -> BertConfig:
@@ -55,8 +53,3 @@ def _run(folder: Path) -> RunFolder:
         kinds = "is not a run's folder nor a Hugging Face one: it has neither config.yaml nor config.json"
         raise BertjaxError(f"{folder} {kinds}; give one that has")
     return run
-
-
-def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Each process gives its own devices their shares, which asks nothing of the others."""
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -82,6 +82,15 @@ def by_name(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map_with_path(place, tree)
 
 
+def place_params(tree: Any, mesh: Mesh) -> Any:
+    """Parameters of numpy over the mesh, by name; each process gives its own devices their shares, asking no other."""
+
+    def place(array: np.ndarray, sharding: NamedSharding) -> Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, tree, by_name(tree, mesh))
+
+
 def gathered(tree: Any, mesh: Mesh | None) -> Any:
     """Parameters, or a part of them, whole over `fsdp`; their gradients are shared out over it again."""
     if mesh is None or mesh.shape["fsdp"] == 1:

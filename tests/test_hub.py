@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -194,7 +195,8 @@ NOT_BERTS = {
     "overlap_embedding": (True, "false"),
     "nsp_features": ("pair", "cls"),
 }
-PLAIN = {"tied_head": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
+PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True}
+PLAIN |= {"tied_head": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
 
 
 @pytest.mark.parametrize("key", NOT_BERTS)

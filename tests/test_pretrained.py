@@ -186,6 +186,9 @@ def test_going_on_equals_never_having_stopped(tiny: Config, theirs: Path, tmp_pa
 def test_what_does_not_go_with_it(tiny: Config, theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(BertjaxError, match="tokenizer.path=x has no effect with init_from=y"):
         dataclasses.replace(tiny, init_from="y", tokenizer=TokenizerConfig(path="x"))
+    for name in ("frequency_bias", "cooccurrence_embedding"):
+        with pytest.raises(BertjaxError, match=f"model.{name}=true has no effect with init_from=y"):
+            dataclasses.replace(tiny, init_from="y", model=dataclasses.replace(tiny.model, **{name: True}))
     long = dataclasses.replace(
         tiny,
         init_from=str(theirs),

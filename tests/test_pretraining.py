@@ -23,12 +23,16 @@ import numpy as np
 import pytest
 
 import bertjax
-from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, TrainConfig
+from bertjax import hub
+from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
+from bertjax.data import counts
 from bertjax.data import wikitext as wikitext_room
 from bertjax.data.batches import Batch, Batches
+from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.optim import make_optimizer
+from bertjax.pretrained import load
 from bertjax.pretraining import pretrain
 from bertjax.recipe import save_config
 from bertjax.run import RunFolder
@@ -87,6 +91,31 @@ def test_a_small_language_is_learnt(tiny: Config) -> None:
     held_out = RunFolder(pretrain(config)).metrics()[-1]
     vocabulary = RunFolder(config.run_dir).tokenizer().vocab_size - 5
     assert held_out["held_out_mlm_loss"] < 0.5 * np.log(vocabulary)
+
+
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_weights_that_start_from_counts(tiny: Config, tmp_path: Path, tied_head: bool) -> None:
+    """The run's only step changes nothing."""
+    model = dataclasses.replace(tiny.model, tied_head=tied_head, init_scale=0.5, vocab_size=48)
+    still = dataclasses.replace(
+        tiny, model=model, optim=OptimConfig("adam", 1e-30), train=dataclasses.replace(tiny.train, steps=1)
+    )
+    plain = load(pretrain(still)).params
+    counted = dataclasses.replace(
+        still,
+        run_dir=str(tmp_path / "counted"),
+        model=dataclasses.replace(model, frequency_bias=True, cooccurrence_embedding=True),
+        mesh=MeshConfig(data=1, fsdp=1, tensor=2),
+    )
+    pretrained = load(pretrain(counted))
+    vocabulary, corpus = pretrained.tokenizer.vocabulary, prepare(counted).train
+    bias_v = counts.log_frequencies(corpus, vocabulary, 48, predict_unk=False)
+    table_vd, known_v = counts.embedding_of_neighbours(corpus, vocabulary, 48, 16, scale=0.5, seed=counted.seed)
+    assert set(np.flatnonzero(~known_v)) == {*range(5), *range(vocabulary.size, 48)}
+    expected = dict(hub.leaves(plain)) | {"mlm/bias" if tied_head else "mlm/vocab/bias": bias_v}
+    expected["token_embedding"] = np.where(known_v[:, None], table_vd, plain["token_embedding"])
+    for name, leaf in hub.leaves(pretrained.params):
+        np.testing.assert_allclose(leaf, expected[name], rtol=0, atol=1e-20, err_msg=name)
 
 
 @pytest.mark.parametrize("stop", [2, 3])

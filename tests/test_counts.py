@@ -1,0 +1,126 @@
+"""What is counted equals counting by hand, and is the same bits each time."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertjax.data import counts
+from bertjax.data.corpus import Corpus
+from bertjax.data.tokenizer import Vocabulary
+
+SIZE = 40
+VOCABULARY = Vocabulary(SIZE)
+
+
+def corpus(sentences: list[list[int]], folder: Path | None = None) -> Corpus:
+    ends = np.cumsum([0, *map(len, sentences)])
+    ids = np.concatenate([np.array(sentence, np.uint16) for sentence in sentences])
+    return Corpus("made", "digest", ids, ends, np.array([0, len(sentences)]), folder)
+
+
+def random_corpus(seed: int = 0, tokens: range = range(5, SIZE), folder: Path | None = None) -> Corpus:
+    """Of words that have neighbours which they like: a word is near the one before it."""
+    rng = np.random.default_rng(seed)
+    sentences = []
+    for _ in range(200):
+        walk = rng.integers(len(tokens)) + np.cumsum(rng.integers(-2, 3, rng.integers(1, 12)))
+        sentences.append([tokens[place % len(tokens)] for place in walk])
+    return corpus(sentences, folder)
+
+
+def test_log_frequencies() -> None:
+    text = corpus([[5, 5, 6], [1, 5], [7]])
+    logs_v = counts.log_frequencies(text, VOCABULARY, 41, predict_unk=False)
+    assert logs_v.dtype == np.float32 and logs_v.shape == (41,)
+    for word, count in {5: 3, 6: 1, 7: 1, 8: 0, 40: 0}.items():
+        assert logs_v[word] == pytest.approx(math.log((count + 0.5) / 6), rel=1e-6)
+    assert set(logs_v[:5]) == {logs_v[8]}
+    predicted_v = counts.log_frequencies(text, VOCABULARY, 41, predict_unk=True)
+    assert predicted_v[1] == pytest.approx(math.log(1.5 / 6), rel=1e-6)
+    np.testing.assert_array_equal(np.delete(predicted_v, 1), np.delete(logs_v, 1))
+
+
+@pytest.mark.parametrize("at_once", [7, 10**6])
+def test_neighbours_equal_counting_by_hand(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(counts, "_AT_ONCE", at_once)
+    text = random_corpus()
+    by_hand = np.zeros((SIZE, SIZE))
+    for start, end in itertools.pairwise(text.sentences):
+        for i, j in itertools.permutations(range(start, end), 2):
+            if abs(i - j) <= 4:
+                by_hand[text.ids[i], text.ids[j]] += 1 / abs(i - j)
+    np.testing.assert_allclose(counts._neighbours(text, SIZE).toarray() / 12, by_hand, atol=1e-12)
+    associations = counts._associations(counts._neighbours(text, SIZE)).toarray()
+    word_v, context_v = by_hand.sum(1) / by_hand.sum(), by_hand.sum(0) ** 0.75 / (by_hand.sum(0) ** 0.75).sum()
+    for i, j in itertools.product(range(SIZE), repeat=2):
+        there = by_hand[i, j] > 0
+        pmi = math.log(by_hand[i, j] / by_hand.sum() / (word_v[i] * context_v[j])) if there else 0.0
+        assert associations[i, j] == pytest.approx(max(0.0, pmi), abs=1e-9)
+
+
+def test_only_the_beginning_of_a_text_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, short = random_corpus(), random_corpus()
+    short = short._replace(ids=short.ids[:100], sentences=np.append(short.sentences[short.sentences < 100], 100))
+    monkeypatch.setattr(counts, "_MOST", 100)
+    logs = [counts.log_frequencies(text, VOCABULARY, SIZE, predict_unk=True) for text in (text, short)]
+    np.testing.assert_array_equal(*logs)
+
+
+def test_the_leading_directions_are_those_of_a_whole_decomposition() -> None:
+    matrix = counts._associations(counts._neighbours(random_corpus(), SIZE))
+    u, s, _ = np.linalg.svd(matrix.toarray())
+    ours, theirs = counts._decomposed(matrix, 6, spare=4), (u * np.sqrt(s))[:, :6]
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-2 * s[0])
+    np.testing.assert_allclose((ours**2).sum(0), s[:6], rtol=1e-3)
+
+
+def embed(text: Corpus, features: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return counts.embedding_of_neighbours(text, VOCABULARY, SIZE, features, scale=0.1, seed=seed)
+
+
+def test_an_embedding_is_the_same_each_time_and_turned_by_the_seed(tmp_path: Path) -> None:
+    text = random_corpus(folder=tmp_path)
+    (one_vd, known_v), (again_vd, _), (anew_vd, _), (other_vd, _) = (
+        embed(text), embed(text), embed(off_disk(text)), embed(text, seed=1)
+    )  # fmt: skip
+    assert one_vd.dtype == np.float32 and one_vd.shape == (SIZE, 8)
+    np.testing.assert_array_equal(one_vd, again_vd)  # the second is read from the corpus's folder
+    np.testing.assert_array_equal(one_vd, anew_vd)
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbours-1-40-8"]
+    assert np.abs(one_vd - other_vd).max() > 0.05
+    np.testing.assert_allclose(one_vd @ one_vd.T, other_vd @ other_vd.T, atol=1e-5)
+    np.testing.assert_array_equal(np.flatnonzero(~known_v), range(5))
+    assert one_vd[known_v].std() == pytest.approx(0.1, rel=0.05)
+
+
+def off_disk(text: Corpus) -> Corpus:
+    """The same text, on no disk."""
+    return text._replace(folder=None)
+
+
+def test_words_of_the_same_company_are_alike() -> None:
+    """20 and 21 stand among the same words, and 22 among others."""
+    rng = np.random.default_rng(0)
+    near, far = range(5, 10), range(10, 15)
+    company = {20: near, 21: near, 22: far}
+    text = corpus([[rng.choice(of), word, rng.choice(of)] for word, of in company.items() for _ in range(50)])
+    table_vd, known_v = embed(text, features=4)
+    assert set(np.flatnonzero(known_v)) == {*near, *far, *company}
+    of_nd = table_vd[list(company)]
+    of_nd /= np.linalg.norm(of_nd, axis=1, keepdims=True)
+    assert of_nd[0] @ of_nd[1] > 0.9 > 0.3 > of_nd[0] @ of_nd[2]
+
+
+def test_more_features_than_words_are_random_ones() -> None:
+    table_vd, known_v = embed(random_corpus(), features=64)
+    assert table_vd.shape == (SIZE, 64) and np.isfinite(table_vd).all()
+    assert np.linalg.matrix_rank(table_vd) == SIZE
+    assert table_vd[known_v].std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_text_of_lone_words_tells_nothing() -> None:
+    table_vd, known_v = embed(corpus([[5], [6], [5]]))
+    assert not known_v.any() and np.isfinite(table_vd).all()
