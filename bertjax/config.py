@@ -252,6 +252,9 @@ class OptimConfig:
     """AdamW's decay, times the learning rate"""
     clip_norm: float | None = None
     """largest global norm of the gradients; longer ones are scaled down to it"""
+    ema_decay: float | None = None
+    """mean of the weights over the last steps, each older step counting so many times less, such as 0.999; it is what
+    is evaluated, encoded with and exported, and what another run starts from"""
 
     def __post_init__(self) -> None:
         _at_least(self, "optim", 0, "warmup_steps", "weight_decay")
@@ -266,6 +269,10 @@ class OptimConfig:
         _require(
             self.name != "adam" or self.weight_decay == 0,
             f"optim.weight_decay={self.weight_decay} has no effect with optim.name=adam; use adamw or give 0",
+        )
+        _require(
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            f"optim.ema_decay={self.ema_decay} is not a decay; give 0 < ema_decay < 1, or leave it out",
         )
         _require(0 < self.decay_share <= 1, f"optim.decay_share={self.decay_share} is not a share; give 0 < share <= 1")
 

@@ -163,14 +163,19 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
-    how = config.train
+    how, ema_decay = config.train, config.optim.ema_decay
     train_step = compile_train_step(
-        mesh, model, optimizer, schedule, seed=config.seed, accumulate=how.accumulate, z_loss=how.z_loss
+        *(mesh, model, optimizer, schedule),
+        seed=config.seed,
+        accumulate=how.accumulate,
+        z_loss=how.z_loss,
+        ema_decay=ema_decay,
     )
     eval_step = compile_eval_step(mesh, model)
-    fresh = functools.partial(_fresh, prepared, mesh, functools.partial(init_on, mesh, model, optimizer, config.seed))
+    initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=ema_decay is not None)
+    fresh = functools.partial(_fresh, prepared, mesh, initial)
     with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
-        template = state_template(model, optimizer)
+        template = state_template(model, optimizer, averaging=ema_decay is not None)
         run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
         while True:
             try:
@@ -230,7 +235,7 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
     held_out = run.prepared.held_out_batches
     rows = rows_here(held_out.num_rows, run.mesh)
     batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
-    means = evaluate(run.eval_step, state.params, batches, rows, run.mesh)
+    means = evaluate(run.eval_step, state.learnt, batches, rows, run.mesh)
     if run.stop.after_step():
         return False
     run.progress.held_out(means)
@@ -291,7 +296,7 @@ def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def _trees(state: TrainState) -> dict[str, Any]:
     """What a checkpoint holds; its number is the step."""
-    return {name: tree for name, tree in state._asdict().items() if name != "step"}
+    return {name: tree for name, tree in state._asdict().items() if name != "step" and tree is not None}
 
 
 def _leave_out(run: _Run, spike: LossSpike) -> None:

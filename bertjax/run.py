@@ -181,11 +181,16 @@ class RunFolder:
         return step
 
     def load_params(self, model: Bert, mesh: Mesh) -> dict[str, Any]:
-        """The newest sound checkpoint's parameters. Raises BertjaxError where the run has none."""
+        """The newest sound checkpoint's parameters, averaged if the run does that.
+
+        Raises:
+          BertjaxError: the run has no checkpoint.
+        """
+        name = "params" if self.config().optim.ema_decay is None else "average"
         template = params_template(model)
         template = with_sharding(template, by_name(template, mesh))
         with self.checkpoints() as checkpoints:
-            return checkpoints.restore(self.latest_step(checkpoints), {"params": template})["params"]
+            return checkpoints.restore(self.latest_step(checkpoints), {name: template})[name]
 
     def export(self, folder: Path) -> None:
         """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.export` does."""

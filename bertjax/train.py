@@ -1,6 +1,7 @@
 """The training step: one pure function of state and batch, jitted with shardings over every device."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,25 +38,36 @@ class TrainState(NamedTuple):
     params: dict[str, Any]
     opt_state: optax.OptState
     health: Health
+    average: dict[str, Any] | None = None  # of the parameters over the good steps, the older the less, if asked for
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """The parameters that are evaluated, encoded with and exported: the average where there is one."""
+        return self.params if self.average is None else self.average
 
 
-def init_state(model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(
+    model: Bert, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
+) -> TrainState:
     """A fresh state."""
     params = init_params(model, jax.random.key(seed))
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
-    return TrainState(step, params, optimizer.init(params), health)
+    average = jax.tree.map(jnp.zeros_like, params) if averaging else None
+    return TrainState(step, params, optimizer.init(params), health, average)
 
 
-def init_on(mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_on(
+    mesh: Mesh, model: Bert, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
+) -> TrainState:
     """A fresh state where `sharding.RULES` want it; no device ever holds more than its share."""
-    places = by_name(state_template(model, optimizer), mesh)
-    return jax.jit(functools.partial(init_state, model, optimizer, seed), out_shardings=places)()
+    places = by_name(state_template(model, optimizer, averaging=averaging), mesh)
+    return jax.jit(functools.partial(init_state, model, optimizer, seed, averaging=averaging), out_shardings=places)()
 
 
-def state_template(model: Bert, optimizer: optax.GradientTransformation) -> TrainState:
+def state_template(model: Bert, optimizer: optax.GradientTransformation, *, averaging: bool = False) -> TrainState:
     """Shapes and dtypes of a state; nothing is computed."""
-    return jax.eval_shape(functools.partial(init_state, model, optimizer, 0))
+    return jax.eval_shape(functools.partial(init_state, model, optimizer, 0, averaging=averaging))
 
 
 def batch_metrics(
@@ -129,6 +141,7 @@ def train_step(
     seed: int,
     accumulate: int = 1,
     z_loss: float = 0.0,
+    ema_decay: float | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -144,10 +157,13 @@ def train_step(
     )
     rate = schedule(state.step - state.health.skipped_steps)
     health, rise = _judge(state.health, loss, good)
+    average = state.average
+    if average is not None and ema_decay is not None:
+        average = _averaged(average, params, good, state.step + 1 - health.skipped_steps, ema_decay)
     of_step = {"gradient_norm": norm, "learning_rate": rate, "loss_rise": rise}
     of_step |= {"skipped_steps": health.skipped_steps, "skipped_in_a_row": health.skipped_in_a_row}
     metrics |= {name: Mean(jnp.float32(value), jnp.ones(())) for name, value in of_step.items()}
-    return TrainState(state.step + 1, params, opt_state, health), metrics
+    return TrainState(state.step + 1, params, opt_state, health, average), metrics
 
 
 def _judge(health: Health, loss: Array, good: Array) -> tuple[Health, Array]:
@@ -159,6 +175,15 @@ def _judge(health: Health, loss: Array, good: Array) -> tuple[Health, Array]:
     return Health(health.skipped_steps + ~good, jnp.where(good, 0, health.skipped_in_a_row + 1), recent), rise
 
 
+def _averaged(average: Any, params: Any, good: Array, steps: Array, decay: float) -> Any:
+    """The mean of the parameters after each of so many good steps, weighing `decay ** age`, these the last ones.
+
+    It is what Adam's bias correction makes of a mean that began at 0 (Kingma and Ba 2015, section 3).
+    """
+    share = jnp.where(good, math.expm1(math.log(decay)) / jnp.expm1(steps * math.log(decay)), 0)
+    return jax.tree.map(lambda mean, leaf: jnp.where(good, mean + share * (leaf - mean), mean), average, params)
+
+
 def compile_train_step(
     mesh: Mesh,
     model: Bert,
@@ -168,6 +193,7 @@ def compile_train_step(
     seed: int,
     accumulate: int = 1,
     z_loss: float = 0.0,
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step` jitted over the mesh: batches by rows, the state as `sharding.RULES` say, the old one given up.
 
@@ -176,8 +202,8 @@ def compile_train_step(
     """
     model = model.clone(mesh=mesh)
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
-    fixed["z_loss"] = z_loss
-    places = by_name(state_template(model, optimizer), mesh)
+    fixed |= {"z_loss": z_loss, "ema_decay": ema_decay}
+    places = by_name(state_template(model, optimizer, averaging=ema_decay is not None), mesh)
     return jax.jit(
         functools.partial(train_step, **fixed),
         in_shardings=(places, by_rows(mesh)),

@@ -279,6 +279,7 @@ IMPOSSIBLE = [
     (["model.positions=rotary", "model.hidden_size=60"], ["model.positions=rotary", "a head has 5", "even"]),
     (["optim.muon_learning_rate=0"], ["optim.muon_learning_rate=0", "positive"]),
     (["optim.decay_share=0"], ["optim.decay_share=0", "share <= 1"]),
+    (["optim.ema_decay=1"], ["optim.ema_decay=1", "ema_decay < 1"]),
     (["train.z_loss=-1"], ["train.z_loss=-1", "0 or more"]),
     (["train.z_loss=.nan"], ["train.z_loss=nan", "0 or more"]),
     (["optim.b1=1"], ["optim.b1=1", "b1 < 1"]),

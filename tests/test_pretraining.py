@@ -30,6 +30,7 @@ from bertjax.data import wikitext as wikitext_room
 from bertjax.data.batches import Batch, Batches
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
+from bertjax.evaluate import evaluate_run
 from bertjax.model import Bert
 from bertjax.optim import make_optimizer
 from bertjax.pretrained import load
@@ -47,10 +48,11 @@ def saved_trees(folder: Path) -> list[np.ndarray]:
     """The leaves of the newest parameters and optimiser state."""
     run = RunFolder(folder)
     config = run.config()
-    template = state_template(Bert(config.model), make_optimizer(config.optim, config.train.steps))
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    template = state_template(Bert(config.model), optimizer, averaging=config.optim.ema_decay is not None)
     template = with_sharding(template, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with run.checkpoints() as checkpoints:
-        templates = {name: tree for name, tree in template._asdict().items() if name != "step"}
+        templates = {name: tree for name, tree in template._asdict().items() if name != "step" and tree is not None}
         return jax.tree.leaves(checkpoints.restore(run.latest_step(checkpoints), templates))
 
 
@@ -120,9 +122,11 @@ def test_weights_that_start_from_counts(tiny: Config, tmp_path: Path, tied_head:
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop: int) -> None:
+    optim = OptimConfig("muon", schedule="cosine", warmup_steps=2, weight_decay=0.1, clip_norm=0.5, ema_decay=0.9)
     config = dataclasses.replace(
         tiny,
-        optim=dataclasses.replace(tiny.optim, schedule="cosine", warmup_steps=2, weight_decay=0.1, clip_norm=0.5),
+        optim=optim,
+        model=dataclasses.replace(tiny.model, frequency_bias=True, cooccurrence_embedding=True),
         train=dataclasses.replace(tiny.train, steps=5),
         eval=EvalConfig(every=2),
         checkpoint=CheckpointConfig(every=1, keep=5),
@@ -136,6 +140,24 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
     metrics.write_text(metrics.read_text()[:-20])
     pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
     assert_same_end(killed, whole)
+
+
+def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, optim=dataclasses.replace(tiny.optim, ema_decay=0.5))
+    plain, run = (
+        RunFolder(pretrain(tiny)),
+        RunFolder(pretrain(dataclasses.replace(config, run_dir=str(tmp_path / "ema")))),
+    )
+    for ours, theirs in zip(run.metrics()[:4], plain.metrics()[:4], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)  # training goes on from the raw ones
+    held_out = {name: value for name, value in run.metrics()[-1].items() if name != "step"}
+    assert held_out != {name: plain.metrics()[-1][name] for name in held_out}
+    means = evaluate_run(run.path).means
+    assert {f"held_out_{name}": value for name, value in means.items()} == pytest.approx(held_out, rel=1e-6)
+    averaged, raw = (load(folder.path).params["token_embedding"] for folder in (run, plain))
+    assert 1e-4 < np.abs(averaged - raw).max() < 0.1
+    run.export(tmp_path / "out")
+    np.testing.assert_array_equal(load(tmp_path / "out").params["token_embedding"], averaged)
 
 
 def flip_a_byte(file: Path) -> None:

@@ -1,6 +1,7 @@
 """The step learns, equals the textbook's, and is the same on any number of devices and in any number of parts."""
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -18,7 +19,7 @@ from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batches import Batch
 from bertjax.model import Bert, init_params
 from bertjax.optim import make_optimizer
-from bertjax.sharding import make_mesh, place_batch
+from bertjax.sharding import by_name, make_mesh, place_batch
 from bertjax.train import TrainState, compile_train_step, gradients, init_on, init_state, state_template
 
 SMALL = BertConfig(
@@ -320,3 +321,28 @@ def test_without_pairs_nothing_of_their_head_is_learnt() -> None:
         of_pairs = path[0].key in ("pooler", "nsp")
         assert (np.asarray(leaf) == 0).all() == of_pairs, jax.tree_util.keystr(path)
     assert metrics["nsp_loss"] == (0, 0) and metrics["mlm_loss"].weight > 0
+
+
+def test_the_average_of_the_weights_equals_the_closed_form() -> None:
+    """Steps that are not finite count for nothing."""
+    mesh, model, optimizer = make_mesh(2, 2, 2), Bert(WIDER), optax.adam(1e-2)
+    step = compile_train_step(mesh, model, optimizer, RATE, seed=0, ema_decay=0.7)
+    state = init_on(mesh, model, optimizer, 0, averaging=True)
+    params = []
+    for number in (0, 1, 2, 3):
+        batch = random_batch(16, number)
+        state, _ = step(state, place_batch(weighing(batch, np.nan) if number == 2 else batch, mesh))
+        params.append(jax.device_get(state.params))
+        if number == 0:
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), state.average, params[0])
+    weights = np.array([0.7**2, 0.7, 1.0])
+    for average, first, second, _, fourth in zip(*map(jax.tree.leaves, (state.average, *params)), strict=True):
+        expected = np.average([first, second, fourth], axis=0, weights=weights)
+        np.testing.assert_allclose(average, expected, atol=1e-6)
+    assert state.learnt is state.average
+    assert jax.tree.map(lambda leaf: leaf.sharding, state.average) == by_name(state.params, mesh)
+
+
+def test_without_an_average_there_is_none() -> None:
+    state, _ = train(SMALL, [random_batch(8)])
+    assert state.average is None and state.learnt is state.params

@@ -33,8 +33,9 @@ def final_state(run: Path) -> dict[str, bytes]:
     """The newest checkpoint's number and its arrays, type and shape included, by their paths."""
     folder = RunFolder(run)
     config = folder.config()
-    template = state_template(make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps))
-    trees = {name: tree for name, tree in template._asdict().items() if name != "step"}
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    template = state_template(model, optimizer, averaging=config.optim.ema_decay is not None)
+    trees = {name: tree for name, tree in template._asdict().items() if name != "step" and tree is not None}
     here = replicated(make_mesh(devices=jax.devices()[:1]))
     with folder.checkpoints() as checkpoints:
         step = folder.latest_step(checkpoints)
