@@ -18,6 +18,12 @@ def _at_least(part: object, prefix: str, least: float, *names: str) -> None:
         _require(least <= value < 2**31, f"{prefix}.{name}={value} is impossible; give {least} or more, below 2**31")
 
 
+def _shares(part: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        _require(value is None or 0 < value <= 1, f"{prefix}.{name}={value} is not a share; give 0 < {name} <= 1")
+
+
 Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
 Objective = Literal["mlm+nsp", "mlm+sop", "mlm"]
@@ -67,6 +73,8 @@ class DataConfig:
     pairs, a sentence"""
     mlm_rate: float = 0.15
     """share of the words of a pair, or what the objective has instead, to predict; at least one is"""
+    mlm_rate_end: float | None = None
+    """rate of the last step, to which it rises or falls evenly; by default it stays"""
     mask_unit: Literal["token", "word", "span"] = "token"
     """what is chosen to be predicted: tokens, words with all their pieces, or spans of up to 10 words (SpanBERT)"""
     predict_unk: bool = False
@@ -89,7 +97,7 @@ class DataConfig:
                 self.eval_path is None,
                 f"data.eval_path={self.eval_path} has no effect with data.source={self.source}; give data.source=files",
             )
-        _require(0 < self.mlm_rate <= 1, f"data.mlm_rate={self.mlm_rate} is not a share; give 0 < rate <= 1")
+        _shares(self, "data", "mlm_rate", "mlm_rate_end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +282,7 @@ class OptimConfig:
             self.ema_decay is None or 0 < self.ema_decay < 1,
             f"optim.ema_decay={self.ema_decay} is not a decay; give 0 < ema_decay < 1, or leave it out",
         )
-        _require(0 < self.decay_share <= 1, f"optim.decay_share={self.decay_share} is not a share; give 0 < share <= 1")
+        _shares(self, "optim", "decay_share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,9 +331,12 @@ class EvalConfig:
 
     every: int = 0
     """steps between evaluations; 0 for one at the end only"""
+    mlm_rate: float | None = None
+    """share of the words to predict, the same in all runs whose figures are to be compared; by default data.mlm_rate"""
 
     def __post_init__(self) -> None:
         _at_least(self, "eval", 0, "every")
+        _shares(self, "eval", "mlm_rate")
 
 
 @dataclasses.dataclass(frozen=True)

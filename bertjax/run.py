@@ -36,7 +36,7 @@ from bertjax.sharding import by_name, make_mesh, with_sharding
 from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
-# Neither do more steps, but where the learning rate falls towards the last one.
+# Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
@@ -208,7 +208,8 @@ class RunFolder:
     def check_same(self, prepared: Prepared) -> None:
         """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""
         ours, theirs = flat(prepared.config), flat(self.config())
-        may_change = _MAY_CHANGE | ({"train.steps"} if prepared.config.optim.schedule == "constant" else set())
+        same_all_along = prepared.config.optim.schedule == "constant" and prepared.config.data.mlm_rate_end is None
+        may_change = _MAY_CHANGE | ({"train.steps"} if same_all_along else set())
         changed = [key for key in ours if ours[key] != theirs[key] and key not in may_change]
         if changed:
             what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)

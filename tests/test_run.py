@@ -126,6 +126,16 @@ def test_what_changes_no_step_may_change(run, prepared, key, value):
     run.check_same(prepared._replace(config=changed(prepared.config, key, value)))
 
 
+@pytest.mark.parametrize("key, value", [("optim.schedule", "cosine"), ("data.mlm_rate_end", 0.3)])
+def test_what_falls_or_rises_towards_the_last_step_fixes_it(tmp_path, prepared, key, value):
+    config = changed(changed(prepared.config, key, value), "run_dir", str(tmp_path / "other"))
+    run = RunFolder(config.run_dir)
+    run.create(prepared._replace(config=config))
+    assert "train.steps=40 (the run has 4)" in refusal(
+        run.check_same, prepared._replace(config=changed(config, "train.steps", 40))
+    )
+
+
 def test_another_text_is_another_run(run, prepared):
     other = prepared._replace(train=prepared.train._replace(digest=prepared.held_out.digest))
     message = refusal(run.check_same, other)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from bertjax.data.corpus import Corpus
-from bertjax.data.masking import mask_tokens, num_to_predict
+from bertjax.data.masking import mask_tokens, most_to_predict, num_to_predict
 from bertjax.data.packing import Placement, most_in_a_row, pack
 from bertjax.data.pairs import PairStream
 from bertjax.data.passages import PassageStream
@@ -62,6 +62,8 @@ class Batches:
       row_length: tokens a row (t); above max_length, several sequences share a row. By default max_length.
       vocabulary: the tokenizer's.
       mlm_rate, mask_unit, predict_unk: as for `mask_tokens`.
+      mlm_rate_end, steps: the rate of step 0 is `mlm_rate`, and from there rises or falls evenly to this one at the
+        last of so many steps, after which it stays.
       too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit; of
         passages, single sentences.
       seed: of every choice, below 2**32.
@@ -83,6 +85,8 @@ class Batches:
         row_length: int | None = None,
         vocabulary: Vocabulary,
         mlm_rate: float,
+        mlm_rate_end: float | None = None,
+        steps: int = 1,
         mask_unit: Literal["token", "word", "span"] = "token",
         predict_unk: bool,
         too_long: Literal["truncate", "drop"],
@@ -90,11 +94,17 @@ class Batches:
     ):
         self.batch_size = self.num_rows = batch_size
         self.row_length = max_length if row_length is None else row_length
-        self.max_sequences, self.num_predictions = 1, max(1, round(mlm_rate * max_length))
+        self._rates = (mlm_rate, mlm_rate if mlm_rate_end is None else mlm_rate_end)
+        self._last_step = max(1, steps - 1)
+        self.max_sequences, self.num_predictions = 1, most_to_predict(max_length, max(self._rates))
         self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
-        self._vocabulary, self._mlm_rate = vocabulary, mlm_rate
+        self._vocabulary = vocabulary
         self._mask = functools.partial(
-            mask_tokens, rate=mlm_rate, unit=mask_unit, predict_unk=predict_unk, vocabulary=vocabulary
+            mask_tokens,
+            num_predictions=self.num_predictions,
+            unit=mask_unit,
+            predict_unk=predict_unk,
+            vocabulary=vocabulary,
         )
         stream: Callable[..., PairStream | PassageStream] = PassageStream
         if objective != "mlm":
@@ -127,14 +137,19 @@ class Batches:
           rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
         """
         number, step_in_window = divmod(step, self._steps_at_once)
-        return self._batch(self._window(number), step_in_window, rows)
+        return self._batch(self._window(number), step_in_window, rows, self.mlm_rate_at(step))
+
+    def mlm_rate_at(self, step: int) -> float:
+        """Share of the words that are to be predicted in a training step."""
+        (start, end), done = self._rates, min(1.0, step / self._last_step)
+        return start * (1 - done) + end * done  # both exact where they are reached
 
     def first_epoch(self, rows: range | None = None) -> Iterator[Batch]:
-        """Every sequence once, always the same way; where they run out rows are empty, of weight 0."""
+        """Every sequence once, masked as in step 0; where they run out rows are empty, of weight 0."""
         for number in range(-(-self.num_sequences // (self._steps_at_once * self.batch_size))):
             window = self._window(number, end=self.num_sequences)
             for step in range(len(window.bounds) - 1):
-                yield self._batch(window, step, rows)
+                yield self._batch(window, step, rows, self.mlm_rate_at(0))
 
     def _fix_shape(self) -> None:
         """From the first window: the slack that packs best, and what a row and a step hold at most."""
@@ -148,7 +163,7 @@ class Batches:
         words = np.arange(self._max_length + 1) - self._stream.num_special
         words[words < self._stream.num_special - 1] = 0  # no segment is without words
         self.num_predictions = most_in_a_row(
-            num_to_predict(words, self._mlm_rate), row_length=self.row_length, max_sequences=self.max_sequences
+            num_to_predict(words, max(self._rates)), row_length=self.row_length, max_sequences=self.max_sequences
         )
 
     def _window(self, number: int, end: int | None = None) -> _Window:
@@ -186,12 +201,12 @@ class Batches:
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
 
-    def _batch(self, window: _Window, step: int, rows: range | None) -> Batch:
+    def _batch(self, window: _Window, step: int, rows: range | None, mlm_rate: float) -> Batch:
         rows = range(self.num_rows) if rows is None else rows
         row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
         some = slice(*window.bounds[step] + np.searchsorted(row_n, [rows.start, rows.stop]))
         sequences, placement = window.sequences.take(some), window.placement.take(some)
-        batch = self._one_a_row(sequences)
+        batch = self._one_a_row(sequences, mlm_rate)
         if not self.packed and len(sequences.keys_n) == len(rows):
             return batch
         return into_rows(
@@ -204,12 +219,14 @@ class Batches:
             num_predictions=self.num_predictions,
         )
 
-    def _one_a_row(self, sequences: Sequences) -> Batch:
+    def _one_a_row(self, sequences: Sequences, mlm_rate: float) -> Batch:
         keys_n, *places, is_next_n = sequences
         tokens_nt, segments_nt, present_nt = lay_out(
             self._ids, *places, max_length=self._max_length, vocabulary=self._vocabulary
         )
-        tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = self._mask(tokens_nt, present_nt, keys_n)
+        tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = self._mask(
+            tokens_nt, present_nt, keys_n, rate=mlm_rate
+        )
         return Batch(
             tokens_bt=tokens_nt,
             segments_bt=segments_nt,

@@ -18,6 +18,11 @@ def num_to_predict(words: np.ndarray, rate: float) -> np.ndarray:
     return np.minimum(np.maximum(np.rint(rate * words), 1), words).astype(np.int64)
 
 
+def most_to_predict(max_length: int, rate: float) -> int:
+    """Predictions that a sequence of so many tokens has room for."""
+    return max(1, round(rate * max_length))
+
+
 @functools.lru_cache(maxsize=8)
 def words(vocabulary: Vocabulary) -> np.ndarray:
     """The ids of all tokens that are not special."""
@@ -42,6 +47,7 @@ def mask_tokens(
     keys_b: np.ndarray,
     *,
     rate: float,
+    num_predictions: int | None = None,
     unit: Literal["token", "word", "span"] = "token",
     predict_unk: bool,
     vocabulary: Vocabulary,
@@ -52,6 +58,7 @@ def mask_tokens(
     token, 10% stay. Units of more than one token are chosen as `some_spans` does, never more tokens than with "token".
 
     Args:
+      num_predictions: p, at least and by default as many as a row without special tokens has at this rate.
       unit: "token"; "word", all tokens of one or none, each with a fate of its own, as in Devlin et al.'s later code;
         "span" of up to 10 words, which share their fate (Joshi et al. 2020, "SpanBERT", section 3.1).
       predict_unk: whether <unk> in the text may be chosen.
@@ -61,7 +68,7 @@ def mask_tokens(
       fewer than p.
     """
     t = tokens_bt.shape[1]
-    num_predictions = max(1, round(rate * t))
+    num_predictions = num_predictions or most_to_predict(t, rate)
     words_w = words(vocabulary)
     may_be_chosen_v = np.zeros(vocabulary.size, bool)
     may_be_chosen_v[words_w] = True

@@ -139,6 +139,8 @@ def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) ->
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
     # Evaluation needs no more memory at once than a part of a batch does in training.
     batch_size = config.train.batch_size // config.train.accumulate
+    rate = config.data.mlm_rate if config.eval.mlm_rate is None else config.eval.mlm_rate
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mlm_rate=rate, mlm_rate_end=None))
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
 
@@ -152,6 +154,8 @@ def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size
         row_length=data.row_length,
         vocabulary=tokenizer.vocabulary,
         mlm_rate=data.mlm_rate,
+        mlm_rate_end=data.mlm_rate_end,
+        steps=config.train.steps,
         mask_unit=data.mask_unit,
         predict_unk=data.predict_unk,
         too_long=data.too_long,

@@ -214,6 +214,30 @@ def test_batches_mask_by_the_same_rule():
     assert (batch.tokens_bt[:, 0] == CLS).all()  # where the empty predictions stand
 
 
+@pytest.mark.parametrize("row_length", [None, 64])
+@pytest.mark.parametrize("start, end", [(0.4, 0.1), (0.1, 0.4)])
+def test_the_rate_goes_evenly_to_its_last_one(start, end, row_length):
+    moving = make(mlm_rate=start, mlm_rate_end=end, steps=31, batch_size=64, row_length=row_length)
+    assert [moving.mlm_rate_at(step) for step in (0, 10, 20, 30, 99)] == pytest.approx(
+        [start, start + (end - start) / 3, end + (start - end) / 3, end, end]
+    )
+    shapes = {step: [field.shape for field in moving.batch_at(step)] for step in (0, 15, 30, 40)}
+    assert shapes[0] == shapes[15] == shapes[30] == shapes[40]
+    largest = make(mlm_rate=max(start, end), batch_size=64, row_length=row_length)
+    assert moving.num_predictions == largest.num_predictions
+    for step, rate in ((0, start), (15, 0.25), (30, end), (40, end)):
+        batch, still = moving.batch_at(step), make(mlm_rate=rate, batch_size=64, row_length=row_length).batch_at(step)
+        assert batch.mlm_weights_bp.sum() == still.mlm_weights_bp.sum()
+        np.testing.assert_array_equal(batch.tokens_bt, still.tokens_bt)
+        assert_same(
+            batch, make(mlm_rate=start, mlm_rate_end=end, steps=31, batch_size=64, row_length=row_length).batch_at(step)
+        )
+    for batch, still in zip(
+        moving.first_epoch(), make(mlm_rate=start, batch_size=64, row_length=row_length).first_epoch(), strict=True
+    ):
+        np.testing.assert_array_equal(batch.tokens_bt, still.tokens_bt)
+
+
 def test_a_row_of_unknown_words_has_nothing_to_predict():
     corpus = numbered([[4, 4]])._replace(ids=np.full(8, UNK, np.uint16))
     batch = make(corpus, vocabulary=Vocabulary(50)).batch_at(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertjax.config import BertConfig, Config, DataConfig
+from bertjax.config import BertConfig, Config, DataConfig, EvalConfig
 from bertjax.data import corpus, python_docs
 from bertjax.data import wikitext as wikitext_module
 from bertjax.data.batches import Batch
@@ -169,6 +169,24 @@ def test_batches_are_as_the_configuration_says(tiny):
     for batches in (prepared.train_batches, prepared.held_out_batches):
         assert batches.batch_at(0).tokens_bt.shape == (16, 20)
         assert batches.batch_at(0).mlm_labels_bp.shape == (16, 10)
+
+
+def test_the_masking_rate_of_evaluations_is_its_own(tiny):
+    def held_out(eval_rate=None, **rates):
+        config = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, **rates), eval=EvalConfig(0, eval_rate))
+        return next(prepare(config).held_out_batches.first_epoch())
+
+    usual = held_out(mlm_rate=0.15)
+    for other in (held_out(0.15, mlm_rate=0.4), held_out(mlm_rate=0.15, mlm_rate_end=0.4)):
+        for a, b in zip(usual, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert held_out(mlm_rate=0.4).mlm_weights_bp.sum() > 1.5 * usual.mlm_weights_bp.sum()
+
+
+def test_the_rate_of_training_is_on_its_way_over_the_steps(tiny):
+    data = dataclasses.replace(tiny.data, mlm_rate=0.4, mlm_rate_end=0.1)
+    batches = prepare(dataclasses.replace(tiny, data=data)).train_batches
+    assert [batches.mlm_rate_at(step) for step in range(5)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.1])
 
 
 def test_packed_rows_are_as_the_configuration_says(tiny):
