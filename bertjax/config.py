@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Literal
 
 from bertjax.errors import BertjaxError
@@ -291,6 +292,9 @@ class TrainConfig:
 
     steps: int = 1000
     """optimiser steps"""
+    budget: str | None = None
+    """wall-clock time of the whole run, restarts and evaluations included, such as 90s, 10m or 2h; the learning rate of
+    optim.schedule=wsd begins to fall when it has to for that, and train.steps are the most steps"""
     batch_size: int = 256
     """pairs, or what the objective has instead, in a step, over all devices"""
     accumulate: int = 1
@@ -322,7 +326,19 @@ class TrainConfig:
             f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "
             "change one of them",
         )
+        _require(
+            self.budget is None or self.budget_seconds is not None,
+            f"train.budget={self.budget} is no time; give seconds, minutes or hours, such as 90s, 10m or 2h",
+        )
         _require(0 <= self.z_loss < math.inf, f"train.z_loss={self.z_loss} is impossible; give 0 or more")
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget as a number; None where there is none."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget or "")
+        if match is None or float(match[1]) == 0:
+            return None
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -470,6 +486,18 @@ class Config:
             f"optim.warmup_steps={self.optim.warmup_steps} is above train.steps={self.train.steps}; "
             "warm up for fewer steps or train longer",
         )
+        if self.train.budget is not None:
+            budget = f"train.budget={self.train.budget}"
+            _require(
+                self.optim.schedule == "wsd" and self.optim.decay_share < 1,
+                f"{budget} needs a learning rate that may stay until its fall is due, and has optim.schedule="
+                f"{self.optim.schedule}, optim.decay_share={self.optim.decay_share}; give wsd, and a share below 1",
+            )
+            _require(
+                self.data.mlm_rate_end is None,
+                f"data.mlm_rate_end={self.data.mlm_rate_end} is the rate of a last step that {budget} does not tell "
+                "beforehand; leave one of them out",
+            )
 
     def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
         """Sizes of data, fsdp and tensor over so many devices.

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from bertjax.budget import Budget
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data import counts
@@ -32,7 +34,7 @@ from bertjax.roll import Processes
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh, place_params, place_rows, rows_here, with_sharding
 from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
-from bertjax.watch import LossSpike, batch_of, skip_after, watch
+from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch
 
 
 def pretrain(config: Config, *, resume: bool = False) -> Path:
@@ -60,6 +62,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
 
 def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
     """False: a signal stopped it."""
+    began = time.monotonic()
     config = _with_its_model(config, RunFolder(config.run_dir), resume=resume)
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
@@ -72,7 +75,7 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
     with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
         _introduce(prepared, mesh)
         with stop.finishing():
-            progress, finished = _fit(folder, prepared, mesh, processes, stop)
+            progress, finished = _fit(folder, prepared, mesh, processes, stop, began)
         if processes.first:
             title = f"{folder.path.name}, on {prepared.train.name}"
             plot_losses(folder.metrics(), folder.loss_plot, title, prepared.config.data.objective)
@@ -152,31 +155,41 @@ class _Run(NamedTuple):
     processes: Processes
     stop: Stop
     progress: Progress
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    train_step: Callable[[int], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]  # for so many steps
+    budget: Budget | None
+    rising: Rising
     eval_step: EvalStep
     template: TrainState
     fresh: Callable[[], TrainState]
 
 
-def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, stop: Stop) -> tuple[Progress, bool]:
+def _fit(
+    folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, stop: Stop, began: float
+) -> tuple[Progress, bool]:
     """Trains from the newest checkpoint on, and again from there when the loss leaps. False: a signal stopped it."""
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
-    schedule = make_schedule(config.optim, config.train.steps)
-    how, ema_decay = config.train, config.optim.ema_decay
-    train_step = compile_train_step(
-        *(mesh, model, optimizer, schedule),
-        seed=config.seed,
-        accumulate=how.accumulate,
-        z_loss=how.z_loss,
-        ema_decay=ema_decay,
-    )
+    ema_decay = config.optim.ema_decay
+
+    @functools.cache
+    def train_step(steps: int) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+        return compile_train_step(
+            *(mesh, model, make_optimizer(config.optim, steps), make_schedule(config.optim, steps)),
+            seed=config.seed,
+            accumulate=config.train.accumulate,
+            z_loss=config.train.z_loss,
+            ema_decay=ema_decay,
+        )
+
     eval_step = compile_eval_step(mesh, model)
     initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=ema_decay is not None)
     fresh = functools.partial(_fresh, prepared, mesh, initial)
     with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
         template = state_template(model, optimizer, averaging=ema_decay is not None)
-        run = _Run(folder, prepared, mesh, processes, stop, progress, train_step, eval_step, template, fresh)
+        budget = _budget(folder, prepared, began)
+        rising = Rising(config.optim, next((loss_of(line) for line in folder.metrics() if "loss_rise" in line), None))
+        how = (train_step, budget, rising, eval_step)
+        run = _Run(folder, prepared, mesh, processes, stop, progress, *how, template, fresh)
         while True:
             try:
                 with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
@@ -188,18 +201,28 @@ def _fit(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes
 def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
     """The loop. Each step is dispatched before the metrics of the one before are read."""
     config, progress = run.prepared.config, run.progress
-    steps, batches, skips = config.train.steps, run.prepared.train_batches, run.folder.skips()
+    batches, skips = run.prepared.train_batches, run.folder.skips()
     start, state = _newest(run, checkpoints)
+    decided = run.folder.last_step()
+    steps, budget = decided or config.train.steps, None if decided else run.budget
+    train_step = run.train_step(steps)
     progress.start_at(start)
+    progress.end_at(steps)
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.has_evaluation(start):
         if not _evaluated(run, state):
             return False
     rows = rows_here(batches.num_rows, run.mesh, parts=config.train.accumulate)
     pending: Metrics | None = None
-    for step in range(start + 1, steps + 1):
+    step = start
+    if budget is not None:
+        budget.begin()
+    while step < steps:
+        step += 1
         batch = place_rows(batches.batch_at(batch_of(step, skips), rows.some), rows, run.mesh)
-        state, metrics = run.train_step(state, batch)
+        state, metrics = train_step(state, batch)
+        if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
+            steps, train_step, budget = last, run.train_step(last), None
         if pending is not None:
             _read(run, pending, state)
         pending = metrics
@@ -220,6 +243,39 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
     return True
 
 
+def _budget(folder: RunFolder, prepared: Prepared, began: float) -> Budget | None:
+    config, held_out = prepared.config, prepared.held_out_batches
+    if config.train.budget_seconds is None:
+        return None
+    return Budget(
+        config.train.budget_seconds,
+        spent=folder.seconds_spent() + time.monotonic() - began,
+        decay_share=config.optim.decay_share,
+        steps=config.train.steps,
+        afterwards=held_out.num_sequences // held_out.batch_size + 1,  # batches of the evaluation
+    )
+
+
+def _last_step(run: _Run, budget: Budget, step: int, *, first: bool) -> int | None:
+    """The last step, when the learning rate has to fall for the run to end in its time; all processes ask at once."""
+    every = run.prepared.config.train.log_every
+    if first:  # dispatched, so compiled
+        budget.first_step_done(step)
+    if step % every:
+        return None
+
+    def decide() -> int | None:
+        run.folder.append_timings({"step": step, "seconds_spent": round(budget.spent, 3)})
+        if last := budget.last_step(step, every):
+            run.folder.end_at(last)
+            run.progress.say(f"step {step}: the learning rate falls from here on, to end at step {last} in time")
+        return last
+
+    if last := run.processes.of_first(decide):
+        run.progress.end_at(last)
+    return last
+
+
 def _due(step: int, every: int, steps: int) -> bool:
     return step == steps or (every > 0 and step % every == 0)
 
@@ -227,6 +283,8 @@ def _due(step: int, every: int, steps: int) -> bool:
 def _read(run: _Run, metrics: Metrics, state: TrainState) -> None:
     """Waits for a step's metrics, shows and judges them."""
     means = run.progress.step_done(metrics)
+    if warning := run.rising.seen(run.progress.step, means):
+        run.progress.say(warning)
     watch(run.progress.step, means, run.prepared.config.train, state.params)
 
 

@@ -46,6 +46,10 @@ class Progress:
         self._bar.refresh()
         self.restart_clock()
 
+    def end_at(self, step: int) -> None:
+        """The last step is this one."""
+        self.steps = self._bar.total = step
+
     def restart_clock(self) -> None:
         """Leaves out the time since the last step's end."""
         self._last_end = time.perf_counter()

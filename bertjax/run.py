@@ -70,6 +70,7 @@ class RunFolder:
         self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
         self._environment = self.path / "environment.json"
         self._skipped = self.path / "skipped.json"
+        self._last_step = self.path / "last_step.json"
 
     @property
     def begun(self) -> bool:
@@ -195,6 +196,9 @@ class RunFolder:
     def export(self, folder: Path) -> None:
         """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.export` does."""
         config, tokenizer = self.config(), self.tokenizer()
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, steps=self.last_step() or config.train.steps)
+        )
         hub.check_exportable(config.model, folder)
         params = self.load_params(Bert(config.model), make_mesh(devices=jax.devices()[:1]))
         held_out: dict[str, Any] = next((line for line in reversed(self.metrics()) if "held_out_mlm_loss" in line), {})
@@ -284,6 +288,27 @@ class RunFolder:
         records = [dict(skip._asdict()) for skip in (*self.skips(), skip)]
         _unfinished(self._skipped).write_text(json.dumps(records) + "\n", encoding="utf-8")
         os.replace(_unfinished(self._skipped), self._skipped)
+
+    def last_step(self) -> int | None:
+        """Where a run with a budget ends; None until that is decided. Raises BertjaxError where it cannot be read."""
+        try:
+            step = json.loads(self._last_step.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BertjaxError(f"{self._last_step} cannot be read: {error!r}; train anew") from error
+        if type(step) is not int or step < 1:
+            raise BertjaxError(f"{self._last_step} holds what is no step; train anew")
+        return step
+
+    def end_at(self, step: int) -> None:
+        """From now on the run ends there."""
+        _unfinished(self._last_step).write_text(f"{step}\n", encoding="utf-8")
+        os.replace(_unfinished(self._last_step), self._last_step)
+
+    def seconds_spent(self) -> float:
+        """Of a run with a budget, as far as timings.jsonl tells."""
+        return max((line.get("seconds_spent") or 0.0 for line in self._timings.read()), default=0.0)
 
 
 def _unfinished(file: Path) -> Path:

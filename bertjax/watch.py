@@ -1,14 +1,16 @@
 """What a run does about a loss that is no number, or far above those before."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import TrainConfig
+from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
 
+_SETTLED = 100  # steps in which a loss may do anything
 _ROLLBACKS = 3  # to one checkpoint: by then it is not the batches
 
 
@@ -51,6 +53,39 @@ def watch(step: int, means: Mapping[str, float], train: TrainConfig, params: Any
         )
     if train.spike_factor is not None and means["loss_rise"] > train.spike_factor:
         raise LossSpike(step, means["loss_rise"])
+
+
+class Rising:
+    """Tells, once, of a loss that is above what it began with: the learning rate is too high.
+
+    Args:
+      first: what it began with; None where the step to come is the first.
+    """
+
+    def __init__(self, optim: OptimConfig, first: float | None = None):
+        self._optim, self._first, self._told = optim, first, False
+
+    def seen(self, step: int, means: Mapping[str, float]) -> str | None:
+        """Judges a step by its metrics: what there is to be told."""
+        loss = loss_of(means)
+        if loss is None or not means["loss_rise"]:
+            return None
+        self._first = loss if self._first is None else self._first
+        recent = loss / means["loss_rise"]  # the mean before this step
+        if self._told or step <= max(_SETTLED, self._optim.warmup_steps) or recent <= self._first:
+            return None
+        self._told = True
+        return (
+            f"WARNING:  the loss rises: its recent mean at step {step} is {recent:.3f}, above the {self._first:.3f} it "
+            f"began with; stop and lower optim.learning_rate={self._optim.learning_rate:g}"
+        )
+
+
+def loss_of(means: Mapping[str, float | None]) -> float | None:
+    """MLM loss + NSP loss, of those that there are; None where it is not finite."""
+    losses = [means[name] for name in ("mlm_loss", "nsp_loss") if name in means]
+    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    return sum(known) if known and len(known) == len(losses) else None
 
 
 def skip_after(step: int, spike: LossSpike, skips: Sequence[Skip]) -> Skip:

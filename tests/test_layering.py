@@ -25,6 +25,7 @@ FLOORS = {
     "bertjax.products": 1,
     "bertjax.interrupts": 1,
     "bertjax.lock": 1,
+    "bertjax.budget": 1,
     "bertjax.manifest": 1,
     "bertjax.lines": 1,
     "bertjax.events": 1,

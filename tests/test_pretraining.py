@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 
 import bertjax
 from bertjax import hub
+from bertjax.budget import Budget
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.data import counts
 from bertjax.data import wikitext as wikitext_room
@@ -158,6 +160,49 @@ def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_pa
     assert 1e-4 < np.abs(averaged - raw).max() < 0.1
     run.export(tmp_path / "out")
     np.testing.assert_array_equal(load(tmp_path / "out").params["token_embedding"], averaged)
+
+
+class Clock:
+    """Each look at it is a second after the last one."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return float(self.looks)
+
+
+def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """And, resumed from before the decision, ends as it did, whatever the clock says."""
+    monkeypatch.setattr("bertjax.pretraining.time", types.SimpleNamespace(monotonic=Clock()))
+    monkeypatch.setattr("bertjax.pretraining.Budget", functools.partial(Budget, clock=Clock()))
+    config = dataclasses.replace(
+        tiny,
+        optim=OptimConfig(learning_rate=1e-2, schedule="wsd", decay_share=0.3),
+        train=dataclasses.replace(tiny.train, steps=1000, budget="1m"),
+        checkpoint=CheckpointConfig(every=5, keep=99),
+    )
+    run = RunFolder(pretrain(config))
+    last = run.last_step()
+    assert last is not None and 8 < last < 30 and run.metrics()[-1]["step"] == last
+    said = re.search(
+        rf"step (\d+): the learning rate falls from here on, to end at step {last} in time", capsys.readouterr().out
+    )
+    assert said
+    rates = [line["learning_rate"] for line in run.metrics() if "learning_rate" in line]
+    falls = [earlier > later for earlier, later in itertools.pairwise(rates)]
+    assert falls == sorted(falls) and sum(falls) == pytest.approx(0.3 * last, abs=1)
+    assert last - sum(falls) >= int(said[1]) and rates[-1] < 0.4 * rates[0]
+    assert 20 < run.seconds_spent() < 60
+    killed = tmp_path / "killed"
+    shutil.copytree(run.path, killed)
+    for path in killed.glob("checkpoints/*"):
+        if int(path.name) > 5:
+            shutil.rmtree(path)
+    pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
+    assert_same_end(killed, run.path)
+    assert "falls from here on" not in capsys.readouterr().out
 
 
 def flip_a_byte(file: Path) -> None:

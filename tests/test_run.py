@@ -211,3 +211,15 @@ def test_environment_says_why_the_fallback_was_taken(tmp_path, prepared):
     folder = RunFolder(tmp_path / "fallen back")
     folder.create(prepared._replace(instead_of="no network"))
     assert json.loads((folder.path / "environment.json").read_text())["corpus"]["fallback_because"] == "no network"
+
+
+def test_where_a_run_with_a_budget_ends(run):
+    assert run.last_step() is None and run.seconds_spent() == 0
+    run.end_at(17)
+    for step, seconds in ((5, 1.5), (10, 4.25)):
+        run.append_timings({"step": step, "seconds_spent": seconds})
+    run.append_timings({"step": 10, "pairs_per_second": 99.0})
+    assert RunFolder(run.path).last_step() == 17 and RunFolder(run.path).seconds_spent() == 4.25
+    for damaged in ("0", "{", "true", "1.5"):
+        (run.path / "last_step.json").write_text(damaged)
+        assert "last_step.json" in refusal(run.last_step)

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import pytest
 
-from bertjax.config import TrainConfig
+from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
-from bertjax.watch import LossSpike, Skip, batch_of, skip_after, watch
+from bertjax.watch import LossSpike, Rising, Skip, batch_of, loss_of, skip_after, watch
 
 PARAMS = {"a": {"kernel": jnp.array([[1.0, -700.0]])}, "b": jnp.array([3.0]), "c": jnp.array([0.5]), "d": jnp.zeros(2)}
 CALM = {"skipped_in_a_row": 0.0, "loss_rise": 1.0}
@@ -46,3 +46,38 @@ def test_going_back_to_one_checkpoint_ends_some_time() -> None:
     with pytest.raises(BertjaxError, match="step 5 is 2.5 times .*, although the run has gone back to step 2 3 times"):
         skip_after(2, LossSpike(5, 2.5), skips)
     assert skip_after(4, LossSpike(5, 2.5), skips) == Skip(4, 1)
+
+
+def judged(losses: list[float], optim: OptimConfig, first: float | None = None) -> list[tuple[int, str]]:
+    """What is told of the steps of these losses, whose recent mean is the loss before."""
+    rising, told, before = Rising(optim, first), [], losses[0]
+    for step, loss in enumerate(losses, 1):
+        means = {"mlm_loss": loss - 1, "nsp_loss": 1.0, "loss_rise": loss / before}
+        if warning := rising.seen(step, means):
+            told.append((step, warning))
+        before = loss
+    return told
+
+
+def test_a_loss_that_rises_is_told_once_with_the_learning_rate() -> None:
+    optim = OptimConfig(learning_rate=0.25)
+    ((step, warning),) = judged([10.0] * 50 + [9.0] * 70 + [11.0] * 80, optim)
+    assert step == 122 and "\n" not in warning  # the mean is of the steps before
+    assert "its recent mean at step 122 is 11.000, above the 10.000 it began with" in warning
+    assert "lower optim.learning_rate=0.25" in warning
+    assert judged([10.0] * 50 + [9.0] * 70 + [9.9] * 80, optim) == []
+
+
+def test_a_loss_may_rise_while_the_run_warms_up() -> None:
+    high_at_first = [10.0] + [12.0] * 98 + [9.0] * 100
+    assert judged(high_at_first, OptimConfig()) == []
+    assert judged([10.0] + [12.0] * 148 + [9.0] * 9, OptimConfig(warmup_steps=150)) == []
+    ((step, _),) = judged([12.0] * 200, OptimConfig(warmup_steps=150), first=10.0)  # as a resumed run has it
+    assert step == 151
+
+
+def test_losses_that_are_no_numbers_are_for_others_to_judge() -> None:
+    rising = Rising(OptimConfig(), 10.0)
+    assert rising.seen(200, {"nsp_loss": float("nan"), "mlm_loss": 1.0, "loss_rise": float("nan")}) is None
+    assert loss_of({"mlm_loss": None, "nsp_loss": 1.0}) is None and loss_of({}) is None
+    assert loss_of({"mlm_loss": 2.5}) == 2.5 and loss_of({"mlm_loss": 2.5, "nsp_loss": 1.0, "step": 3}) == 3.5

@@ -1,0 +1,64 @@
+"""Training for so long and no longer: when the learning rate has to begin to fall."""
+
+import time
+from collections.abc import Callable
+
+_MARGIN = 1.05  # later steps may be slower than those before
+
+
+class Budget:
+    """The seconds of a run, those of its earlier processes included.
+
+    Args:
+      seconds: of the whole run.
+      spent: those of earlier processes.
+      decay_share: of the steps, those in which the learning rate falls.
+      steps: the most steps.
+      afterwards: steps that what comes after the last one takes as long as, at most.
+      clock: seconds from some moment on; by default from now.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        spent: float,
+        decay_share: float,
+        steps: int,
+        afterwards: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._seconds, self._share, self._steps, self._afterwards = seconds, decay_share, steps, afterwards
+        self._clock, self._began = clock, clock() - spent
+        self._compiling_since, self._first = 0.0, (0, 0.0, 0.0)
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far."""
+        return self._clock() - self._began
+
+    def begin(self) -> None:
+        """The first step of this process is about to be compiled."""
+        self._compiling_since = self.spent
+
+    def first_step_done(self, step: int) -> None:
+        """From here on steps are timed; what is before went into compiling."""
+        spent = self.spent
+        self._first = step, spent, max(self._first[2], spent - self._compiling_since)  # a return compiles nothing
+
+    def last_step(self, step: int, every: int) -> int | None:
+        """The last step, if the learning rate has to fall from this one on; None while there is time.
+
+        Args:
+          every: steps until this is asked again.
+        """
+        (first, since, compiling), spent = self._first, self.spent
+        if first in (0, step):  # nothing is timed yet
+            return None
+        step_seconds = (spent - since) / (step - first)
+        falling = max(1, int(self._share / (1 - self._share) * step))
+        if step + falling >= self._steps:
+            return None  # as it was to be without a budget
+        # The step is compiled for its new schedule, and perhaps the evaluation.
+        needed = 2 * compiling + (falling + every + self._afterwards) * step_seconds * _MARGIN
+        return step + falling if self._seconds - spent <= needed else None
