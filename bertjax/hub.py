@@ -94,8 +94,8 @@ def check_exportable(config: BertConfig, folder: Path) -> None:
     reasons, remedies = [], []
     for key, (values, reason) in _CARRIED.items():
         if getattr(config, key) not in values:
-            reasons.append(f"{_setting(key, getattr(config, key))} ({reason})")
-            remedies.append(" or ".join(_setting(key, value) for value in values))
+            reasons.append(f"model.{key}={_written(getattr(config, key))} ({reason})")
+            remedies.append(f"model.{key}={' or '.join(map(_written, values))}")
     if reasons:
         raise BertjaxError(
             f"BERT's format has no place for {', '.join(reasons)}; train with {', '.join(remedies)}, "
@@ -105,8 +105,8 @@ def check_exportable(config: BertConfig, folder: Path) -> None:
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
 
 
-def _setting(key: str, value: Any) -> str:
-    return f"model.{key}={str(value).lower() if isinstance(value, bool) else value}"
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, folder: Path, *, card: str) -> None:

@@ -114,6 +114,8 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_the_same_run_on_two_and_on_four_processes(
     recipe: Config, tmp_path: Path, start: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    model = dataclasses.replace(recipe.model, frequency_bias=True, cooccurrence_embedding=True)
+    recipe = dataclasses.replace(recipe, model=model, optim=dataclasses.replace(recipe.optim, ema_decay=0.5))
     whole = pretrain(longer(recipe, tmp_path / "whole", 4))
     run = tmp_path / "run"
     start(longer(recipe, run, 2), 2).go_well()

@@ -191,7 +191,7 @@ NOT_BERTS = {
     "embedding_scale": (5.0, "1.0"),
     "positions": ("rotary", "learned"),
     "biases": (False, "true"),
-    "hidden_act": ("geglu", "gelu or model.hidden_act=gelu_tanh or model.hidden_act=relu or model.hidden_act=silu"),
+    "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
     "overlap_embedding": (True, "false"),
     "nsp_features": ("pair", "cls"),
 }
