@@ -192,7 +192,7 @@ def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatc
     assert said
     rates = [line["learning_rate"] for line in run.metrics() if "learning_rate" in line]
     falls = [earlier > later for earlier, later in itertools.pairwise(rates)]
-    assert falls == sorted(falls) and sum(falls) == pytest.approx(0.3 * last, abs=1)
+    assert falls == sorted(falls) and sum(falls) == round(0.3 * last) - 1
     assert last - sum(falls) >= int(said[1]) and rates[-1] < 0.4 * rates[0]
     assert 20 < run.seconds_spent() < 60
     killed = tmp_path / "killed"
