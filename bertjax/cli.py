@@ -185,24 +185,45 @@ def _evaluate(argv: list[str]) -> None:
     parser = Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
     parser.add_argument("--split", choices=("train", "valid", "test"), help="another split than the run held out")
+    parser.add_argument(
+        "--half", choices=("even", "odd"), help="every other pair alone: choose recipes by one half, tell of the other"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
     args = parser.parse_args(argv)
+    if args.json is not None:
+        _check_new("--json", args.json)
     from bertjax.config import DistributedConfig
     from bertjax.distributed import joined
-    from bertjax.evaluate import evaluate_run
-    from bertjax.objectives import figures, sequences
+    from bertjax.evaluate import as_json, evaluate_run, render
 
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
     ) as processes:
-        corpus, num_sequences, means, objective = evaluate_run(args.run, split=args.split, path=args.path)
+        evaluation = evaluate_run(args.run, split=args.split, path=args.path, half=args.half)
     if not processes.first:
         return
-    print(f"{corpus}, {num_sequences:,} {sequences(objective)}, masks fixed")
-    for name, loss, accuracy in figures(means, objective):
-        print(f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}")
+    print(render(evaluation))
+    if args.json is not None:
+        _write("--json", args.json, as_json(evaluation))
+
+
+def _check_new(option: str, path: Path) -> None:
+    if os.path.lexists(path):
+        raise BertjaxError(f"{option} {path} exists and is left as it is; give another name")
+    if not path.parent.is_dir():
+        raise BertjaxError(f"{option} {path}: there is no folder {path.parent}; make it first")
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise BertjaxError(f"cannot write {option} {path}: {error.strerror}; give another place") from error
 
 
 def _launch(argv: list[str]) -> int:

@@ -2,21 +2,26 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config import Objective, Split
-from bertjax.data.batches import Batch
+from bertjax.data.batches import Batch, Half
+from bertjax.data.frequencies import CLASSES, word_classes
 from bertjax.data.prepare import prepare_held_out
 from bertjax.losses import RunningMeans
 from bertjax.model import Bert, make_model, params_template
+from bertjax.objectives import figures, sequences
 from bertjax.run import RunFolder
 from bertjax.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
-from bertjax.train import Metrics, batch_metrics
+from bertjax.train import Metrics, batch_metrics, judged, predicted
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]
 
@@ -30,6 +35,31 @@ def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
     )
 
 
+def compile_eval_step_by_class(mesh: Mesh, model: Bert, classes_v: np.ndarray) -> EvalStep:
+    """As `compile_eval_step`, with the MLM loss and accuracy of each class of words too.
+
+    Args:
+      classes_v: the place in `frequencies.CLASSES` of each token that may be a label.
+    """
+    return jax.jit(
+        functools.partial(_metrics_by_class, model.clone(mesh=mesh), classes_v),
+        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def _metrics_by_class(model: Bert, classes_v: np.ndarray, params: dict[str, Any], batch: Batch) -> Metrics:
+    """Each prediction is judged twice, among all and in its class: the head leaves out what has no weight."""
+    predictions = predicted(model, params, batch)
+    metrics = judged(model, predictions, batch)
+    class_bp = jnp.asarray(classes_v)[batch.mlm_labels_bp]
+    for number, name in enumerate(CLASSES):
+        weights_bp = batch.mlm_weights_bp * (class_bp == number)
+        its = judged(model, predictions, batch._replace(mlm_weights_bp=weights_bp))
+        metrics |= {f"{name} {figure}": its[figure] for figure in ("mlm_loss", "mlm_accuracy")}
+    return metrics
+
+
 def evaluate(
     eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
 ) -> dict[str, float]:
@@ -38,6 +68,12 @@ def evaluate(
     Args:
       batches: of each, these `rows`.
     """
+    return _run_through(eval_step, params, batches, rows, mesh).means()
+
+
+def _run_through(
+    eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
+) -> RunningMeans:
     running = RunningMeans()
     pending: Metrics = {}
     for batch in batches:
@@ -45,7 +81,15 @@ def evaluate(
         running.add(jax.device_get(pending))  # a batch late: the host makes the next while the device is at this one
         pending = metrics
     running.add(jax.device_get(pending))
-    return running.means()
+    return running
+
+
+class OfClass(NamedTuple):
+    """The words to predict that are of one class."""
+
+    predictions: int
+    loss: float
+    accuracy: float
 
 
 class Evaluation(NamedTuple):
@@ -55,14 +99,19 @@ class Evaluation(NamedTuple):
     num_sequences: int
     means: dict[str, float]
     objective: Objective
+    half: Half | None
+    classes: dict[str, OfClass]  # those of `frequencies.CLASSES` that were to predict; none where a run lacks counts
 
 
-def evaluate_run(folder: str | Path, *, split: Split | None = None, path: str | None = None) -> Evaluation:
+def evaluate_run(
+    folder: str | Path, *, split: Split | None = None, path: str | None = None, half: Half | None = None
+) -> Evaluation:
     """The means of a run's newest parameters on the held-out corpus.
 
     Args:
       split: another split than the one the run held out.
       path: where the text is now, as `data.path`.
+      half: every other pair alone. A recipe chosen by one half is told of by the other.
 
     Raises:
       BertjaxError: not a run's folder, no checkpoint, or the text cannot be had.
@@ -75,5 +124,39 @@ def evaluate_run(folder: str | Path, *, split: Split | None = None, path: str | 
     corpus, batches = prepare_held_out(config, run.tokenizer())
     params = run.load_params(model, mesh)
     rows = rows_here(batches.num_rows, mesh)
-    means = evaluate(compile_eval_step(mesh, model), params, batches.first_epoch(rows.some), rows, mesh)
-    return Evaluation(corpus.name, batches.num_sequences, means, data.objective)
+    counts_v = run.word_counts()
+    if counts_v is None:
+        eval_step = compile_eval_step(mesh, model)
+    else:
+        eval_step = compile_eval_step_by_class(mesh, model, word_classes(counts_v, run.tokenizer()))
+    running = _run_through(eval_step, params, batches.first_epoch(rows.some, half), rows, mesh)
+    means, weights = running.means(), running.weights()
+    classes = {
+        name: OfClass(
+            round(weights[f"{name} mlm_loss"]), means.pop(f"{name} mlm_loss"), means.pop(f"{name} mlm_accuracy")
+        )
+        for name in CLASSES
+        if f"{name} mlm_loss" in means
+    }
+    return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes)
+
+
+def render(evaluation: Evaluation) -> str:
+    """What `bertjax evaluate` prints."""
+    corpus, count, means, objective, half, classes = evaluation
+    some = f"the {count:,} {half} ones of its {sequences(objective)}" if half else f"{count:,} {sequences(objective)}"
+    lines = [f"{corpus}, {some}, masks fixed"]
+    lines += [
+        f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}" for name, loss, accuracy in figures(means, objective)
+    ]
+    if not classes:
+        return "\n".join([*lines, "figures by class of words are of runs that keep word_counts.npy, as new ones do"])
+    lines.append(f"{'  words to predict':<20}{'predictions':>12}{'MLM loss':>10}{'accuracy':>10}")
+    lines += [f"    {name:<16}{n:>12,}{loss:>10.4f}{accuracy:>10.2%}" for name, (n, loss, accuracy) in classes.items()]
+    return "\n".join(lines)
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """The figures in full."""
+    classes = {name: of_class._asdict() for name, of_class in evaluation.classes.items()}
+    return json.dumps(evaluation._asdict() | {"classes": classes}, indent=2) + "\n"

@@ -52,6 +52,8 @@ class RunningMeans:
 
     def means(self) -> dict[str, float]:
         """Of those that had any weight."""
-        return {
-            name: self._totals[name] / weight for name, weight in self._weights.items() if weight != 0
-        }  # one that is no number is told
+        return {name: self._totals[name] / weight for name, weight in self.weights().items()}
+
+    def weights(self) -> dict[str, float]:
+        """Of those that had any: how many values are behind each mean."""
+        return {name: weight for name, weight in self._weights.items() if weight != 0}  # one that is no number is told

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from bertjax import hub
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.data.corpus import Corpus
+from bertjax.data.frequencies import word_counts
 from bertjax.data.prepare import Prepared
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
@@ -69,6 +71,7 @@ class RunFolder:
         self._tokenizer = self.path / "tokenizer.json"
         self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
         self._environment = self.path / "environment.json"
+        self._word_counts = self.path / "word_counts.npy"
         self._skipped = self.path / "skipped.json"
         self._last_step = self.path / "last_step.json"
 
@@ -97,6 +100,7 @@ class RunFolder:
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
             self._roles.write_text(json.dumps(prepared.tokenizer.roles, indent=2) + "\n", encoding="utf-8")
             self._environment.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
+            np.save(self._word_counts, word_counts(prepared.train, prepared.tokenizer.vocab_size))
             self.rewrite_config(prepared)
 
     def rewrite_config(self, prepared: Prepared) -> None:
@@ -127,7 +131,8 @@ class RunFolder:
 
     @property
     def _made_first(self) -> set[Path]:
-        return {self.lock_file, self._tokenizer, self._roles, self._environment, _unfinished(self._config)}
+        described = {self._tokenizer, self._roles, self._environment, self._word_counts}
+        return {self.lock_file, *described, _unfinished(self._config)}
 
     def _taken(self, there: set[Path]) -> BertjaxError:
         if self.begun or there <= self._made_first:
@@ -145,6 +150,22 @@ class RunFolder:
     def tokenizer(self) -> Tokenizer:
         """The run's vocabulary."""
         return load_tokenizer(self._tokenizer)
+
+    def word_counts(self) -> np.ndarray | None:
+        """How often each word is in the training text, int64 [v]; None where the run is of before they were kept.
+
+        Raises BertjaxError where they cannot be read.
+        """
+        try:
+            counts_v = np.load(self._word_counts, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise BertjaxError(f"{self._word_counts} cannot be read: {error}; train anew, or remove it") from error
+        expected = (self.tokenizer().vocab_size,)
+        if counts_v.shape != expected or counts_v.dtype != np.int64:
+            raise BertjaxError(f"{self._word_counts} is not of this run's vocabulary; train anew, or remove it")
+        return counts_v
 
     def checkpoints(self, *, keep: int | None = None) -> Checkpoints:
         """Its checkpoints, to read; with `keep` to write too."""

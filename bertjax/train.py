@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
-from bertjax.model import Bert, init_params
+from bertjax.model import Bert, Predictions, init_params
 from bertjax.sharding import by_name, by_rows, gathered, replicated
 
 Metrics = dict[str, Mean]
@@ -74,9 +74,14 @@ def batch_metrics(
     model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, z_loss: float = 0.0
 ) -> Metrics:
     """Losses and accuracies of a batch; dropout is on where there is a key for it, `z_loss` in gradients alone."""
+    return judged(model, predicted(model, params, batch, dropout_key), batch, z_loss=z_loss)
+
+
+def predicted(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Predictions:
+    """What the heads say of a batch."""
     outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
     params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
-    predictions = model.apply(
+    return model.apply(
         {"params": params},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
         *(batch.mlm_positions_bp, batch.cls_positions_bk),
@@ -84,6 +89,10 @@ def batch_metrics(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="predict",
     )
+
+
+def judged(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float = 0.0) -> Metrics:
+    """Predictions beside what was to be predicted."""
     mlm_loss, mlm_hits = blockwise_cross_entropy(
         predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
         predictions.vocab_kernel_dv,

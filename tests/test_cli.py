@@ -1,6 +1,7 @@
 """The command line, from its help to vectors in a file: what it prints, writes, refuses and leaves alone."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -108,7 +109,7 @@ def test_help_names_the_commands(cli):
         ("pretrain", ["--config FILE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
         ("prepare", ["--config FILE", "--data.path", "--tokenizer.min_frequency"]),
         ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
-        ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH"]),
+        ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH", "--half {even,odd}", "--json FILE"]),
     ],
 )
 def test_help_of_a_command_names_its_options(cli, command, told):
@@ -305,6 +306,7 @@ def test_pretrain(trained):
         "special_tokens_map.json",
         "timings.jsonl",
         "tokenizer.json",
+        "word_counts.npy",
     ]
 
 
@@ -513,6 +515,20 @@ def test_evaluate_prints_what_training_did(trained, cli):
     held_out = re.search(r"held out at step 4: MLM loss ([\d.]+).*NSP loss ([\d.]+)", said)
     np.testing.assert_allclose([losses["MLM"], losses["NSP"]], [float(held_out[1]), float(held_out[2])], atol=6e-4)
     assert snapshot(run) == before
+
+
+def test_evaluate_by_class_of_words_and_by_halves(trained, cli, tmp_path):
+    run, file = trained[0], tmp_path / "figures.json"
+    code, out, err = cli("evaluate", run, "--half", "odd", "--json", file)
+    assert (code, err) == (0, "") and out.startswith("wikitext-2/valid, the 18 odd ones of its pairs, masks fixed\n")
+    assert re.search(r"\n    frequent +\d+ +\d\.\d{4} +\d+\.\d\d%\n", out) and max(map(len, out.splitlines())) < 100
+    figures = json.loads(file.read_text())
+    assert figures["half"] == "odd" and f"MLM loss {figures['means']['mlm_loss']:.4f}" in out
+    assert sum(of_class["predictions"] for of_class in figures["classes"].values()) > 18
+    before = file.read_bytes()
+    assert_refused(cli("evaluate", run, "--json", file), "--json", "exists and is left as it is")
+    assert_refused(cli("evaluate", run, "--json", tmp_path / "none" / "a.json"), "there is no folder")
+    assert file.read_bytes() == before
 
 
 def test_evaluate_another_split(trained, cli):

@@ -56,6 +56,7 @@ FLOORS = {
     "bertjax.data.pairs": 3,
     "bertjax.data.passages": 3,
     "bertjax.data.batches": 4,
+    "bertjax.data.frequencies": 5,
     "bertjax.data.prepare": 5,
     "bertjax.train": 5,
     "bertjax.hub": 3,

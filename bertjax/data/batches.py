@@ -21,6 +21,7 @@ from bertjax.data.sequences import Sequences, lay_out
 from bertjax.data.tokenizer import Vocabulary
 
 Field = Any  # numpy's array on the host, jax's on the devices
+Half = Literal["even", "odd"]  # of the sequences, by their numbers
 
 
 class Batch(NamedTuple):
@@ -111,7 +112,7 @@ class Batches:
             stream = functools.partial(PairStream, swapped=objective == "mlm+sop")
         self._stream = stream(corpus, max_length=max_length, too_long=too_long, seed=seed)
         self._steps_at_once = -(-_AT_ONCE // batch_size)
-        self._last: tuple[tuple[int, int | None], _Window] | None = None
+        self._last: tuple[tuple[int, range | None], _Window] | None = None
         if self.packed:
             self._fix_shape()
 
@@ -144,10 +145,18 @@ class Batches:
         (start, end), done = self._rates, min(1.0, step / self._last_step)
         return start * (1 - done) + end * done  # both exact where they are reached
 
-    def first_epoch(self, rows: range | None = None) -> Iterator[Batch]:
-        """Every sequence once, masked as in step 0; where they run out rows are empty, of weight 0."""
-        for number in range(-(-self.num_sequences // (self._steps_at_once * self.batch_size))):
-            window = self._window(number, end=self.num_sequences)
+    def numbers(self, half: Half | None = None) -> range:
+        """Of an epoch's sequences, or of every other one: the even ones, or the odd ones."""
+        return range(self.num_sequences)[slice(half == "odd", None, 2 if half else 1)]
+
+    def first_epoch(self, rows: range | None = None, half: Half | None = None) -> Iterator[Batch]:
+        """Every sequence of these `numbers` once, masked as in step 0; where they run out rows are empty, of weight 0.
+
+        A sequence and its masks are the same in its half and in the whole.
+        """
+        numbers = self.numbers(half)
+        for number in range(-(-len(numbers) // (self._steps_at_once * self.batch_size))):
+            window = self._window(number, numbers)
             for step in range(len(window.bounds) - 1):
                 yield self._batch(window, step, rows, self.mlm_rate_at(0))
 
@@ -166,20 +175,20 @@ class Batches:
             num_to_predict(words, max(self._rates)), row_length=self.row_length, max_sequences=self.max_sequences
         )
 
-    def _window(self, number: int, end: int | None = None) -> _Window:
+    def _window(self, number: int, epoch: range | None = None) -> _Window:
         """A function of its arguments, kept until the next: steps mostly come in order."""
-        if self._last is None or self._last[0] != (number, end):
-            self._last = (number, end), self._make_window(number, end)
+        if self._last is None or self._last[0] != (number, epoch):
+            self._last = (number, epoch), self._make_window(number, epoch)
         return self._last[1]
 
-    def _make_window(self, number: int, end: int | None) -> _Window:
-        sequences = self._draw(number, end)
+    def _make_window(self, number: int, epoch: range | None) -> _Window:
+        sequences = self._draw(number, epoch)
         if not self.packed:
             place_n = np.arange(len(sequences.keys_n))
             bounds = [*range(0, len(place_n), self.batch_size), len(place_n)]
             return _Window(sequences, Placement(place_n, 0 * place_n, 0 * place_n), bounds)
         placement = self._pack(sequences.lengths_n, self._slack)
-        steps = self._steps_at_once if end is None else -(-placement.num_rows // self.num_rows)
+        steps = self._steps_at_once if epoch is None else -(-placement.num_rows // self.num_rows)
         max_length = self._max_length
         while placement.num_rows > steps * self.num_rows:  # hardly ever; rather than a sequence, some words are lost
             max_length -= 1
@@ -193,10 +202,12 @@ class Batches:
         bounds = np.searchsorted(placement.row_n, self.num_rows * np.arange(steps + 1)).tolist()
         return _Window(sequences.take(order_n), placement, bounds)
 
-    def _draw(self, number: int, end: int | None = None) -> Sequences:
+    def _draw(self, number: int, epoch: range | None = None) -> Sequences:
+        """Of the endless stream, or of an epoch."""
         size = self._steps_at_once * self.batch_size
-        start = number * size
-        return self._stream.draw(np.arange(start, start + size if end is None else min(start + size, end)))
+        some = slice(number * size, (number + 1) * size)
+        numbers = range(some.start, some.stop) if epoch is None else epoch[some]
+        return self._stream.draw(np.arange(numbers.start, numbers.stop, numbers.step))
 
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)

@@ -177,6 +177,14 @@ def test_the_first_epoch_is_the_plain_one():
     assert len(packed.tokens_bt) < len(plain.tokens_bt) / 2
 
 
+@pytest.mark.parametrize("batch_size", [7, 512])
+def test_every_other_sequence_is_as_in_the_whole(batch_size):
+    batches = make_packed(batch_size=batch_size)
+    even, odd, whole = (examples(joined(batches.first_epoch(half=half))) for half in ("even", "odd", None))
+    assert even + odd == whole
+    assert (even.total(), odd.total()) == (-(-whole.total() // 2), whole.total() // 2)
+
+
 def test_a_step_may_have_one_pair_or_none():
     packed = make_packed(batch_size=1)
     assert packed.num_rows == 1

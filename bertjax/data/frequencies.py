@@ -1,0 +1,67 @@
+"""How often words are in the training text: classes of words, and how well frequencies alone predict."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bertjax.data.batches import Batch
+from bertjax.data.corpus import Corpus
+from bertjax.data.masking import words
+from bertjax.data.tokenizer import Tokenizer, Vocabulary
+
+# Of tokens, which are words or pieces of them. <unk> stands for all words that the vocabulary lacks; a number has a
+# digit in it; of the others, the fewest that make up half of the training text are frequent, those left are rare.
+CLASSES = ("frequent", "rare", "<unk>", "numbers")
+
+_AT_ONCE = 1 << 24  # ids counted together
+
+
+def word_counts(corpus: Corpus, vocab_size: int) -> np.ndarray:
+    """How often each token is in the corpus, int64 [v]."""
+    counts_v = np.zeros(vocab_size, np.int64)
+    for start in range(0, len(corpus.ids), _AT_ONCE):
+        counts_v += np.bincount(corpus.ids[start : start + _AT_ONCE], minlength=vocab_size)
+    return counts_v
+
+
+def word_classes(counts_v: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """The place in CLASSES of each token, int32 [v].
+
+    Args:
+      counts_v: of the training text; of equally frequent words the first in the vocabulary are the more frequent.
+    """
+    frequent, rare, unk, numbers = range(len(CLASSES))
+    classes_v = np.full(len(counts_v), rare, np.int32)
+    has_digit_v = [any(letter.isdigit() for letter in token) for token in tokenizer.tokens(range(len(counts_v)))]
+    classes_v[has_digit_v] = numbers
+    classes_v[tokenizer.vocabulary.unk] = unk
+    counts_v = np.where(classes_v == rare, counts_v, 0)
+    order_v = np.argsort(-counts_v, kind="stable")
+    so_far_v = np.cumsum(counts_v[order_v])
+    classes_v[order_v[: np.searchsorted(so_far_v, so_far_v[-1] / 2) + 1]] = frequent
+    return classes_v
+
+
+def guessing_loss(counts_v: np.ndarray, labels_v: np.ndarray, vocabulary: Vocabulary, *, predict_unk: bool) -> float:
+    """Cross-entropy, in nats, of guessing each word by its frequency in the training text alone.
+
+    Frequencies are of the words that may be to predict, each counted half a time more, so that none is impossible.
+
+    Args:
+      counts_v: of the training text.
+      labels_v: how often each token is to be predicted.
+    """
+    may_be = words(vocabulary)
+    if predict_unk:
+        may_be = np.append(may_be, vocabulary.unk)
+    shares_w = (counts_v[may_be] + 0.5) / (counts_v[may_be] + 0.5).sum()
+    labels_w = labels_v[may_be]
+    return float(-(labels_w * np.log(shares_w)).sum() / labels_w.sum())
+
+
+def label_counts(batches: Iterable[Batch], vocab_size: int) -> np.ndarray:
+    """How often each token is to be predicted, int64 [v]."""
+    counts_v = np.zeros(vocab_size, np.int64)
+    for batch in batches:
+        counts_v += np.bincount(batch.mlm_labels_bp[batch.mlm_weights_bp > 0], minlength=vocab_size)
+    return counts_v
