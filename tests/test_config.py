@@ -81,6 +81,42 @@ def test_textbook_figures():
     assert {key: values[key] for key in expected} == expected
 
 
+def test_published_figures():
+    """Devlin et al. 2019, appendix A.2."""
+    expected = {
+        "data.objective": "mlm+nsp",
+        "data.mlm_rate": 0.15,
+        "data.mask_unit": "token",
+        "tokenizer.kind": "wordpiece",
+        "tokenizer.vocab_size": 30522,
+        "tokenizer.lowercase": True,
+        "model.dropout": 0.1,
+        "model.hidden_act": "gelu",
+        "model.max_position": 512,
+        "optim.name": "adamw",
+        "optim.learning_rate": 1e-4,
+        "optim.b1": 0.9,
+        "optim.b2": 0.999,
+        "optim.weight_decay": 0.01,
+        "optim.warmup_steps": 10_000,
+        "optim.schedule": "linear",
+        "train.steps": 1_000_000,
+        "train.batch_size": 256,
+    }
+    base, large = (flat(load_config(CONFIGS / f"{name}.yaml")) for name in ("base", "large"))
+    assert {key: base[key] for key in expected} == expected
+    assert {key for key in base if base[key] != large[key]} - {"run_dir"} == {
+        f"model.{size}" for size in ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+    }
+
+
+def test_the_modern_recipe_is_what_it_says():
+    recipe = load_config(CONFIGS / "modern-base.yaml")
+    model = recipe.model
+    assert (model.norm, model.positions, model.hidden_act, model.biases) == ("pre", "rotary", "geglu", False)
+    assert (recipe.data.objective, recipe.data.mlm_rate, recipe.optim.schedule) == ("mlm", 0.3, "wsd")
+
+
 # Loading and saving.
 
 

@@ -63,6 +63,21 @@ def newest_step(folder: Path) -> int | None:
         return checkpoints.latest_step()
 
 
+@pytest.mark.parametrize("recipe", ["base", "large", "modern-base"])
+def test_the_recipes_of_large_models_train(recipe: str, tiny: Config, devices: Callable) -> None:
+    """Two steps of a small model that is the recipe's in all but its sizes."""
+    devices(1)
+    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "vocab_size": "null"}
+    shorter = {"train.steps": 2, "train.batch_size": 8, "train.log_every": 1, "optim.warmup_steps": 1, "eval.every": 0}
+    where = {"run_dir": tiny.run_dir, "data.path": tiny.data.path, "data.cache": tiny.data.cache, "data.max_length": 24}
+    changes = {f"model.{name}": size for name, size in sizes.items()} | shorter | where
+    file = Path(__file__).parents[1] / "configs" / f"{recipe}.yaml"
+    config = bertjax.load_config(file, [f"{key}={value}" for key, value in changes.items()])
+    run = RunFolder(pretrain(config))
+    lines = [line for line in run.metrics() if "mlm_loss" in line]
+    assert [line["skipped_steps"] for line in lines] == [0, 0] and run.tokenizer().rules.kind == "wordpiece"
+
+
 def assert_same_end(ours: Path, theirs: Path) -> None:
     """Parameters, optimiser state, counters and metrics, bit for bit."""
     for mine, yours in zip(saved_trees(ours), saved_trees(theirs), strict=True):
@@ -77,7 +92,7 @@ def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
     assert bertjax.pretrain is pretrain  # the name still means the function after it was used
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "tokenizer.json", "metrics.jsonl", "loss.png", "checkpoints", "environment.json",
-        "timings.jsonl", "lock", "special_tokens_map.json",
+        "timings.jsonl", "lock", "special_tokens_map.json", "word_counts.npy",
     }  # fmt: skip
     lines = RunFolder(folder).metrics()
     assert [line["step"] for line in lines if "mlm_loss" in line] == [1, 2, 3]

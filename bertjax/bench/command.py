@@ -28,12 +28,16 @@ benches:
 bertjax bench BENCH --help tells more."""
 
 
+_WORDS = ("--tokenizer.kind", "word")  # quickly found, and most of WikiText-2's: its figures are of words
+
+
 class _Door(NamedTuple):
     """What the arguments of a bench may be. Which contenders run is in `benches`, too slow to import for a mistake."""
 
     recipe: str  # in configs/, unless another is given
     description: str
     peers: tuple[str, ...] = ()  # packages that --peers needs
+    settings: tuple[str, ...] = ()  # of that recipe, unless others are given
 
 
 _DOORS = {
@@ -47,17 +51,21 @@ _DOORS = {
         "textbook.yaml", "Time a run's start to its first step, the corpus being built, and what is quicker."
     ),
     "layers": _Door(
-        "large.yaml", "Compile a training step with layers kept or computed again, written out or scanned; run nothing."
+        "large.yaml",
+        "Compile a training step with layers kept or computed again, written out or scanned; run nothing.",
+        settings=_WORDS,
     ),
     "encode": _Door(
         "base.yaml",
         "Time 512 sentences of the text through the recipe's model with fresh weights, mean pooling.",
         peers=("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime"),
+        settings=_WORDS,
     ),
     "growth": _Door("textbook.yaml", "Time steps and data at several sizes, and fit exponents."),
     "scaling": _Door(
         "base.yaml",
         "Compile a step on meshes of 8 simulated devices and count what is sent; run nothing, in one round.",
+        settings=_WORDS,
     ),
 }
 
@@ -121,7 +129,7 @@ def _parse(name: str, door: _Door, argv: Sequence[str]) -> tuple[Config, Any]:
     if not any(word.partition("=")[0] in ("--config", "-h", "--help") for word in argv):
         if not recipe.is_file():
             raise BertjaxError(f"there is no {recipe}: bertjax is installed without its recipes; give --config FILE")
-        argv = ["--config", str(recipe), *argv]
+        argv = ["--config", str(recipe), *door.settings, *argv]
     config, options = parse_config(parser, argv)
     if options.rounds < 1:
         raise BertjaxError(f"--rounds {options.rounds} is impossible; give 1 or more")

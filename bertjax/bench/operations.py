@@ -33,15 +33,17 @@ def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: in
 def training_operations(model: BertConfig, batch: Batch) -> int:
     """Of a step on this batch: forward and backward."""
     assert model.vocab_size is not None
-    encoder = encoder_operations(
-        sequence_lengths(batch.sequences_bt),
-        hidden=model.hidden_size,
-        layers=model.num_layers,
-        intermediate=model.intermediate_size,
-    )
+    encoder = encoder_operations(sequence_lengths(batch.sequences_bt), **_sizes(model))
     predictions, pairs = int(batch.mlm_weights_bp.sum()), int(batch.nsp_weights_bk.sum())
     heads = head_operations(predictions, pairs, hidden=model.hidden_size, vocabulary=model.vocab_size)
     return FORWARD_AND_BACKWARD * (encoder + heads)
+
+
+def _sizes(model: BertConfig) -> dict[str, int]:
+    """A gate is one more matrix of a feed-forward layer: half as many features again in two."""
+    gated = model.hidden_act in ("geglu", "swiglu")
+    intermediate = 3 * model.intermediate_size // 2 if gated else model.intermediate_size
+    return {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": intermediate}
 
 
 def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:
@@ -66,9 +68,7 @@ def training_figures(model: BertConfig, measured: list[Batch], seconds: list[flo
 
 def encoding_figures(model: BertConfig, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
     """What an encoding contender reports of texts of these lengths, special tokens included."""
-    operations = encoder_operations(
-        lengths, hidden=model.hidden_size, layers=model.num_layers, intermediate=model.intermediate_size
-    )
+    operations = encoder_operations(lengths, **_sizes(model))
     return {
         "tokens_per_second": int(lengths.sum()) / seconds,
         "texts_per_second": len(lengths) / seconds,

@@ -1,5 +1,7 @@
 """Useful operations against a count by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,12 @@ def test_heads_by_hand():
 def test_a_step_is_three_forwards_of_what_is_real():
     forward = 2 * (7 * 256 + (9 + 16) * 16) + 3 * 120 + 2 * 48
     assert training_operations(MODEL, batch([3, 4], [1, 2])) == 3 * forward
+
+
+def test_a_gate_is_a_third_matrix():
+    gated = dataclasses.replace(MODEL, hidden_act="geglu")
+    more = 2 * 3 * 7 * 2 * 4 * 8  # layers, forward and backward, tokens, a product of 4 x 8
+    assert training_operations(gated, batch([3, 4], [1, 2])) - training_operations(MODEL, batch([3, 4], [1, 2])) == more
 
 
 def test_padding_slots_and_empty_rows_are_not_useful():
