@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ from bertjax.distributed import Agreement, joined
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import EvalStep, compile_eval_step, evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
-from bertjax.model import make_model, num_parameters
+from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
+from bertjax.model import Bert, make_model, num_parameters
 from bertjax.objectives import figures
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.pretrained import load, model_config
@@ -75,12 +77,12 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
     with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
         _introduce(prepared, mesh)
         with stop.finishing():
-            progress, finished = _fit(folder, prepared, mesh, processes, stop, began)
+            progress, learned = _fit(folder, prepared, mesh, processes, stop, began)
         if processes.first:
             title = f"{folder.path.name}, on {prepared.train.name}"
             plot_losses(folder.metrics(), folder.loss_plot, title, prepared.config.data.objective)
-        _conclude(folder, progress, mesh, prepared.config.data.objective, finished=finished)
-    return finished
+        _conclude(folder, progress, mesh, prepared.config.data.objective, learned)
+    return learned is not None
 
 
 def _with_its_model(config: Config, folder: RunFolder, *, resume: bool) -> Config:
@@ -165,8 +167,11 @@ class _Run(NamedTuple):
 
 def _fit(
     folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, stop: Stop, began: float
-) -> tuple[Progress, bool]:
-    """Trains from the newest checkpoint on, and again from there when the loss leaps. False: a signal stopped it."""
+) -> tuple[Progress, list[str] | None]:
+    """Trains from the newest checkpoint on, and again from there when the loss leaps; tells what was learned.
+
+    None: a signal stopped it.
+    """
     config = prepared.config
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     ema_decay = config.optim.ema_decay
@@ -193,13 +198,14 @@ def _fit(
         while True:
             try:
                 with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
-                    return progress, _go_on(run, checkpoints)
+                    state = _go_on(run, checkpoints)
+                return progress, None if state is None else _learned(run, model, state)
             except LossSpike as spike:
                 _leave_out(run, spike)
 
 
-def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
-    """The loop. Each step is dispatched before the metrics of the one before are read."""
+def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
+    """The loop. Each step is dispatched before the metrics of the one before are read. None: a signal stopped it."""
     config, progress = run.prepared.config, run.progress
     batches, skips = run.prepared.train_batches, run.folder.skips()
     start, state = _newest(run, checkpoints)
@@ -211,7 +217,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.has_evaluation(start):
         if not _evaluated(run, state):
-            return False
+            return None
     rows = rows_here(batches.num_rows, run.mesh, parts=config.train.accumulate)
     pending: Metrics | None = None
     step = start
@@ -237,10 +243,10 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> bool:
         if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
             run.folder.save(checkpoints, step, _trees(state))
         if stopping:
-            return False
+            return None
         if evaluating or saving:
             progress.restart_clock()
-    return True
+    return state
 
 
 def _budget(folder: RunFolder, prepared: Prepared, began: float) -> Budget | None:
@@ -299,6 +305,18 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
         return False
     run.progress.held_out(means)
     return True
+
+
+def _learned(run: _Run, model: Bert, state: TrainState) -> list[str]:
+    """Lines for the first process to print. All take part in the guesses."""
+    tokenizer, max_length = run.prepared.tokenizer, run.prepared.config.data.max_length
+    hidden = hidden_words(run.prepared)
+    guessed = guess(hidden, model, state.learnt, run.mesh, tokenizer, max_length=max_length)
+    if not run.processes.first:
+        return []
+    evaluation = run.folder.newest_evaluation()
+    lines = [held_out_in_words(run.prepared, evaluation)] if evaluation else []
+    return lines + guesses_in_words(hidden, guessed, tokenizer)
 
 
 def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
@@ -381,8 +399,10 @@ def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     print(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}", flush=True)
 
 
-def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, objective: Objective, *, finished: bool) -> None:
-    """The textbook's two lines, and where everything is."""
+def _conclude(
+    folder: RunFolder, progress: Progress, mesh: Mesh, objective: Objective, learned: list[str] | None
+) -> None:
+    """The textbook's two lines, what was learned, and where everything is."""
     if means := progress.running_means:
         since = f" (mean over steps {progress.first_step} to {progress.step})"
         print(", ".join(f"{name} loss {loss:.3f}" for name, loss, _ in figures(means, objective)) + since)
@@ -391,11 +411,14 @@ def _conclude(folder: RunFolder, progress: Progress, mesh: Mesh, objective: Obje
             f"{progress.pairs_per_second:,.1f} {what}/s on {describe_devices(mesh)} "
             f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
         )
-    elif finished:
+    elif learned is not None:
         print(f"{folder.path} has made its {progress.steps} steps; give a greater --train.steps to go further")
-    if not finished:
+    if learned is None:
         print(f"stopped after step {progress.step}, saved; go on with")
         print(f"  {folder.resume_command}")
     else:
+        encoding = sys.stdout.encoding or "utf-8"
+        for line in learned:
+            print(line.encode(encoding, "replace").decode(encoding))  # words may be in any script
         print(f"losses drawn in {folder.loss_plot}; to encode with the model:")
         print(f'  bertjax encode {shlex.quote(str(folder.path))} "a crane is flying"')

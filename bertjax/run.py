@@ -222,10 +222,9 @@ class RunFolder:
         )
         hub.check_exportable(config.model, folder)
         params = self.load_params(Bert(config.model), make_mesh(devices=jax.devices()[:1]))
-        held_out: dict[str, Any] = next((line for line in reversed(self.metrics()) if "held_out_mlm_loss" in line), {})
         try:
             environment = json.loads(self._environment.read_text(encoding="utf-8"))
-            card = hub.card(config, environment, held_out, tokenizer)
+            card = hub.card(config, environment, self.newest_evaluation(), tokenizer)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BertjaxError(f"{self._environment} does not tell what a card needs: {error!r}; train anew") from error
         hub.export(config.model, params, tokenizer, folder, card=card)
@@ -280,6 +279,10 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
         return self._metrics.read()
+
+    def newest_evaluation(self) -> dict[str, Any]:
+        """The metrics' last line that holds held-out figures; nothing where there is none."""
+        return next((line for line in reversed(self.metrics()) if "held_out_mlm_loss" in line), {})
 
     def has_evaluation(self, step: int) -> bool:
         """Whether the metrics hold the held-out figures of a step."""

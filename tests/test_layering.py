@@ -70,6 +70,7 @@ FLOORS = {
     "bertjax.stablehlo": 8,
     "bertjax.vector_files": 1,
     "bertjax.encode_file": 9,
+    "bertjax.learned": 6,
     "bertjax.progress": 7,
     "bertjax.report": 7,
     "bertjax.neighbours": 8,
@@ -110,7 +111,7 @@ FLOORS = {
 # The rooms that may import a package of others; one that is not here is a new dependency.
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate"}
 _JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "stablehlo", "pretraining"}
-_JAX |= {"encode", "inference"}
+_JAX |= {"encode", "inference", "learned"}
 _JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {

@@ -1,0 +1,98 @@
+"""What a run says it has learned: the words it hid, and what it made of them."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.config import Config, Objective
+from bertjax.data.prepare import prepare
+from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.learned import Guess, Hidden, _whole_words, guess, guesses_in_words, held_out_in_words, hidden_words
+from bertjax.model import Bert, init_params
+from bertjax.pretraining import pretrain
+from bertjax.sharding import by_name, make_mesh
+
+PIECES = Tokenizer.of(
+    {
+        token: number
+        for number, token in enumerate([*BERTS_SPECIAL_TOKENS, "crane", "fly", "##ing", "##s", ".", "the", "over"])
+    },
+    Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
+)
+CRANE, FLY, ING, STOP, THE, OVER = 5, 6, 7, 9, 10, 11
+
+
+def test_hidden_words_are_whole_and_always_the_same(tiny: Config) -> None:
+    prepared = prepare(tiny)
+    hidden = hidden_words(prepared)
+    assert len(hidden) == 5 and len({place for _, place in hidden}) > 1
+    for (ids, place), (again, same_place) in zip(hidden, hidden_words(prepared), strict=True):
+        assert place == same_place and ids.tolist() == again.tolist() and 6 <= len(ids) <= 22
+    sentence = np.array([THE, CRANE, FLY, ING, 1, OVER, STOP])
+    assert _whole_words(sentence, PIECES) == [0, 1, 5]
+
+
+def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(tiny: Config) -> None:
+    prepared = prepare(tiny)
+    hidden, model = hidden_words(prepared), Bert(prepared.config.model)
+    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+
+    def guessed(hidden: list[Hidden], *sizes: int) -> list[list[Guess]]:
+        mesh = make_mesh(*sizes)
+        placed = jax.device_put(params, by_name(params, mesh))
+        return guess(hidden, model, placed, mesh, prepared.tokenizer, max_length=24)
+
+    ours = guessed(hidden)
+    others = [Hidden(np.where(np.arange(len(ids)) == place, 5, ids), place) for ids, place in hidden]
+    assert guessed(others) == ours and [len(guesses) for guesses in ours] == [3] * 5
+    elsewhere = [Hidden(np.roll(ids, 1), place) for ids, place in hidden]
+    assert guessed(elsewhere) != ours
+    for one, other in zip(ours, guessed(hidden, 2, 2, 2), strict=True):
+        assert [word for word, _ in one] == [word for word, _ in other]
+        assert [share for _, share in one] == pytest.approx([share for _, share in other], rel=1e-5)
+        assert [share for _, share in one] == sorted((share for _, share in one), reverse=True)
+
+
+def test_guesses_are_marked_and_lie_beneath_each_other() -> None:
+    hidden = [Hidden(np.array([THE, CRANE, FLY, ING, OVER, *[THE] * 9]), 1), Hidden(np.array([OVER, THE, STOP]), 0)]
+    guessed = [[Guess("crane", 0.5), Guess("the", 0.25)], [Guess("the", 0.51), Guess("over", 0.4)]]
+    assert guesses_in_words(hidden, guessed, PIECES)[1:] == [
+        "  right  the [crane] flying over the the ...  crane 50%, the 25%",
+        "  wrong  [over] the .                         the 51%, over 40%",
+    ]
+
+
+@pytest.mark.parametrize("objective, other", [("mlm+nsp", "NSP"), ("mlm+sop", "SOP"), ("mlm", None)])
+def test_a_run_ends_with_what_it_has_learned(
+    tiny: Config, objective: Objective, other: str | None, capsys: pytest.CaptureFixture, devices: Callable
+) -> None:
+    devices(2)
+    optim = dataclasses.replace(tiny.optim, learning_rate=0.03)
+    train = dataclasses.replace(tiny.train, steps=30)
+    config = dataclasses.replace(
+        tiny, data=dataclasses.replace(tiny.data, objective=objective), optim=optim, train=train
+    )
+    pretrain(config)
+    out = capsys.readouterr().out
+    learned, guessing = re.search(r"\nheld out: MLM loss (.*), where word frequencies alone give (.{4})", out).groups()
+    assert float(learned) < float(guessing) < np.log(17)
+    assert (f"; {other} accuracy " in out) == (other is not None) == ("where a coin gives 50%" in out)
+    lines = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("words hidden in"))
+    guesses = lines[first + 1 : first + 6]
+    assert all(re.match(r"  (right|wrong)  .*\[\w+\].*  \w+ \d+%, ", line) for line in guesses)
+    assert any(line.startswith("  right") for line in guesses) and lines[first + 6].startswith("losses drawn in")
+    assert max(map(len, lines[first : first + 6])) < 100
+
+
+def test_guessing_is_on_the_very_predictions_of_the_evaluation(tiny: Config) -> None:
+    prepared = prepare(tiny)
+    line = held_out_in_words(prepared, {"held_out_mlm_loss": 1.0, "held_out_mlm_accuracy": 0.5})
+    guessing = float(line.split()[-1])
+    labels = np.concatenate([b.mlm_labels_bp[b.mlm_weights_bp > 0] for b in prepared.held_out_batches.first_epoch()])
+    counts = np.bincount(prepared.train.ids, minlength=17)[5:] + 0.5
+    assert guessing == pytest.approx(-np.log(counts / counts.sum())[labels - 5].mean(), abs=0.006)
