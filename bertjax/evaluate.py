@@ -104,13 +104,19 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_run(
-    folder: str | Path, *, split: Split | None = None, path: str | None = None, half: Half | None = None
+    folder: str | Path,
+    *,
+    split: Split | None = None,
+    path: str | None = None,
+    half: Half | None = None,
+    mlm_rate: float | None = None,
 ) -> Evaluation:
     """The means of a run's newest parameters on the held-out corpus.
 
     Args:
       split: another split than the one the run held out.
       path: where the text is now, as `data.path`.
+      mlm_rate: share of the words to predict, in place of the run's own: so runs at several rates can be compared.
       half: every other pair alone. A recipe chosen by one half is told of by the other.
 
     Raises:
@@ -118,7 +124,12 @@ def evaluate_run(
     """
     run = RunFolder(folder)
     config = run.config()
-    data = dataclasses.replace(config.data, eval_split=split or config.data.eval_split, path=path or config.data.path)
+    data = dataclasses.replace(
+        config.data,
+        eval_split=split or config.data.eval_split,
+        path=path or config.data.path,
+        mlm_rate=config.data.mlm_rate if mlm_rate is None else mlm_rate,
+    )
     config = dataclasses.replace(config, data=data)
     mesh, model = make_mesh(), make_model(config.model, config.train)
     corpus, batches = prepare_held_out(config, run.tokenizer())

@@ -101,6 +101,9 @@ FLOORS = {
     "bertjax.trials.soak": 8,
     "bertjax.trials.corpus": 8,
     "bertjax.trials.streaming": 9,
+    "bertjax.trials.ablate": 3,
+    "bertjax.trials.energy": 1,
+    "bertjax.trials.speedrun": 9,
     "bertjax.trials.command": 10,
     "bertjax.encode_commands": 11,
     "bertjax.cli": 12,
@@ -112,7 +115,7 @@ FLOORS = {
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate"}
 _JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "stablehlo", "pretraining"}
 _JAX |= {"encode", "inference", "learned"}
-_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison"}
+_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison", "trials.speedrun"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

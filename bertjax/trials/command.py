@@ -4,15 +4,17 @@ import json
 import math
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import config_parser, parse_config
+from bertjax.recipe import config_parser, parse_config, save_config
 
 HELP = """\
 usage: bertjax trial TRIAL [--json FILE] [--config FILE] [--KEY VALUE ...]
@@ -20,6 +22,8 @@ usage: bertjax trial TRIAL [--json FILE] [--config FILE] [--KEY VALUE ...]
 trials:
   torture  kill a run again and again, resume it each time, and compare it with one left alone, bit for bit
   corpus   a large corpus built, killed on the way, and drawn from: how fast, and whether memory stays flat
+  ablate   a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth
+  speedrun seconds, pairs and joules until a held-out loss is reached
   soak     a long run and a long stream of texts: whether memory, open files and threads stay flat
 
 bertjax trial TRIAL --help tells more."""
@@ -34,7 +38,7 @@ def trial(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or a trial could not be made.
     """
-    trials = {"torture": _torture, "soak": _soak, "corpus": _corpus}
+    trials = {"torture": _torture, "soak": _soak, "corpus": _corpus, "ablate": _ablate, "speedrun": _speedrun}
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return True
@@ -103,14 +107,14 @@ def _corpus(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         "[--gigabytes N] [--kills N] [--plot FILE.png] ",
         "Write text of so many gigabytes into the folder for temporary files, build a corpus from it, kill that on the "
         "way, and watch all its processes' memory; then draw batches from all over it. Without --config, the recipe is "
-        "configs/base.yaml with pieces of words.",
+        "configs/base.yaml.",
     )
     parser.add_argument(
         "--gigabytes", type=float, default=5.0, metavar="N", help="of text; three times the room is needed"
     )
     parser.add_argument("--kills", type=int, default=1, metavar="N", help="on the way")
     parser.add_argument("--plot", metavar="FILE.png", help="draw memory against time there")
-    config, options = _parse(parser, argv, "base.yaml", "--tokenizer.kind", "wordpiece")
+    config, options = _parse(parser, argv, "base.yaml")
     if not (0 < options.gigabytes < math.inf and options.kills >= 0):
         raise BertjaxError(
             f"--gigabytes {options.gigabytes} --kills {options.kills} is impossible; give more than nothing"
@@ -127,6 +131,66 @@ def _corpus(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     if options.plot:
         corpus.draw(report).savefig(options.plot, dpi=120)
     return True
+
+
+def _ablate(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = _parser(
+        "ablate",
+        "[--flip KEY=VALUE[,KEY=VALUE ...] ...] [--seeds N] [--table FILE.md] ",
+        "Run a recipe and variants of it, each flip being one, with several seeds and the recipe's own text and steps, "
+        "one after the other; then compare their held-out figures. What --json FILE holds already is not run again: "
+        "the same command goes on where it was stopped, and may ask for more. Without --config, the recipe is "
+        "configs/textbook.yaml.",
+    )
+    parser.add_argument(
+        "--flip", action="append", default=[], metavar="KEY=VALUE", help="what a variant changes; give several"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each, from the recipe's seed on")
+    parser.add_argument("--table", metavar="FILE.md", help="write the table there too")
+    config, options = _parse(parser, argv, "textbook.yaml", goes_on=True)
+    if not 1 <= options.seeds <= 2**32 - config.seed:
+        raise BertjaxError(f"--seeds {options.seeds} is impossible; give 1 or more")
+    for name in ("json", "table"):
+        path = getattr(options, name)
+        if path and not Path(path).parent.is_dir():
+            raise BertjaxError(f"--{name} {path}: there is no folder {Path(path).parent}; make it first")
+    from bertjax.trials import ablate
+
+    wanted = ablate.variants(config, options.flip)
+    keep = Path(options.json) if options.json else None
+    table = ablate.render(ablate.ablate(wanted, options.seeds, environment, _say, keep=keep), wanted)
+    print(table)
+    if options.table:
+        Path(options.table).write_text(table + "\n", encoding="utf-8")
+    return True
+
+
+def _speedrun(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = _parser(
+        "speedrun",
+        "--target LOSS ",
+        "Train until the held-out MLM loss is at the target, looked at every eval.every steps (10 where that is 0), "
+        "and tell how many seconds, pairs and joules it took; exit code 1 where the recipe's steps do not get there. "
+        "Without --config, the recipe is configs/textbook.yaml.",
+    )
+    parser.add_argument("--target", type=float, required=True, metavar="LOSS", help="held-out MLM loss, such as 5.0")
+    config, options = _parse(parser, argv, "textbook.yaml")
+    if not 0 < options.target < math.inf:
+        raise BertjaxError(f"--target {options.target} is no loss; give a positive number")
+    if config.init_from is not None:
+        raise BertjaxError(f"init_from={config.init_from} is no start for a speed run; leave it out")
+    with tempfile.TemporaryDirectory(prefix="bertjax-speedrun-") as folder:
+        recipe, out = Path(folder) / "recipe.yaml", Path(folder) / "report.json"
+        save_config(config, recipe)
+        arguments = [str(recipe), str(options.target), str(time.time()), str(out)]
+        command = [sys.executable, "-m", "bertjax.trials.speedrun", *arguments]
+        done = subprocess.run(command, env=dict(environment), stderr=subprocess.PIPE, text=True)
+        if done.returncode or not out.exists():
+            said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+            raise BertjaxError(f"the speed run failed: {said[-1].removeprefix('bertjax.errors.BertjaxError: ')}")
+        report = json.loads(out.read_text(encoding="utf-8"))
+    _write_json(report, options)
+    return report["reached"]
 
 
 def _check_plot(options: Any) -> None:
@@ -149,14 +213,14 @@ def _parser(name: str, its_own: str, description: str) -> Any:
     return parser
 
 
-def _parse(parser: Any, argv: Sequence[str], recipe: str, *settings: str) -> tuple[Config, Any]:
+def _parse(parser: Any, argv: Sequence[str], recipe: str, *settings: str, goes_on: bool = False) -> tuple[Config, Any]:
     ours = Path(__file__).parents[2] / "configs" / recipe
     if not any(word.partition("=")[0] in ("--config", "-h", "--help") for word in argv):
         if not ours.is_file():
             raise BertjaxError(f"there is no {ours}: bertjax is installed without its recipes; give --config FILE")
         argv = ["--config", str(ours), *settings, *argv]
     config, options = parse_config(parser, argv)
-    for name in ("json", "plot"):
+    for name in ("plot", "table") if goes_on else ("json", "plot"):
         if (path := getattr(options, name, None)) and Path(path).exists():
             raise BertjaxError(f"--{name} {path} exists and is left as it is; give another name")
     return config, options

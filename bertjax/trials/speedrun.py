@@ -1,0 +1,116 @@
+"""How long a recipe takes to a held-out loss: `python -m bertjax.trials.speedrun RECIPE TARGET STARTED REPORT`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bertjax.config import Config
+from bertjax.data.prepare import prepare
+from bertjax.evaluate import compile_eval_step, evaluate
+from bertjax.model import make_model
+from bertjax.optim import make_optimizer, make_schedule
+from bertjax.progress import describe_devices
+from bertjax.recipe import load_config
+from bertjax.sharding import make_mesh, place_rows, rows_here
+from bertjax.train import compile_train_step, init_on
+from bertjax.trials.energy import Meter
+
+_EVERY = 10  # steps between evaluations, where the recipe says nothing
+
+
+def race(config: Config, target: float, started: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """The report. Trains as the recipe says, but for checkpoints, until an evaluation finds the MLM loss at the target.
+
+    The clock of training runs from the first step's dispatch, all being compiled, to the last step's end, and stands
+    still while the model is evaluated.
+
+    Args:
+      started: when the process was, in seconds since 1970.
+    """
+    prepared = prepare(config)
+    config, batches, held_out = prepared.config, prepared.train_batches, prepared.held_out_batches
+    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    schedule = make_schedule(config.optim, config.train.steps)
+    jitted: Any = compile_train_step(
+        mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
+    )
+    eval_step = compile_eval_step(mesh, model)
+    rows = rows_here(batches.num_rows, mesh, parts=config.train.accumulate)
+    eval_rows = rows_here(held_out.num_rows, mesh)
+    state = init_on(mesh, model, optimizer, config.seed)
+    train_step = jitted.lower(state, place_rows(batches.batch_at(0, rows.some), rows, mesh)).compile()
+    jax.block_until_ready(state)
+    trained = evaluated = 0.0
+    joules: dict[str, float] = {}
+    losses: dict[int, float] = {}
+    every, pending = config.eval.every or _EVERY, None
+    with Meter() as meter:
+        start_up, clock, used = time.time() - started, time.perf_counter(), meter.joules()
+        for step in range(1, config.train.steps + 1):
+            state, metrics = train_step(state, place_rows(batches.batch_at(step - 1, rows.some), rows, mesh))
+            jax.block_until_ready(pending)  # a step late, as in training
+            pending = metrics
+            if step % every and step < config.train.steps:
+                meter.joules()
+                continue
+            jax.block_until_ready(state)
+            now, used_now = time.perf_counter(), meter.joules()
+            trained += now - clock
+            joules = {name: joules.get(name, 0.0) + value - used.get(name, 0.0) for name, value in used_now.items()}
+            means = evaluate(eval_step, state.params, held_out.first_epoch(eval_rows.some), eval_rows, mesh)
+            losses[step] = means["mlm_loss"]
+            say(f"step {step}, {trained:.1f} s: held-out MLM loss {losses[step]:.4f}")
+            clock, used = time.perf_counter(), meter.joules()
+            evaluated += clock - now
+            if losses[step] <= target:
+                break
+    return {
+        "trial": "speedrun",
+        "devices": describe_devices(mesh),
+        "corpus": [prepared.train.name, prepared.held_out.name],
+        "target": target,
+        "reached": losses[step] <= target,
+        "losses": losses,
+        "means": means,
+        "steps": step,
+        "pairs": step * config.train.batch_size,
+        "start_up_seconds": start_up,
+        "training_seconds": trained,
+        "evaluation_seconds": evaluated,
+        "joules": joules,
+    }
+
+
+def render(report: dict[str, Any]) -> str:
+    """A few lines."""
+    loss, best = report["means"]["mlm_loss"], min(report["losses"].values())
+    if report["reached"]:
+        first = f"held-out MLM loss {loss:.4f}, at most {report['target']:g}, after"
+    else:
+        first = f"NOT REACHED: held-out MLM loss {report['target']:g}; the best was {best:.4f} in"
+    trained, whole = report["training_seconds"], report["training_seconds"] + report["start_up_seconds"]
+    energy = ", ".join(f"{value:,.0f} J ({name})" for name, value in report["joules"].items())
+    return "\n".join(
+        [
+            f"{first} {report['steps']:,} steps, {report['pairs']:,} pairs, on {report['devices']}",
+            f"  {trained:.1f} s of training; {whole:.1f} s with start-up: Python, the text, and compilation",
+            f"  {report['evaluation_seconds']:.1f} s of evaluation, in neither",
+            f"  energy of training: {energy or 'this machine does not tell'}",
+        ]
+    )
+
+
+def main(recipe: str, target: str, started: str, out: str) -> None:
+    report = race(load_config(recipe), float(target), float(started), lambda line: print(line, flush=True))
+    print(render(report), flush=True)
+    Path(out).write_text(json.dumps(report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,8 @@
+"""Thin door to `bertjax trial ablate`."""
+
+import sys
+
+from bertjax.cli import program
+
+if __name__ == "__main__":
+    sys.exit(program("trial", "ablate"))
