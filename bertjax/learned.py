@@ -90,6 +90,8 @@ def guess(
     hidden: list[Hidden], model: Bert, params: dict[str, Any], mesh: Mesh, tokenizer: Tokenizer, *, max_length: int
 ) -> list[list[Guess]]:
     """The likeliest words for each that is hidden, the likeliest first. All processes of a run take part."""
+    if not hidden:
+        return []
     batch = place_batch(_batch(hidden, tokenizer, max_length), mesh)
     likeliest = jax.jit(
         functools.partial(_likeliest, model.clone(mesh=mesh)),
@@ -134,6 +136,8 @@ def _batch(hidden: list[Hidden], tokenizer: Tokenizer, max_length: int) -> Batch
 
 def guesses_in_words(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer: Tokenizer) -> list[str]:
     """A heading, and a line for each hidden word: whether it was found, what stood around it, and the guesses."""
+    if not hidden:
+        return []
     lines = [f"words hidden in sentences of the held-out text, and the model's {_GUESSES} likeliest guesses:"]
     around = [_around(tokenizer.tokens(ids), place) for ids, place in hidden]
     width = max(map(len, around), default=0)

@@ -89,6 +89,14 @@ def test_a_run_ends_with_what_it_has_learned(
     assert max(map(len, lines[first : first + 6])) < 100
 
 
+def test_text_of_short_sentences_has_nothing_to_hide(tiny: Config) -> None:
+    prepared = prepare(dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, max_length=7)))
+    assert hidden_words(prepared) == []
+    model, mesh = Bert(prepared.config.model), make_mesh()
+    assert guess([], model, {}, mesh, prepared.tokenizer, max_length=7) == []
+    assert guesses_in_words([], [], prepared.tokenizer) == []
+
+
 def test_guessing_is_on_the_very_predictions_of_the_evaluation(tiny: Config) -> None:
     prepared = prepare(tiny)
     line = held_out_in_words(prepared, {"held_out_mlm_loss": 1.0, "held_out_mlm_accuracy": 0.5})
