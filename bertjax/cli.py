@@ -191,7 +191,7 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
     parser.add_argument(
-        "--data.mlm_rate", dest="mlm_rate", type=float, help="share of the words to predict, in place of the run's own"
+        "--eval.mlm_rate", dest="mlm_rate", type=float, help="share of the words to predict, in place of the run's own"
     )
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")

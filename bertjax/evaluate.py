@@ -128,9 +128,9 @@ def evaluate_run(
         config.data,
         eval_split=split or config.data.eval_split,
         path=path or config.data.path,
-        mlm_rate=config.data.mlm_rate if mlm_rate is None else mlm_rate,
     )
-    config = dataclasses.replace(config, data=data)
+    of_eval = dataclasses.replace(config.eval, mlm_rate=config.eval.mlm_rate if mlm_rate is None else mlm_rate)
+    config = dataclasses.replace(config, data=data, eval=of_eval)
     mesh, model = make_mesh(), make_model(config.model, config.train)
     corpus, batches = prepare_held_out(config, run.tokenizer())
     params = run.load_params(model, mesh)

@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from bertjax.budget import Budget
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
-from bertjax.data import counts
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.distributed import Agreement, joined
@@ -29,12 +28,13 @@ from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_w
 from bertjax.model import Bert, make_model, num_parameters
 from bertjax.objectives import figures
 from bertjax.optim import make_optimizer, make_schedule
-from bertjax.pretrained import load, model_config
+from bertjax.pretrained import model_config
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.roll import Processes
 from bertjax.run import RunFolder
-from bertjax.sharding import by_name, make_mesh, place_params, place_rows, rows_here, with_sharding
+from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
+from bertjax.start import fresh_state
 from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
 from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch
 
@@ -188,7 +188,7 @@ def _fit(
 
     eval_step = compile_eval_step(mesh, model)
     initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=ema_decay is not None)
-    fresh = functools.partial(_fresh, prepared, mesh, initial)
+    fresh = functools.partial(fresh_state, prepared, mesh, initial)
     with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
         template = state_template(model, optimizer, averaging=ema_decay is not None)
         budget = _budget(folder, prepared, began)
@@ -330,45 +330,6 @@ def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
         state = run.fresh()
     run.folder.drop_metrics_after(step)
     return step, state
-
-
-def _fresh(prepared: Prepared, mesh: Mesh, initial: Callable[[], TrainState]) -> TrainState:
-    """The state before the first step, with the weights of the folder, or the counts, that the run starts from."""
-    config, state = prepared.config, initial()
-    if config.init_from is None:
-        return state._replace(params=_from_counts(prepared, mesh, state.params))
-    found = load(config.init_from, mesh).params
-    print(f"weights:  those of {config.init_from} to begin with")
-    if lacking := [part for part in state.params if part not in found]:
-        print(f"NOTICE:   {config.init_from} has no weights of {', '.join(lacking)}: the run starts with fresh ones")
-    return state._replace(params=state.params | found)
-
-
-def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict[str, Any]:
-    """Fresh parameters, but for those that are to start from the words of the training text."""
-    data, model, corpus = prepared.config.data, prepared.config.model, prepared.train
-    vocabulary, size = prepared.tokenizer.vocabulary, model.vocab_size
-    assert size is not None
-    if model.frequency_bias:
-        bias_v = counts.log_frequencies(corpus, vocabulary, size, predict_unk=data.predict_unk)
-        head = {"bias": bias_v} if model.tied_head else {"vocab": {"bias": bias_v}}
-        params = _merged(params, place_params({"mlm": head}, mesh))
-    if model.cooccurrence_embedding:
-        scale = model.init_scale if model.init == "bert" else 1.0
-        table_vd, known_v = counts.embedding_of_neighbours(
-            corpus, vocabulary, size, model.hidden_size, scale=scale, seed=prepared.config.seed
-        )
-        table_vd, random_vd = (
-            place_params({"token_embedding": table_vd}, mesh)["token_embedding"],
-            params["token_embedding"],
-        )
-        choose = jax.jit(functools.partial(jnp.where, known_v[:, None]), out_shardings=random_vd.sharding)
-        params = params | {"token_embedding": choose(table_vd, random_vd)}
-    return params
-
-
-def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    return tree | {key: _merged(tree[key], leaf) if isinstance(leaf, dict) else leaf for key, leaf in other.items()}
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

@@ -74,6 +74,7 @@ FLOORS = {
     "bertjax.progress": 7,
     "bertjax.report": 7,
     "bertjax.neighbours": 8,
+    "bertjax.start": 8,
     "bertjax.pretraining": 9,
     "bertjax.bench": 0,
     "bertjax.bench.contest": 1,
@@ -115,7 +116,7 @@ FLOORS = {
 _JAX = {"losses", "sharding", "dropout", "products", "blockwise", "model", "optim", "train", "evaluate"}
 _JAX |= {"checkpoint", "distributed", "run", "watch", "progress", "pretrained", "stablehlo", "pretraining"}
 _JAX |= {"encode", "inference", "learned"}
-_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison", "trials.speedrun"}
+_JAX |= {"bench.ceiling", "bench.ours", "bench.communication", "trials.comparison", "trials.speedrun", "start"}
 _PEERS = {"bertjax.bench.training_peers", "bertjax.bench.encoding_peers"}  # an optional install
 HOMES = {
     "jax": {f"bertjax.{room}" for room in _JAX},  # never one in data/

@@ -1,0 +1,54 @@
+"""The state before the first step: random weights, those of a trained folder, or what counts of the text give."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bertjax.data import counts
+from bertjax.data.prepare import Prepared
+from bertjax.pretrained import load
+from bertjax.sharding import place_params
+from bertjax.train import TrainState
+
+
+def fresh_state(prepared: Prepared, mesh: Mesh, initial: Callable[[], TrainState]) -> TrainState:
+    """The state before the first step, with the weights of the folder, or the counts, that the run starts from."""
+    config, state = prepared.config, initial()
+    if config.init_from is None:
+        return state._replace(params=_from_counts(prepared, mesh, state.params))
+    found = load(config.init_from, mesh).params
+    print(f"weights:  those of {config.init_from} to begin with")
+    if lacking := [part for part in state.params if part not in found]:
+        print(f"NOTICE:   {config.init_from} has no weights of {', '.join(lacking)}: the run starts with fresh ones")
+    return state._replace(params=state.params | found)
+
+
+def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict[str, Any]:
+    """Fresh parameters, but for those that are to start from the words of the training text."""
+    data, model, corpus = prepared.config.data, prepared.config.model, prepared.train
+    vocabulary, size = prepared.tokenizer.vocabulary, model.vocab_size
+    assert size is not None
+    if model.frequency_bias:
+        bias_v = counts.log_frequencies(corpus, vocabulary, size, predict_unk=data.predict_unk)
+        head = {"bias": bias_v} if model.tied_head else {"vocab": {"bias": bias_v}}
+        params = _merged(params, place_params({"mlm": head}, mesh))
+    if model.cooccurrence_embedding:
+        scale = model.init_scale if model.init == "bert" else 1.0
+        table_vd, known_v = counts.embedding_of_neighbours(
+            corpus, vocabulary, size, model.hidden_size, scale=scale, seed=prepared.config.seed
+        )
+        table_vd, random_vd = (
+            place_params({"token_embedding": table_vd}, mesh)["token_embedding"],
+            params["token_embedding"],
+        )
+        choose = jax.jit(functools.partial(jnp.where, known_v[:, None]), out_shardings=random_vd.sharding)
+        params = params | {"token_embedding": choose(table_vd, random_vd)}
+    return params
+
+
+def _merged(tree: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return tree | {key: _merged(tree[key], leaf) if isinstance(leaf, dict) else leaf for key, leaf in other.items()}
