@@ -162,9 +162,10 @@ def summary(samples: Sequence[Sample], size: int) -> dict[str, Any]:
     seconds, stage, done, memory = table.T
     lasted = np.diff(seconds, prepend=0)
     busy = (stage == 1) & (done > 0.1 * done.max())
-    slope = 0.0  # of few shards none can be told
-    if len(set(done[busy])) > 2:
-        slope = float(np.polyfit(done[busy] / done.max() * size / 1e9, memory[busy], 1)[0])
+    slope, counts = 0.0, np.unique(done[busy])
+    if len(counts) > 2:  # of few shards none can be told
+        most = [memory[busy & (done == count)].max() for count in counts]  # a process that has just begun has less
+        slope = float(np.polyfit(counts / done.max() * size / 1e9, most, 1)[0])
     some = np.unique(np.linspace(0, len(table) - 1, _POINTS).astype(int))
     return {
         "stages": {
