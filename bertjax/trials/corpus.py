@@ -88,7 +88,7 @@ def build_and_draw(
         "kills": kills,
         "said": said,
         "drawing": drawing,
-        **summary(samples[1:], size),
+        **summary(samples[1:]),
     }
 
 
@@ -156,16 +156,13 @@ def _memory_of_all(pid: int) -> int:
     return (int(own[1]) * 1024 if own else 0) + sum(map(_memory_of_all, below))
 
 
-def summary(samples: Sequence[Sample], size: int) -> dict[str, Any]:
-    """Seconds and the highest memory of each stage, and how memory grew with the shards, which have `size` bytes."""
+def summary(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Seconds and the highest memory of each stage, and that of both halves of the shards."""
     table = np.array(samples, float)
     seconds, stage, done, memory = table.T
     lasted = np.diff(seconds, prepend=0)
-    busy = (stage == 1) & (done > 0.1 * done.max())
-    slope, counts = 0.0, np.unique(done[busy])
-    if len(counts) > 2:  # of few shards none can be told
-        most = [memory[busy & (done == count)].max() for count in counts]  # a process that has just begun has less
-        slope = float(np.polyfit(counts / done.max() * size / 1e9, most, 1)[0])
+    late = done > done.max() / 2
+    halves = [memory[(stage == 1) & (late == half)] for half in (False, True)]
     some = np.unique(np.linspace(0, len(table) - 1, _POINTS).astype(int))
     return {
         "stages": {
@@ -173,7 +170,7 @@ def summary(samples: Sequence[Sample], size: int) -> dict[str, Any]:
             for n, name in enumerate(_STAGES)
             if (stage == n).any()
         },
-        "memory_slope_bytes_a_gigabyte": slope,
+        "most_memory_bytes_of_halves": [float(half.max(initial=0)) for half in halves],
         "curves": {name: table[some, column].tolist() for column, name in enumerate(Sample._fields)},
     }
 
@@ -187,8 +184,8 @@ def render(report: dict[str, Any]) -> str:
         lines.append(
             f"  {name:<12}{its['seconds']:7.0f} s{rate}; memory {its['most_memory_bytes'] / 2**20:,.0f} MiB at most"
         )
-    slope = report["memory_slope_bytes_a_gigabyte"] / 2**20
-    lines.append(f"  memory grew by {slope:+.2f} MiB for every GB that was tokenised")
+    halves = (f"{most / 2**20:,.0f}" for most in report["most_memory_bytes_of_halves"])
+    lines.append(f"  memory {' and '.join(halves)} MiB at most in the first and in the second half of the shards")
     lines.append(
         f"  batches: {drawing['pairs_per_second']:,.0f} pairs/s of {drawing['pairs']:,}, shuffled; memory "
         f"{drawing['memory_bytes'][0] / 2**20:,.1f} MiB before, {drawing['memory_bytes'][1] / 2**20:,.1f} after"
