@@ -105,7 +105,7 @@ def shards(files: Iterable[Path], layout: Layout, size: int = SHARD_BYTES) -> li
     room = 0
     for file in files:
         for part in parts_of(file, layout, size):
-            if room < part.size / 2:  # a part is never much larger
+            if not found or room < part.size / 2:  # a part is never much larger
                 found.append([])
                 room = size
             found[-1].append(part)

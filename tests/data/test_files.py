@@ -155,6 +155,7 @@ def test_documents_are_the_same_however_files_are_cut(
 
 
 def test_shards_are_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
     (tmp_path / "large.txt").write_bytes(b"One.\n\n" * 1000)
     for number in range(100):
         (tmp_path / f"small{number}.txt").write_bytes(b"One.\n\n" * 10)
