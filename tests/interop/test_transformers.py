@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to men
 ATOL = 1e-4
 UNCASED = Rules("wordpiece", special=BERTS_SPECIAL_TOKENS)
 CASED = Rules("wordpiece", lowercase=False, strip_accents=False, special=BERTS_SPECIAL_TOKENS)
-ACTIVATIONS = typing.get_args(typing.get_type_hints(BertConfig)["hidden_act"])
+ACTIVATIONS = tuple(hub.ACTIVATIONS)
 TINY = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
