@@ -128,6 +128,7 @@ def evaluate_run(
         config.data,
         eval_split=split or config.data.eval_split,
         path=path or config.data.path,
+        fallback=None,  # another text would be judged than the run's
     )
     of_eval = dataclasses.replace(config.eval, mlm_rate=config.eval.mlm_rate if mlm_rate is None else mlm_rate)
     config = dataclasses.replace(config, data=data, eval=of_eval)

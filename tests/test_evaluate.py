@@ -1,6 +1,8 @@
 """Held-out figures are means over all pairs, each counted once, and the same every time."""
 
 import dataclasses
+import functools
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config, TokenizerConfig
+from bertjax.data import wikitext
 from bertjax.data.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
@@ -97,6 +100,21 @@ def test_halves_make_up_the_whole(tiny: Config) -> None:
         predictions, loss, accuracy = whole.classes[name]
         assert sum(part.predictions for part in parts) == predictions
         assert sum(part.predictions * part.loss for part in parts) == pytest.approx(predictions * loss, rel=1e-5)
+
+
+def test_no_other_text_takes_the_place_of_one_that_is_gone(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").mkdir()
+    for split in ("train", "valid"):
+        shutil.copy(Path(tiny.data.path or "") / f"wiki.{split}.tokens", tmp_path / "text")
+    data = dataclasses.replace(tiny.data, path=str(tmp_path / "text"), fallback="python-docs")
+    folder = pretrain(dataclasses.replace(tiny, data=data))
+    (tmp_path / "text" / "wiki.valid.tokens").unlink()
+    monkeypatch.setattr(wikitext, "download", functools.partial(wikitext.download, mirrors=()))
+    monkeypatch.delenv("BERTJAX_DATA", raising=False)
+    with pytest.raises(BertjaxError, match="nor is it in .*: put the files into data.path"):
+        evaluate_run(folder)
 
 
 def test_a_run_of_before_words_were_counted(tiny: Config) -> None:
