@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from bertjax.data.corpus import Corpus, read_or_derive
 from bertjax.data.masking import words
 from bertjax.data.tokenizer import Vocabulary
 
-FORMAT = 1  # part of the name: after a change of what is counted, it is counted anew
+FORMAT = 2  # part of the name: after a change of what is counted, it is counted anew
 _MOST, _AT_ONCE = 1 << 27, 1 << 21  # tokens: with more the figures change little
 _FARTHEST = 4  # places between two words that stand near each other
 _NEAREST = 12  # what two next to each other count: divisible by every distance, so that sums are exact
@@ -39,8 +39,9 @@ def embedding_of_neighbours(
     """Words as what stands near them: U sqrt(S) of a truncated singular value decomposition.
 
     Decomposed is the positive pointwise mutual information of words at most four places apart in a sentence, weighted
-    by 1 / distance, contexts smoothed (Levy et al. 2015, section 3). No feature is to differ from others, so all are
-    turned at random; those that a vocabulary is too small for are random numbers.
+    by 1 / distance, contexts smoothed (Levy et al. 2015, section 3); what stands before a word and what stands after it
+    are contexts of their own, as they tell more about its place in a sentence than both together. No feature is to
+    differ from others, so all are turned at random; those that a vocabulary is too small for are random numbers.
 
     Args:
       scale: the standard deviation.
@@ -51,7 +52,7 @@ def embedding_of_neighbours(
     """
 
     def build(folder: Path) -> None:
-        np.save(folder / _FILE, _decomposed(_associations(_neighbours(corpus, size)), features).astype(np.float32))
+        np.save(folder / _FILE, _decomposed(_before_and_after(corpus, size), features).astype(np.float32))
 
     words_vd = read_or_derive(corpus, f"neighbours-{FORMAT}-{size}-{features}", _read, build)
     known_v = np.zeros(size, bool)
@@ -80,8 +81,14 @@ def _parts(corpus: Corpus) -> Iterator[tuple[int, int]]:
     return ((start, min(start + _AT_ONCE, end)) for start in range(0, end, _AT_ONCE))
 
 
-def _neighbours(corpus: Corpus, size: int) -> csr_array:
-    """How often words stand near each other, in twelfths, float64 [size, size]."""
+def _before_and_after(corpus: Corpus, size: int) -> csr_array:
+    """Associations of words with what stands after them, then with what stands before, [size, 2 * size]."""
+    after_vv = _followers(corpus, size)
+    return hstack((_associations(after_vv), _associations(after_vv.T)), format="csr")
+
+
+def _followers(corpus: Corpus, size: int) -> csr_array:
+    """How often a word (row) has another (column) after it, near, in twelfths, float64 [size, size]."""
     counts_vv = csr_array((size, size))
     for start, stop in _parts(corpus):
         at_n = np.arange(start, stop)
@@ -91,7 +98,7 @@ def _neighbours(corpus: Corpus, size: int) -> csr_array:
             pairs = corpus.ids[first_n].astype(np.int32), corpus.ids[first_n + distance].astype(np.int32)
             weights_n = np.full(len(first_n), _NEAREST / distance)
             counts_vv = counts_vv + csr_array((weights_n, pairs), (size, size))
-    return counts_vv + counts_vv.T
+    return counts_vv
 
 
 def _associations(counts_vv: csr_array) -> csr_array:
@@ -104,14 +111,14 @@ def _associations(counts_vv: csr_array) -> csr_array:
     return csr_array((logs_n[above_n], (counts.row[above_n], counts.col[above_n])), counts.shape)
 
 
-def _decomposed(matrix_vv: csr_array, features: int, *, spare: int = 16, rounds: int = 4) -> np.ndarray:
+def _decomposed(matrix_vc: csr_array, features: int, *, spare: int = 16, rounds: int = 4) -> np.ndarray:
     """U sqrt(S), [v, features or v where that is less], by random projection (Halko et al. 2011, algorithm 4.4).
 
     Unlike ARPACK it is the same in every run, whatever the matrix.
     """
-    v = matrix_vv.shape[0]
+    v = matrix_vc.shape[0]
     basis_vk = np.random.default_rng(0).normal(size=(v, min(features + spare, v)))
     for _ in range(rounds):
-        basis_vk, _ = np.linalg.qr(matrix_vv @ (matrix_vv.T @ basis_vk))
-    turn_kk, sizes_k, _ = np.linalg.svd((matrix_vv.T @ basis_vk).T, full_matrices=False)
+        basis_vk, _ = np.linalg.qr(matrix_vc @ (matrix_vc.T @ basis_vk))
+    turn_kk, sizes_k, _ = np.linalg.svd((matrix_vc.T @ basis_vk).T, full_matrices=False)
     return (basis_vk @ turn_kk * np.sqrt(sizes_k))[:, :features]

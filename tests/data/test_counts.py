@@ -49,16 +49,25 @@ def test_neighbours_equal_counting_by_hand(monkeypatch: pytest.MonkeyPatch, at_o
     text = random_corpus()
     by_hand = np.zeros((SIZE, SIZE))
     for start, end in itertools.pairwise(text.sentences):
-        for i, j in itertools.permutations(range(start, end), 2):
-            if abs(i - j) <= 4:
-                by_hand[text.ids[i], text.ids[j]] += 1 / abs(i - j)
-    np.testing.assert_allclose(counts._neighbours(text, SIZE).toarray() / 12, by_hand, atol=1e-12)
-    associations = counts._associations(counts._neighbours(text, SIZE)).toarray()
-    word_v, context_v = by_hand.sum(1) / by_hand.sum(), by_hand.sum(0) ** 0.75 / (by_hand.sum(0) ** 0.75).sum()
-    for i, j in itertools.product(range(SIZE), repeat=2):
-        there = by_hand[i, j] > 0
-        pmi = math.log(by_hand[i, j] / by_hand.sum() / (word_v[i] * context_v[j])) if there else 0.0
-        assert associations[i, j] == pytest.approx(max(0.0, pmi), abs=1e-9)
+        for i, j in itertools.combinations(range(start, end), 2):
+            if j - i <= 4:
+                by_hand[text.ids[i], text.ids[j]] += 1 / (j - i)
+    np.testing.assert_allclose(counts._followers(text, SIZE).toarray() / 12, by_hand, atol=1e-12)
+    for near, associations in zip(
+        (by_hand, by_hand.T), np.split(counts._before_and_after(text, SIZE).toarray(), 2, axis=1), strict=True
+    ):
+        word_v, context_v = near.sum(1) / near.sum(), near.sum(0) ** 0.75 / (near.sum(0) ** 0.75).sum()
+        for i, j in itertools.product(range(SIZE), repeat=2):
+            pmi = math.log(near[i, j] / near.sum() / (word_v[i] * context_v[j])) if near[i, j] else 0.0
+            assert associations[i, j] == pytest.approx(max(0.0, pmi), abs=1e-9)
+
+
+def test_what_stands_before_and_what_stands_after_are_not_the_same() -> None:
+    """20 and 21 have the same neighbours, the one after it, the other before it."""
+    rng = np.random.default_rng(0)
+    sentences = [order for word in rng.integers(5, 15, 60) for order in ([20, word], [word, 21])]
+    table_vd, _ = embed(corpus(sentences), features=4)
+    assert np.corrcoef(table_vd[20], table_vd[21])[0, 1] < 0.5
 
 
 def test_only_the_beginning_of_a_text_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +79,8 @@ def test_only_the_beginning_of_a_text_is_counted(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_leading_directions_are_those_of_a_whole_decomposition() -> None:
-    matrix = counts._associations(counts._neighbours(random_corpus(), SIZE))
-    u, s, _ = np.linalg.svd(matrix.toarray())
+    matrix = counts._before_and_after(random_corpus(), SIZE)
+    u, s, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
     ours, theirs = counts._decomposed(matrix, 6, spare=4), (u * np.sqrt(s))[:, :6]
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-2 * s[0])
     np.testing.assert_allclose((ours**2).sum(0), s[:6], rtol=1e-3)
@@ -89,7 +98,7 @@ def test_an_embedding_is_the_same_each_time_and_turned_by_the_seed(tmp_path: Pat
     assert one_vd.dtype == np.float32 and one_vd.shape == (SIZE, 8)
     np.testing.assert_array_equal(one_vd, again_vd)  # the second is read from the corpus's folder
     np.testing.assert_array_equal(one_vd, anew_vd)
-    assert [path.name for path in tmp_path.iterdir()] == ["neighbours-1-40-8"]
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbours-2-40-8"]
     assert np.abs(one_vd - other_vd).max() > 0.05
     np.testing.assert_allclose(one_vd @ one_vd.T, other_vd @ other_vd.T, atol=1e-5)
     np.testing.assert_array_equal(np.flatnonzero(~known_v), range(5))
