@@ -301,6 +301,8 @@ class TrainConfig:
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """what matrix products multiply; parameters, optimiser state and sums of products are float32 with either"""
+    nsp_weight: float = 1.0
+    """what the NSP loss counts for beside the MLM loss in what gradients are taken of; 1 in BERT"""
     z_loss: float = 0.0
     """of the squared log of the softmax's denominator over the vocabulary, added to what gradients are taken of, so
     that logits stay near 0 (Chowdhery et al. 2022, section 5, have 1e-4); the losses told are without it"""
@@ -330,7 +332,9 @@ class TrainConfig:
             self.budget is None or self.budget_seconds is not None,
             f"train.budget={self.budget} is no time; give seconds, minutes or hours, such as 90s, 10m or 2h",
         )
-        _require(0 <= self.z_loss < math.inf, f"train.z_loss={self.z_loss} is impossible; give 0 or more")
+        for name in ("nsp_weight", "z_loss"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"train.{name}={value} is impossible; give 0 or more")
 
     @property
     def budget_seconds(self) -> float | None:

@@ -35,7 +35,7 @@ from bertjax.roll import Processes
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.start import fresh_state
-from bertjax.train import Metrics, TrainState, compile_train_step, init_on, state_template
+from bertjax.train import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
 from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch
 
 
@@ -182,7 +182,7 @@ def _fit(
             *(mesh, model, make_optimizer(config.optim, steps), make_schedule(config.optim, steps)),
             seed=config.seed,
             accumulate=config.train.accumulate,
-            z_loss=config.train.z_loss,
+            weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
             ema_decay=ema_decay,
         )
 

@@ -20,6 +20,16 @@ from bertjax.sharding import by_name, by_rows, gathered, replicated
 Metrics = dict[str, Mean]
 
 
+class LossWeights(NamedTuple):
+    """What the other losses count for beside that of the MLM head in the sum that gradients are taken of."""
+
+    nsp: float = 1.0
+    z: float = 0.0  # of the squared log of the softmax's denominator over the vocabulary
+
+
+PLAIN_SUM = LossWeights()  # of the MLM and the NSP loss
+
+
 _RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
 
 
@@ -114,15 +124,21 @@ def judged(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float
 
 
 def gradients(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array, accumulate: int, z_loss: float = 0.0
+    model: Bert,
+    params: dict[str, Any],
+    batch: Batch,
+    dropout_key: Array,
+    accumulate: int,
+    weights: LossWeights = PLAIN_SUM,
 ) -> tuple[dict[str, Any], Metrics]:
-    """Gradients of MLM loss + NSP loss, each the mean over the whole batch, however many parts compute it."""
+    """Gradients of the losses' sum, each the mean over the whole batch, however many parts compute it."""
     mlm_count = jnp.maximum(batch.mlm_weights_bp.sum(), 1)
     nsp_count = jnp.maximum(batch.nsp_weights_bk.sum(), 1)
 
     def share_of_loss(params: dict[str, Any], part: Batch, key: Array) -> tuple[Array, Metrics]:
-        metrics = batch_metrics(model, params, part, key, z_loss=z_loss)
-        return metrics["mlm_loss"].total / mlm_count + metrics["nsp_loss"].total / nsp_count, metrics
+        metrics = batch_metrics(model, params, part, key, z_loss=weights.z)
+        mlm, nsp = metrics["mlm_loss"], metrics["nsp_loss"]
+        return mlm.total / mlm_count + weights.nsp * nsp.total / nsp_count, metrics
 
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
         return jax.grad(share_of_loss, has_aux=True)(params, part, key)
@@ -149,12 +165,12 @@ def train_step(
     schedule: optax.Schedule,
     seed: int,
     accumulate: int = 1,
-    z_loss: float = 0.0,
+    weights: LossWeights = PLAIN_SUM,
     ema_decay: float | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, z_loss)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, weights)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(grads)
@@ -201,7 +217,7 @@ def compile_train_step(
     *,
     seed: int,
     accumulate: int = 1,
-    z_loss: float = 0.0,
+    weights: LossWeights = PLAIN_SUM,
     ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`train_step` jitted over the mesh: batches by rows, the state as `sharding.RULES` say, the old one given up.
@@ -211,7 +227,7 @@ def compile_train_step(
     """
     model = model.clone(mesh=mesh)
     fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
-    fixed |= {"z_loss": z_loss, "ema_decay": ema_decay}
+    fixed |= {"weights": weights, "ema_decay": ema_decay}
     places = by_name(state_template(model, optimizer, averaging=ema_decay is not None), mesh)
     return jax.jit(
         functools.partial(train_step, **fixed),

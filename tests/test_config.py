@@ -326,6 +326,7 @@ IMPOSSIBLE = [
         ["data.mlm_rate_end=0.3", "train.budget=10m"],
     ),
     (["optim.ema_decay=1"], ["optim.ema_decay=1", "ema_decay < 1"]),
+    (["train.nsp_weight=-0.1"], ["train.nsp_weight=-0.1", "0 or more"]),
     (["train.z_loss=-1"], ["train.z_loss=-1", "0 or more"]),
     (["train.z_loss=.nan"], ["train.z_loss=nan", "0 or more"]),
     (["optim.b1=1"], ["optim.b1=1", "b1 < 1"]),

@@ -20,7 +20,16 @@ from bertjax.data.batches import Batch
 from bertjax.model import Bert, init_params
 from bertjax.optim import make_optimizer
 from bertjax.sharding import by_name, make_mesh, place_batch
-from bertjax.train import TrainState, compile_train_step, gradients, init_on, init_state, state_template
+from bertjax.train import (
+    PLAIN_SUM,
+    LossWeights,
+    TrainState,
+    compile_train_step,
+    gradients,
+    init_on,
+    init_state,
+    state_template,
+)
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
@@ -59,12 +68,12 @@ def train(
     accumulate: int = 1,
     seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
-    z_loss: float = 0.0,
+    weights: LossWeights = PLAIN_SUM,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     model, optimizer = Bert(config, **computed), optimizer or optax.adam(1e-2)
-    step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate, z_loss=z_loss)
+    step = compile_train_step(mesh, model, optimizer, RATE, seed=seed, accumulate=accumulate, weights=weights)
     state = init_on(mesh, model, optimizer, 0)
     history = []
     for batch in batches:
@@ -202,9 +211,9 @@ def test_vocabulary_that_tensor_does_not_divide() -> None:
     check_mesh(dataclasses.replace(WIDER, vocab_size=51, tied_head=False), (2, 2, 2))
 
 
-def test_muon_and_z_loss_are_the_same_on_a_mesh() -> None:
+def test_muon_and_weighted_losses_are_the_same_on_a_mesh() -> None:
     optimizer = make_optimizer(OptimConfig(name="muon", learning_rate=1e-3), 4)
-    check_mesh(WIDER, (2, 2, 2), optimizer=optimizer, z_loss=0.1)
+    check_mesh(WIDER, (2, 2, 2), optimizer=optimizer, weights=LossWeights(0.3, 0.1))
 
 
 def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
@@ -221,13 +230,28 @@ def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
         return (batch.mlm_weights_bp * lse_bp**2).sum() / batch.mlm_weights_bp.sum()
 
     (plain, without), (penalised, within) = (
-        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, z_loss)
-        for z_loss in (0.0, 0.5)
+        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, LossWeights(z=z))
+        for z in (0.0, 0.5)
     )
     assert without == within
     expected = jax.tree.map(lambda x, y: x + 0.5 * y, plain, jax.jit(jax.grad(squares))(params))
     for ours, theirs in zip(jax.tree.leaves(penalised), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_nsp_weight_scales_the_gradients_of_its_loss_and_not_the_losses() -> None:
+    model, batch = Bert(dataclasses.replace(SMALL, dropout=0.0)), random_batch(8)
+    params = init_params(model, jax.random.key(0))
+    found = [
+        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, LossWeights(nsp))
+        for nsp in (0.0, 1.0, 0.3)
+    ]
+    (without, told), (whole, told_too), (part, told_three) = found
+    assert told == told_too == told_three
+    assert not without["pooler"]["kernel"].any() and whole["pooler"]["kernel"].any()
+    expected = jax.tree.map(lambda x, y: x + 0.3 * (y - x), without, whole)
+    for ours, theirs in zip(jax.tree.leaves(part), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_every_way_to_compute_works_on_a_mesh() -> None:

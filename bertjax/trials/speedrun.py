@@ -19,7 +19,7 @@ from bertjax.progress import describe_devices
 from bertjax.recipe import load_config
 from bertjax.sharding import make_mesh, place_rows, rows_here
 from bertjax.start import fresh_state
-from bertjax.train import compile_train_step, init_on
+from bertjax.train import LossWeights, compile_train_step, init_on
 from bertjax.trials.energy import Meter
 
 _EVERY = 10  # steps between evaluations, where the recipe says nothing
@@ -44,7 +44,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
         *(mesh, model, optimizer, schedule),
         seed=config.seed,
         accumulate=config.train.accumulate,
-        z_loss=config.train.z_loss,
+        weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
         ema_decay=config.optim.ema_decay,
     )
     eval_step = compile_eval_step(mesh, model)
