@@ -19,16 +19,11 @@ from bertjax.bench.shared_folder import SharedFolder
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer import SPECIAL_TOKENS
 from bertjax.errors import BertjaxError
+from bertjax.hub import ACTIVATIONS, HEADS, names, to_theirs
 from bertjax.recipe import load_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = 64  # texts at once, in the order of their lengths
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
-    "relu": "relu",
-    "silu": "silu",
-}  # in transformers' words
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -72,7 +67,9 @@ def _transformers(shared: SharedFolder, precision: Callable[[], Any]) -> Encode:
     def run(texts: list[str]) -> np.ndarray:
         vectors = np.zeros((len(texts), net.config.hidden_size), np.float32)
         for rows in _by_length(texts):
-            some = tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt").to(DEVICE)
+            some = tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt").to(
+                DEVICE
+            )
             with torch.inference_mode(), precision():
                 hidden = net(**some).last_hidden_state
             real = some["attention_mask"][:, :, None].float()
@@ -97,7 +94,7 @@ def _onnxruntime(shared: SharedFolder) -> Encode:
     def run(texts: list[str]) -> np.ndarray:
         vectors: list[np.ndarray] = [np.empty(0)] * len(texts)
         for rows in _by_length(texts):
-            some = dict(tokenizer([texts[row] for row in rows], padding=True, return_tensors="np"))
+            some = dict(tokenizer([texts[row] for row in rows], padding=True, truncation=True, return_tensors="np"))
             (hidden,) = session.run(None, {name: array.astype(np.int64) for name, array in some.items()})
             real = some["attention_mask"][:, :, None].astype(np.float32)
             for row, vector in zip(rows, (hidden * real).sum(1) / real.sum(1), strict=True):
@@ -129,34 +126,9 @@ def _transformers_config(model: BertConfig) -> Any:
 
 
 def _state(weights: dict[str, np.ndarray], model: BertConfig) -> dict[str, np.ndarray]:
-    """Our arrays by transformers' names; its matrices are [out, in]."""
-    state = {
-        "embeddings.word_embeddings.weight": weights["token_embedding"],
-        "embeddings.token_type_embeddings.weight": weights["segment_embedding"],
-        "embeddings.position_embeddings.weight": weights["position_embedding"],
-        "embeddings.LayerNorm.weight": weights["embedding_norm/scale"],
-        "embeddings.LayerNorm.bias": weights["embedding_norm/bias"],
-    }
-    for layer in range(model.num_layers):
-        ours, theirs = f"block_{layer}", f"encoder.layer.{layer}"
-        for our_name, their_name in _LINEAR.items():
-            state[f"{theirs}.{their_name}.weight"] = weights[f"{ours}/{our_name}/kernel"].T
-            state[f"{theirs}.{their_name}.bias"] = weights[f"{ours}/{our_name}/bias"]
-        for our_name, their_name in _NORMS.items():
-            state[f"{theirs}.{their_name}.weight"] = weights[f"{ours}/{our_name}/scale"]
-            state[f"{theirs}.{their_name}.bias"] = weights[f"{ours}/{our_name}/bias"]
-    return state
-
-
-_LINEAR = {
-    "attention/query": "attention.self.query",
-    "attention/key": "attention.self.key",
-    "attention/value": "attention.self.value",
-    "attention/out": "attention.output.dense",
-    "ffn/in": "intermediate.dense",
-    "ffn/out": "output.dense",
-}
-_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
+    """Our arrays as an encoder without heads has them there."""
+    table = {ours: theirs for ours, theirs in names(model).items() if not ours.startswith(HEADS)}
+    return {theirs.removeprefix("bert."): to_theirs(ours, weights[ours]) for ours, theirs in table.items()}
 
 
 def _tokenizer(shared: SharedFolder, model: BertConfig) -> Any:

@@ -15,15 +15,10 @@ from bertjax.bench.operations import training_figures
 from bertjax.config import BertConfig
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare
+from bertjax.hub import ACTIVATIONS
 from bertjax.recipe import load_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_pytorch_tanh",
-    "relu": "relu",
-    "silu": "silu",
-}  # in transformers' words
 
 
 def train(*, config: str, model: str, bf16: bool, warm: int, steps: int, patience: float) -> dict[str, Any]:
