@@ -177,8 +177,6 @@ class BertConfig:
     """truncated normal of init_scale, or PyTorch's defaults as the textbook has them"""
     init_scale: float = 0.02
     """standard deviation of init: bert"""
-    embedding_scale: float = 1.0
-    """what token embeddings are multiplied by where they are read, though not where words are predicted with them"""
     frequency_bias: bool = False
     """start the vocabulary's biases at the log of the words' frequencies in the training text"""
     cooccurrence_embedding: bool = False
@@ -201,7 +199,7 @@ class BertConfig:
             f"model.positions=rotary turns pairs of features, and a head has {features}; give an even number",
         )
         _require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
-        for name in ("layer_norm_eps", "init_scale", "embedding_scale"):
+        for name in ("layer_norm_eps", "init_scale"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number")
 

@@ -80,7 +80,6 @@ _CARRIED: dict[str, tuple[tuple[Any, ...], str]] = {
     "norm": (("post",), "its norms stand after each sublayer"),
     "norm_kind": (("layer",), "its norms are layer norms"),
     "embedding_norm": ((True,), "its embeddings are always normalised"),
-    "embedding_scale": ((1.0,), "its token embeddings are read as they are"),
     "positions": (("learned",), "it has an embedding of each position"),
     "biases": ((True,), "its linear layers and norms have biases"),
     "hidden_act": (tuple(ACTIVATIONS), "its feed-forward layers have no gate"),

@@ -242,7 +242,7 @@ class Bert(nn.Module):
         """Token representations, float32 [b, t, d]; those of padding (sequence 0) mean nothing."""
         b, t = tokens_bt.shape
         c = self.config
-        x_btd = c.embedding_scale * self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
+        x_btd = self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
         if c.positions == "learned":
             x_btd += self.position_embedding[positions_bt]
         if c.overlap_embedding:

@@ -311,7 +311,7 @@ IMPOSSIBLE = [
     (["train.steps=2147483648"], ["train.steps=2147483648", "below 2**31"]),
     (["run_dir=' '"], ["run_dir is empty", "folder"]),
     (["model.init_scale=0"], ["model.init_scale=0", "positive"]),
-    (["model.embedding_scale=.inf"], ["model.embedding_scale=inf", "positive"]),
+    (["model.init_scale=.inf"], ["model.init_scale=inf", "positive"]),
     (["model.positions=rotary", "model.hidden_size=60"], ["model.positions=rotary", "a head has 5", "even"]),
     (["optim.muon_learning_rate=0"], ["optim.muon_learning_rate=0", "positive"]),
     (["optim.decay_share=0"], ["optim.decay_share=0", "decay_share <= 1"]),

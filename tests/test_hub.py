@@ -188,7 +188,6 @@ NOT_BERTS = {
     "norm": ("pre", "post"),
     "norm_kind": ("rms", "layer"),
     "embedding_norm": (False, "true"),
-    "embedding_scale": (5.0, "1.0"),
     "positions": ("rotary", "learned"),
     "biases": (False, "true"),
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),

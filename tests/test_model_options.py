@@ -143,14 +143,10 @@ def test_without_biases_there_is_the_vocabularys_alone() -> None:
         assert names(small(biases=False, **options)) < names(small(**options))
 
 
-def test_scales() -> None:
+def test_initial_scale() -> None:
     params = init_params(Bert(small(init_scale=0.5, vocab_size=2000)), KEY)
     for leaf in (params["token_embedding"], params["block_0"]["ffn"]["in"]["kernel"]):
         assert float(leaf.std()) == pytest.approx(0.5, rel=0.15)
-    scaled, plain = small(embedding_scale=3.0), small()
-    params = init_params(Bert(plain), KEY)
-    larger = params | {"token_embedding": 3 * params["token_embedding"]}
-    np.testing.assert_allclose(encode(scaled, params, *inputs()), encode(plain, larger, *inputs()), atol=1e-5)
 
 
 # What compares the sentences of a pair.
@@ -194,7 +190,7 @@ def test_compared_means() -> None:
 
 EVERY = {
     "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
-    "compared": {"overlap_embedding": True, "nsp_features": "pair", "embedding_scale": 2.0, "hidden_act": "swiglu"},
+    "compared": {"overlap_embedding": True, "nsp_features": "pair", "hidden_act": "swiglu"},
 }
 
 

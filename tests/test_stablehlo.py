@@ -67,7 +67,7 @@ def test_it_says_what_our_encoder_says(tmp_path: Path, capsys: pytest.CaptureFix
     np.testing.assert_allclose(np.load(tmp_path / "crane.npy"), ours, atol=1e-6)
 
 
-MODERN: dict[str, Any] = {"embedding_norm": False, "embedding_scale": 5.0, "norm": "pre", "norm_kind": "rms"}
+MODERN: dict[str, Any] = {"embedding_norm": False, "norm": "pre", "norm_kind": "rms"}
 MODERN |= {"positions": "rotary", "biases": False, "hidden_act": "geglu", "overlap_embedding": True}
 MODERN |= {"nsp_features": "pair"}
 
