@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,24 +17,22 @@ from jax.sharding import Mesh
 from bertjax.budget import Budget
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
-from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.distributed import Agreement, joined
 from bertjax.errors import BertjaxError
-from bertjax.evaluate import EvalStep, compile_eval_step, evaluate
+from bertjax.evaluate import evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
-from bertjax.model import Bert, make_model, num_parameters
+from bertjax.model import num_parameters
 from bertjax.objectives import figures
-from bertjax.optim import make_optimizer, make_schedule
 from bertjax.pretrained import model_config
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.roll import Processes
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
-from bertjax.start import fresh_state
-from bertjax.train import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
+from bertjax.start import Programs, make_programs
+from bertjax.train import Metrics, TrainState
 from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch
 
 
@@ -157,12 +154,9 @@ class _Run(NamedTuple):
     processes: Processes
     stop: Stop
     progress: Progress
-    train_step: Callable[[int], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]  # for so many steps
+    programs: Programs
     budget: Budget | None
     rising: Rising
-    eval_step: EvalStep
-    template: TrainState
-    fresh: Callable[[], TrainState]
 
 
 def _fit(
@@ -173,33 +167,16 @@ def _fit(
     None: a signal stopped it.
     """
     config = prepared.config
-    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
-    ema_decay = config.optim.ema_decay
-
-    @functools.cache
-    def train_step(steps: int) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-        return compile_train_step(
-            *(mesh, model, make_optimizer(config.optim, steps), make_schedule(config.optim, steps)),
-            seed=config.seed,
-            accumulate=config.train.accumulate,
-            weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
-            ema_decay=ema_decay,
-        )
-
-    eval_step = compile_eval_step(mesh, model)
-    initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=ema_decay is not None)
-    fresh = functools.partial(fresh_state, prepared, mesh, initial)
+    programs = make_programs(prepared, mesh)
     with contextlib.closing(Progress(folder, config.train, config.data.objective)) as progress:
-        template = state_template(model, optimizer, averaging=ema_decay is not None)
         budget = _budget(folder, prepared, began)
         rising = Rising(config.optim, next((loss_of(line) for line in folder.metrics() if "loss_rise" in line), None))
-        how = (train_step, budget, rising, eval_step)
-        run = _Run(folder, prepared, mesh, processes, stop, progress, *how, template, fresh)
+        run = _Run(folder, prepared, mesh, processes, stop, progress, programs, budget, rising)
         while True:
             try:
                 with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # left when the last is written
                     state = _go_on(run, checkpoints)
-                return progress, None if state is None else _learned(run, model, state)
+                return progress, None if state is None else _learned(run, state)
             except LossSpike as spike:
                 _leave_out(run, spike)
 
@@ -211,7 +188,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
     start, state = _newest(run, checkpoints)
     decided = run.folder.last_step()
     steps, budget = decided or config.train.steps, None if decided else run.budget
-    train_step = run.train_step(steps)
+    train_step = run.programs.train_step(steps)
     progress.start_at(start)
     progress.end_at(steps)
     # The evaluation that a signal cut short, or a kill, is made up for.
@@ -228,7 +205,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
         batch = place_rows(batches.batch_at(batch_of(step, skips), rows.some), rows, run.mesh)
         state, metrics = train_step(state, batch)
         if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
-            steps, train_step, budget = last, run.train_step(last), None
+            steps, train_step, budget = last, run.programs.train_step(last), None
         if pending is not None:
             _read(run, pending, state)
         pending = metrics
@@ -300,18 +277,18 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
     held_out = run.prepared.held_out_batches
     rows = rows_here(held_out.num_rows, run.mesh)
     batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
-    means = evaluate(run.eval_step, state.learnt, batches, rows, run.mesh)
+    means = evaluate(run.programs.eval_step, state.learnt, batches, rows, run.mesh)
     if run.stop.after_step():
         return False
     run.progress.held_out(means)
     return True
 
 
-def _learned(run: _Run, model: Bert, state: TrainState) -> list[str]:
+def _learned(run: _Run, state: TrainState) -> list[str]:
     """Lines for the first process to print. All take part in the guesses."""
     tokenizer, max_length = run.prepared.tokenizer, run.prepared.config.data.max_length
     hidden = hidden_words(run.prepared)
-    guessed = guess(hidden, model, state.learnt, run.mesh, tokenizer, max_length=max_length)
+    guessed = guess(hidden, run.programs.model, state.learnt, run.mesh, tokenizer, max_length=max_length)
     if not run.processes.first:
         return []
     evaluation = run.folder.newest_evaluation()
@@ -323,11 +300,11 @@ def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
     """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
     step = run.processes.of_first(lambda: checkpoints.latest_step() or 0)
     if step:
-        template = with_sharding(run.template, by_name(run.template, run.mesh))
+        template = with_sharding(run.programs.template, by_name(run.programs.template, run.mesh))
         trees = checkpoints.restore(step, _trees(template))
         state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
     else:
-        state = run.fresh()
+        state = run.programs.fresh_state()
     run.folder.drop_metrics_after(step)
     return step, state
 

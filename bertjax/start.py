@@ -1,18 +1,61 @@
-"""The state before the first step: random weights, those of a trained folder, or what counts of the text give."""
+"""What a recipe has the devices do, and the state before the first step: random weights, or those of a trained folder,
+or what counts of the text give."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.data import counts
+from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared
+from bertjax.evaluate import EvalStep, compile_eval_step
+from bertjax.model import Bert, make_model
+from bertjax.optim import make_optimizer, make_schedule
 from bertjax.pretrained import load
 from bertjax.sharding import place_params
-from bertjax.train import TrainState
+from bertjax.train import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+class Programs(NamedTuple):
+    """What a recipe has the devices of a mesh do. Each is compiled when it is first called."""
+
+    model: Bert
+    train_step: Callable[[int], TrainStep]  # of a run of so many steps
+    eval_step: EvalStep
+    fresh_state: Callable[[], TrainState]
+    template: TrainState  # shapes and dtypes of a state
+
+
+def make_programs(prepared: Prepared, mesh: Mesh) -> Programs:
+    """Of the recipe that a text was prepared for."""
+    config = prepared.config
+    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    averaging = config.optim.ema_decay is not None
+
+    @functools.cache
+    def train_step(steps: int) -> TrainStep:
+        return compile_train_step(
+            *(mesh, model, make_optimizer(config.optim, steps), make_schedule(config.optim, steps)),
+            seed=config.seed,
+            accumulate=config.train.accumulate,
+            weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
+            ema_decay=config.optim.ema_decay,
+        )
+
+    initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=averaging)
+    return Programs(
+        model,
+        train_step,
+        compile_eval_step(mesh, model),
+        functools.partial(fresh_state, prepared, mesh, initial),
+        state_template(model, optimizer, averaging=averaging),
+    )
 
 
 def fresh_state(prepared: Prepared, mesh: Mesh, initial: Callable[[], TrainState]) -> TrainState:

@@ -1,6 +1,5 @@
 """How long a recipe takes to a held-out loss: `python -m bertjax.trials.speedrun RECIPE TARGET STARTED REPORT`."""
 
-import functools
 import json
 import sys
 import time
@@ -12,14 +11,11 @@ import jax
 
 from bertjax.config import Config
 from bertjax.data.prepare import prepare
-from bertjax.evaluate import compile_eval_step, evaluate
-from bertjax.model import make_model
-from bertjax.optim import make_optimizer, make_schedule
+from bertjax.evaluate import evaluate
 from bertjax.progress import describe_devices
 from bertjax.recipe import load_config
 from bertjax.sharding import make_mesh, place_rows, rows_here
-from bertjax.start import fresh_state
-from bertjax.train import LossWeights, compile_train_step, init_on
+from bertjax.start import make_programs
 from bertjax.trials.energy import Meter
 
 _EVERY = 10  # steps between evaluations, where the recipe says nothing
@@ -37,21 +33,11 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     prepared = prepare(config)
     config, batches, held_out = prepared.config, prepared.train_batches, prepared.held_out_batches
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
-    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
-    schedule = make_schedule(config.optim, config.train.steps)
-    averaging = config.optim.ema_decay is not None
-    jitted: Any = compile_train_step(
-        *(mesh, model, optimizer, schedule),
-        seed=config.seed,
-        accumulate=config.train.accumulate,
-        weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
-        ema_decay=config.optim.ema_decay,
-    )
-    eval_step = compile_eval_step(mesh, model)
+    programs = make_programs(prepared, mesh)
     rows = rows_here(batches.num_rows, mesh, parts=config.train.accumulate)
     eval_rows = rows_here(held_out.num_rows, mesh)
-    initial = functools.partial(init_on, mesh, model, optimizer, config.seed, averaging=averaging)
-    state = fresh_state(prepared, mesh, initial)
+    state = programs.fresh_state()
+    jitted: Any = programs.train_step(config.train.steps)
     train_step = jitted.lower(state, place_rows(batches.batch_at(0, rows.some), rows, mesh)).compile()
     jax.block_until_ready(state)
     trained = evaluated = 0.0
@@ -71,7 +57,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
             now, used_now = time.perf_counter(), meter.joules()
             trained += now - clock
             joules = {name: joules.get(name, 0.0) + value - used.get(name, 0.0) for name, value in used_now.items()}
-            means = evaluate(eval_step, state.learnt, held_out.first_epoch(eval_rows.some), eval_rows, mesh)
+            means = evaluate(programs.eval_step, state.learnt, held_out.first_epoch(eval_rows.some), eval_rows, mesh)
             losses[step] = means["mlm_loss"]
             say(f"step {step}, {trained:.1f} s: held-out MLM loss {losses[step]:.4f}")
             clock, used = time.perf_counter(), meter.joules()
