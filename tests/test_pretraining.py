@@ -63,8 +63,11 @@ def newest_step(folder: Path) -> int | None:
         return checkpoints.latest_step()
 
 
-@pytest.mark.parametrize("recipe", ["base", "large", "modern-base"])
-def test_the_recipes_of_large_models_train(recipe: str, tiny: Config, devices: Callable) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [("wikitext2", "word"), ("base", "wordpiece"), ("large", "wordpiece"), ("modern-base", "wordpiece")],
+)
+def test_the_recipes_train(recipe: str, kind: str, tiny: Config, devices: Callable) -> None:
     """Two steps of a small model that is the recipe's in all but its sizes."""
     devices(1)
     sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "vocab_size": "null"}
@@ -75,7 +78,7 @@ def test_the_recipes_of_large_models_train(recipe: str, tiny: Config, devices: C
     config = bertjax.load_config(file, [f"{key}={value}" for key, value in changes.items()])
     run = RunFolder(pretrain(config))
     lines = [line for line in run.metrics() if "mlm_loss" in line]
-    assert [line["skipped_steps"] for line in lines] == [0, 0] and run.tokenizer().rules.kind == "wordpiece"
+    assert [line["skipped_steps"] for line in lines] == [0, 0] and run.tokenizer().rules.kind == kind
 
 
 def assert_same_end(ours: Path, theirs: Path) -> None:

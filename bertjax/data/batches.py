@@ -194,13 +194,22 @@ class Batches:
             max_length -= 1
             sequences = sequences.shortened(max_length)
             placement = self._pack(sequences.lengths_n, self._slack)
-        # The first rows have the longest ones; dealt at random, every step has its share of all lengths.
-        dealt = np.argsort(random_bits(self._seed, number, _DEAL, np.arange(steps * self.num_rows)))
-        placement = placement._replace(row_n=dealt[placement.row_n])
+        placement = placement._replace(row_n=self._dealt(number, steps)[placement.row_n])
         order_n = np.argsort(placement.row_n * self.max_sequences + placement.slot_n)
         placement = placement.take(order_n)
         bounds = np.searchsorted(placement.row_n, self.num_rows * np.arange(steps + 1)).tolist()
         return _Window(sequences.take(order_n), placement, bounds)
+
+    def _dealt(self, number: int, steps: int) -> np.ndarray:
+        """Of each row of a window, the place where it is computed.
+
+        The first rows have the longest sequences and the last ones may have none. As many of them as there are steps,
+        one after the other, are dealt in a random order, one to each step: all steps have their share of all lengths.
+        """
+        shape = (2, self.num_rows, steps)
+        of_step_rs, of_place_rs = random_bits(self._seed, number, _DEAL, np.arange(math.prod(shape))).reshape(shape)
+        step_rs, place_rs = np.argsort(of_step_rs, axis=1), np.argsort(of_place_rs, axis=0)
+        return (step_rs * self.num_rows + np.take_along_axis(place_rs, step_rs, axis=1)).ravel()
 
     def _draw(self, number: int, epoch: range | None = None) -> Sequences:
         """Of the endless stream, or of an epoch."""

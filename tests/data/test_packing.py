@@ -193,6 +193,13 @@ def test_a_step_may_have_one_pair_or_none():
     assert not some.nsp_weights_bk.any(axis=1).all()
 
 
+def test_of_steps_with_two_rows_none_is_empty():
+    packed = make_packed(batch_size=4)
+    assert packed.num_rows == 2
+    pairs_s = [int(packed.batch_at(step).nsp_weights_bk.sum()) for step in range(WINDOW // 4)]
+    assert 0 < min(pairs_s) and sum(pairs_s) == WINDOW
+
+
 def test_no_step_is_given_the_long_or_the_short_ones():
     batches = make_packed()
     everything = steps(batches, 16)
