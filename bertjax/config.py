@@ -350,10 +350,17 @@ class EvalConfig:
     every: int = 0
     """steps between evaluations; 0 for one at the end only"""
     mlm_rate: float | None = None
-    """share of the words to predict, the same in all runs whose figures are to be compared; by default data.mlm_rate"""
+    """share of the words to predict; it, max_length and too_long are the same in all runs whose figures are to be
+    compared; by default data.mlm_rate"""
+    max_length: int | None = None
+    """tokens in a held-out sequence at most; by default data.max_length"""
+    too_long: Literal["truncate", "drop"] | None = None
+    """what becomes of a held-out sequence longer than that; by default data.too_long"""
 
     def __post_init__(self) -> None:
         _at_least(self, "eval", 0, "every")
+        if self.max_length is not None:
+            _at_least(self, "eval", 5, "max_length")
         _shares(self, "eval", "mlm_rate")
 
 
@@ -484,6 +491,11 @@ class Config:
             "shorten the pairs or give the model more positions",
         )
         _require(
+            self.eval.max_length is None or self.eval.max_length <= self.data.max_length,
+            f"eval.max_length={self.eval.max_length} is above data.max_length={self.data.max_length}; "
+            "hold out no longer sequences than are learned from",
+        )
+        _require(
             self.optim.warmup_steps <= self.train.steps,
             f"optim.warmup_steps={self.optim.warmup_steps} is above train.steps={self.train.steps}; "
             "warm up for fewer steps or train longer",
@@ -500,6 +512,13 @@ class Config:
                 f"data.mlm_rate_end={self.data.mlm_rate_end} is the rate of a last step that {budget} does not tell "
                 "beforehand; leave one of them out",
             )
+
+    @property
+    def held_out_data(self) -> DataConfig:
+        """How held-out sequences are made: as those to learn from, but for what the eval section says."""
+        of_eval = {name: getattr(self.eval, name) for name in ("mlm_rate", "max_length", "too_long")}
+        given = {name: value for name, value in of_eval.items() if value is not None}
+        return dataclasses.replace(self.data, mlm_rate_end=None, **given)
 
     def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
         """Sizes of data, fsdp and tensor over so many devices.

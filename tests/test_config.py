@@ -331,6 +331,8 @@ IMPOSSIBLE = [
     (["train.z_loss=.nan"], ["train.z_loss=nan", "0 or more"]),
     (["optim.b1=1"], ["optim.b1=1", "b1 < 1"]),
     (["optim.b2=-0.1"], ["optim.b2=-0.1", "0 <= b2"]),
+    (["eval.max_length=4"], ["eval.max_length=4", "5 or more"]),
+    (["eval.max_length=129"], ["eval.max_length=129", "data.max_length=128", "no longer sequences"]),
     (["eval.every=-1"], ["eval.every=-1", "0 or more"]),
     (["checkpoint.every=-1"], ["checkpoint.every=-1", "0 or more"]),
     (["checkpoint.keep=0"], ["checkpoint.keep=0", "1 or more"]),

@@ -139,8 +139,7 @@ def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) ->
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
     # Evaluation needs no more memory at once than a part of a batch does in training.
     batch_size = config.train.batch_size // config.train.accumulate
-    rate = config.data.mlm_rate if config.eval.mlm_rate is None else config.eval.mlm_rate
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mlm_rate=rate, mlm_rate_end=None))
+    config = dataclasses.replace(config, data=config.held_out_data)
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
 

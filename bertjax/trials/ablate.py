@@ -20,7 +20,7 @@ BASE = "base"
 # These change nothing that is told: where a run is, and its seed.
 _OF_A_RUN = ("run_dir", "seed")
 # Held-out figures are on the same predictions whatever these are; evaluation is at the base's masking rate.
-_SAME_TASK = {"data.mlm_rate", "data.mlm_rate_end", "data.row_length", "data.workers", "data.cache"}
+_SAME_TASK: dict[str, Any] = {"mlm_rate": 1.0, "row_length": None, "workers": None, "cache": None}
 
 Run = dict[str, Any]  # variant, seed, and seconds with the means of both halves, or why it failed
 
@@ -197,9 +197,8 @@ def render(report: dict[str, Any], wanted: Sequence[Variant]) -> str:
 
 
 def _same_task(config: Config, base: Config) -> bool:
-    ours, its = flat(base), flat(config)
-    changed = {key for key in ours if ours[key] != its[key] and key.startswith(("data.", "tokenizer."))}
-    return changed <= _SAME_TASK
+    ours, its = (dataclasses.replace(one.held_out_data, **_SAME_TASK) for one in (base, config))
+    return ours == its and base.tokenizer == config.tokenizer
 
 
 def _mean(runs: Sequence[Run], half: str, name: str) -> float:

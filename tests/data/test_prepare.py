@@ -183,6 +183,20 @@ def test_the_masking_rate_of_evaluations_is_its_own(tiny):
     assert held_out(mlm_rate=0.4).mlm_weights_bp.sum() > 1.5 * usual.mlm_weights_bp.sum()
 
 
+def test_held_out_sequences_may_be_shorter_than_those_to_learn_from(tiny):
+    def held_out(too_long, max_length, of_eval=None):
+        data = dataclasses.replace(tiny.data, too_long=too_long, max_length=max_length)
+        batches = prepare(dataclasses.replace(tiny, data=data, eval=of_eval or EvalConfig())).held_out_batches
+        return batches.num_sequences, next(batches.first_epoch())
+
+    (count, usual), (longer, _) = held_out("drop", 17), held_out("truncate", 30)
+    assert count < longer
+    again, same = held_out("truncate", 30, EvalConfig(max_length=17, too_long="drop"))
+    assert again == count
+    for a, b in zip(usual, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_the_rate_of_training_is_on_its_way_over_the_steps(tiny):
     data = dataclasses.replace(tiny.data, mlm_rate=0.4, mlm_rate_end=0.1)
     batches = prepare(dataclasses.replace(tiny, data=data)).train_batches
