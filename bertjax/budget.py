@@ -37,6 +37,10 @@ class Budget:
         """Seconds so far."""
         return self._clock() - self._began
 
+    def seconds_left(self) -> float:
+        """Seconds until it is over."""
+        return max(0.0, self._seconds - self.spent)
+
     def begin(self) -> None:
         """The first step of this process is about to be compiled."""
         self._compiling_since = self.spent

@@ -143,7 +143,7 @@ def guesses_in_words(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer
     width = max(map(len, around), default=0)
     for (ids, place), text, guesses in zip(hidden, around, guessed, strict=True):
         found = "right" if guesses[0].word == tokenizer.tokens(ids)[place] else "wrong"
-        words = ", ".join(f"{word} {probability:.0%}" for word, probability in guesses)
+        words = "  ".join(f"{word} {probability:.0%}" for word, probability in guesses)
         lines.append(f"  {found}  {text:<{width}}  {words}")
     return lines
 

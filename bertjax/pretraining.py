@@ -190,7 +190,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
     steps, budget = decided or config.train.steps, None if decided else run.budget
     train_step = run.programs.train_step(steps)
     progress.start_at(start)
-    progress.end_at(steps)
+    progress.end_at(steps, seconds_left=budget.seconds_left if budget else None)
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.has_evaluation(start):
         if not _evaluated(run, state):

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
@@ -27,6 +28,7 @@ class Progress:
         self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
         self._folder, self._train, self._objective, self._skipped_steps = folder, train, objective, 0
         self._timed_steps, self._timed_seconds = 0, 0.0
+        self._seconds_left: Callable[[], float] | None = None
         self._running = RunningMeans()
         self._interactive = sys.stderr.isatty()
         self._bar = tqdm(
@@ -46,9 +48,10 @@ class Progress:
         self._bar.refresh()
         self.restart_clock()
 
-    def end_at(self, step: int) -> None:
-        """The last step is this one."""
+    def end_at(self, step: int, *, seconds_left: Callable[[], float] | None = None) -> None:
+        """The last step is this one, or an earlier one where a run's seconds are over before."""
         self.steps = self._bar.total = step
+        self._seconds_left = seconds_left
 
     def restart_clock(self) -> None:
         """Leaves out the time since the last step's end."""
@@ -102,6 +105,11 @@ class Progress:
     def _figures(self, means: dict[str, float]) -> list[Figures]:
         return figures(means, self._objective)
 
+    def _expected_last_step(self) -> int:
+        if self._seconds_left is None or not self._timed_steps:
+            return self.steps
+        return min(self.steps, self.step + round(self._seconds_left() * self._timed_steps / self._timed_seconds))
+
     def _show(self, means: dict[str, float]) -> None:
         rate = f"compiled, {self.first_seconds:.1f} s"
         if self._timed_steps:
@@ -109,13 +117,14 @@ class Progress:
         line = "  ".join([*(f"{name.lower()} {loss:.3f}" for name, loss, _ in self._figures(means)), rate])
         if self._skipped_steps:
             line += f"  {self._skipped_steps} skipped, not finite"
+        self._bar.total = last = self._expected_last_step()
         self._bar.set_description_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
             self._folder.append_metrics({"step": self.step, **means})
             self._folder.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
             if not self._interactive:
-                left = (self.steps - self.step) * self._timed_seconds / max(self._timed_steps, 1)
+                left = (last - self.step) * self._timed_seconds / max(self._timed_steps, 1)
                 time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
                 self.say(f"step {self.step}/{self.steps}  {line}{time_left}")
 

@@ -61,8 +61,8 @@ def test_guesses_are_marked_and_lie_beneath_each_other() -> None:
     hidden = [Hidden(np.array([THE, CRANE, FLY, ING, OVER, *[THE] * 9]), 1), Hidden(np.array([OVER, THE, STOP]), 0)]
     guessed = [[Guess("crane", 0.5), Guess("the", 0.25)], [Guess("the", 0.51), Guess("over", 0.4)]]
     assert guesses_in_words(hidden, guessed, PIECES)[1:] == [
-        "  right  the [crane] flying over the the ...  crane 50%, the 25%",
-        "  wrong  [over] the .                         the 51%, over 40%",
+        "  right  the [crane] flying over the the ...  crane 50%  the 25%",
+        "  wrong  [over] the .                         the 51%  over 40%",
     ]
 
 
@@ -84,7 +84,7 @@ def test_a_run_ends_with_what_it_has_learned(
     lines = out.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("words hidden in"))
     guesses = lines[first + 1 : first + 6]
-    assert all(re.match(r"  (right|wrong)  .*\[\w+\].*  \w+ \d+%, ", line) for line in guesses)
+    assert all(re.match(r"  (right|wrong)  .*\[\w+\].*  \w+ \d+%  ", line) for line in guesses)
     assert any(line.startswith("  right") for line in guesses) and lines[first + 6].startswith("losses drawn in")
     assert max(map(len, lines[first : first + 6])) < 100
 

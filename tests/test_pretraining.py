@@ -198,16 +198,16 @@ def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatc
     config = dataclasses.replace(
         tiny,
         optim=OptimConfig(learning_rate=1e-2, schedule="wsd", decay_share=0.3),
-        train=dataclasses.replace(tiny.train, steps=1000, budget="1m"),
+        train=dataclasses.replace(tiny.train, steps=10**9, budget="1m"),
         checkpoint=CheckpointConfig(every=5, keep=99),
     )
     run = RunFolder(pretrain(config))
     last = run.last_step()
     assert last is not None and 8 < last < 30 and run.metrics()[-1]["step"] == last
-    said = re.search(
-        rf"step (\d+): the learning rate falls from here on, to end at step {last} in time", capsys.readouterr().out
-    )
-    assert said
+    out = capsys.readouterr().out
+    said = re.search(rf"step (\d+): the learning rate falls from here on, to end at step {last} in time", out)
+    left = re.findall(r"  (\S+) left\n", out)
+    assert said and left and all(re.fullmatch(r"00:\d\d|01:00", time) for time in left)
     rates = [line["learning_rate"] for line in run.metrics() if "learning_rate" in line]
     falls = [earlier > later for earlier, later in itertools.pairwise(rates)]
     assert falls == sorted(falls) and sum(falls) == round(0.3 * last) - 1
