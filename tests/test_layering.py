@@ -130,7 +130,7 @@ HOMES = {
         "bertjax.trials.corpus",
         "bertjax.neighbours",
     },
-    "tokenizers": {"bertjax.data.tokenizer", "bertjax.data.tokenizer_files", "bertjax.bench.encoding_peers"},
+    "tokenizers": {"bertjax.data.tokenizer", "bertjax.data.tokenizer_files"},
     "pyarrow": {"bertjax.data.wikitext", "bertjax.data.formats", "bertjax.vector_files"},
     "scipy": {"bertjax.data.counts"},
     "sentencex": {"bertjax.data.files"},

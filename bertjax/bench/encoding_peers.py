@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import sentence_transformers
-import tokenizers
 import torch
 import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from bertjax import hub
 from bertjax.bench.operations import encoding_figures
-from bertjax.bench.shared_folder import SharedFolder
-from bertjax.config import BertConfig
-from bertjax.data.tokenizer import SPECIAL_TOKENS
-from bertjax.errors import BertjaxError
-from bertjax.hub import ACTIVATIONS, HEADS, names, to_theirs
+from bertjax.bench.shared_folder import SharedFolder, nested
+from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.recipe import load_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,14 +27,11 @@ Encode = Callable[[list[str]], np.ndarray]
 
 def export(*, config: str, folder: str) -> dict[str, Any]:
     """Our weights as a folder of transformers' and as an ONNX file."""
-    shared, model = SharedFolder(folder), load_config(config).model
-    net = transformers.BertModel(_transformers_config(model), add_pooling_layer=False).eval()
-    net.load_state_dict(
-        {name: torch.from_numpy(array.copy()) for name, array in _state(shared.weights(), model).items()}, strict=True
+    shared = SharedFolder(folder)
+    hub.export(
+        load_config(config).model, nested(shared.weights()), load_tokenizer(shared.tokenizer), shared.exported, card=""
     )
-    net.save_pretrained(shared.exported)
-    _tokenizer(shared, model).save_pretrained(shared.exported)
-    _export_onnx(net, shared)
+    _export_onnx(transformers.BertModel.from_pretrained(shared.exported, add_pooling_layer=False).eval(), shared)
     return {}
 
 
@@ -108,44 +102,6 @@ def _by_length(texts: list[str]) -> Iterator[list[int]]:
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].split()))
     for start in range(0, len(texts), ROWS):
         yield order[start : start + ROWS]
-
-
-def _transformers_config(model: BertConfig) -> Any:
-    if not model.embedding_norm:
-        raise BertjaxError("transformers' model has a norm on its embeddings; give --model.embedding_norm true")
-    return transformers.BertConfig(
-        vocab_size=model.vocab_size,
-        hidden_size=model.hidden_size,
-        num_hidden_layers=model.num_layers,
-        num_attention_heads=model.num_heads,
-        intermediate_size=model.intermediate_size,
-        max_position_embeddings=model.max_position,
-        hidden_act=ACTIVATIONS[model.hidden_act],
-        layer_norm_eps=model.layer_norm_eps,
-    )
-
-
-def _state(weights: dict[str, np.ndarray], model: BertConfig) -> dict[str, np.ndarray]:
-    """Our arrays as an encoder without heads has them there."""
-    table = {ours: theirs for ours, theirs in names(model).items() if not ours.startswith(HEADS)}
-    return {theirs.removeprefix("bert."): to_theirs(ours, weights[ours]) for ours, theirs in table.items()}
-
-
-def _tokenizer(shared: SharedFolder, model: BertConfig) -> Any:
-    pad, unk, cls, sep, mask = SPECIAL_TOKENS
-    engine = tokenizers.Tokenizer.from_file(str(shared.tokenizer))
-    ends = [(token, SPECIAL_TOKENS.index(token)) for token in (cls, sep)]
-    engine.post_processor = tokenizers.processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=ends)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=engine,
-        pad_token=pad,
-        unk_token=unk,
-        cls_token=cls,
-        sep_token=sep,
-        mask_token=mask,
-        model_max_length=model.max_position,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
 
 
 def _export_onnx(net: Any, shared: SharedFolder) -> None:

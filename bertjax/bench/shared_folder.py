@@ -15,17 +15,18 @@ class SharedFolder:
         self.path = Path(folder)
         self.tokenizer, self.exported = self.path / "tokenizer.json", self.path / "exported"
         self.onnx = self.path / "model.onnx"
+        self._lengths = self.path / "lengths.npy"
         self._texts, self._weights = self.path / "texts.txt", self.path / "weights.npz"
 
     def write_texts(self, prepared: Prepared, count: int) -> None:
         """Sentences at equal distances through the corpus, and the vocabulary."""
         corpus = prepared.train
         chosen = np.linspace(0, len(corpus.sentences) - 2, count).astype(int)
-        lines = (
-            " ".join(prepared.tokenizer.tokens(corpus.ids[corpus.sentences[i] : corpus.sentences[i + 1]]))
-            for i in chosen
-        )
-        self._texts.write_text("\n".join(lines), encoding="utf-8")
+        bounds = [(corpus.sentences[i], corpus.sentences[i + 1]) for i in chosen]
+        lines = (" ".join(prepared.tokenizer.tokens(corpus.ids[start:stop])) for start, stop in bounds)
+        whole_words = "\n".join(lines).replace(" ##", "")
+        self._texts.write_text(whole_words, encoding="utf-8")
+        np.save(self._lengths, np.array([2 + stop - start for start, stop in bounds]))
         self.tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
 
     def texts(self) -> list[str]:
@@ -33,7 +34,7 @@ class SharedFolder:
 
     def lengths(self) -> np.ndarray:
         """Tokens of each text, <cls> and <sep> included."""
-        return np.array([len(text.split()) + 2 for text in self.texts()])
+        return np.load(self._lengths)
 
     def write_weights(self, params: dict[str, Any]) -> None:
         np.savez(self._weights, **_flat(params))
