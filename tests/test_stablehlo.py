@@ -64,7 +64,8 @@ def test_it_says_what_our_encoder_says(tmp_path: Path, capsys: pytest.CaptureFix
     example += f"\nnumpy.save({str(tmp_path / 'crane.npy')!r}, vectors)"
     subprocess.run([sys.executable, "-c", example], check=True, cwd=tmp_path)
     ours = encoder.encode_tokens(encoder.tokenizer.split("a crane is flying"))
-    np.testing.assert_allclose(np.load(tmp_path / "crane.npy"), ours, atol=1e-6)
+    # Which the encoder computes in a longer row, where products round otherwise.
+    np.testing.assert_allclose(np.load(tmp_path / "crane.npy"), ours, atol=4e-6)
 
 
 MODERN: dict[str, Any] = {"embedding_norm": False, "norm": "pre", "norm_kind": "rms"}
