@@ -295,6 +295,8 @@ class TrainConfig:
     optim.schedule=wsd begins to fall when it has to for that, and train.steps are the most steps"""
     batch_size: int = 256
     """pairs, or what the objective has instead, in a step, over all devices"""
+    batch_warmup_steps: int = 0
+    """first steps, which have smaller batches: an eighth in the first third of them, then a quarter, then a half"""
     accumulate: int = 1
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -329,6 +331,17 @@ class TrainConfig:
         _require(
             self.budget is None or self.budget_seconds is not None,
             f"train.budget={self.budget} is no time; give seconds, minutes or hours, such as 90s, 10m or 2h",
+        )
+        _at_least(self, "train", 0, "batch_warmup_steps")
+        _require(
+            self.batch_warmup_steps <= self.steps,
+            f"train.batch_warmup_steps={self.batch_warmup_steps} is above train.steps={self.steps}; "
+            "warm up for fewer steps or train longer",
+        )
+        _require(
+            self.budget is None or self.batch_warmup_steps == 0,
+            f"train.batch_warmup_steps={self.batch_warmup_steps} makes steps of unlike length, from which "
+            f"train.budget={self.budget} cannot tell how many there is time for; leave one of them out",
         )
         for name in ("nsp_weight", "z_loss"):
             value = getattr(self, name)

@@ -189,21 +189,21 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
     decided = run.folder.last_step()
     steps, budget = decided or config.train.steps, None if decided else run.budget
     train_step = run.programs.train_step(steps)
-    progress.start_at(start)
+    progress.start_at(start, lambda step: batches.batch_size_at(batch_of(step, skips)))
     progress.end_at(steps, seconds_left=budget.seconds_left if budget else None)
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.has_evaluation(start):
         if not _evaluated(run, state):
             return None
-    rows = rows_here(batches.num_rows, run.mesh, parts=config.train.accumulate)
     pending: Metrics | None = None
     step = start
     if budget is not None:
         budget.begin()
     while step < steps:
         step += 1
-        batch = place_rows(batches.batch_at(batch_of(step, skips), rows.some), rows, run.mesh)
-        state, metrics = train_step(state, batch)
+        number = batch_of(step, skips)
+        rows = rows_here(batches.num_rows_at(number), run.mesh, parts=config.train.accumulate)
+        state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, run.mesh))
         if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
             steps, train_step, budget = last, run.programs.train_step(last), None
         if pending is not None:

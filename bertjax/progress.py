@@ -27,7 +27,8 @@ class Progress:
     def __init__(self, folder: RunFolder, train: TrainConfig, objective: Objective):
         self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
         self._folder, self._train, self._objective, self._skipped_steps = folder, train, objective, 0
-        self._timed_steps, self._timed_seconds = 0, 0.0
+        self._timed_steps, self._timed_pairs, self._timed_seconds = 0, 0.0, 0.0
+        self._pairs_in: Callable[[int], float] | None = None
         self._seconds_left: Callable[[], float] | None = None
         self._running = RunningMeans()
         self._interactive = sys.stderr.isatty()
@@ -40,8 +41,13 @@ class Progress:
         )
         self.restart_clock()
 
-    def start_at(self, step: int) -> None:
-        """The next step is the one after this: of the process, or after a return to a checkpoint."""
+    def start_at(self, step: int, pairs_in: Callable[[int], float] | None = None) -> None:
+        """The next step is the one after this: of the process, or after a return to a checkpoint.
+
+        Args:
+          pairs_in: of a step, counted from 1; by default a whole batch.
+        """
+        self._pairs_in = pairs_in
         self.first_step = self.first_step or step + 1
         self.step = step
         self._bar.initial = self._bar.n = step
@@ -67,6 +73,7 @@ class Progress:
             self.first_seconds = seconds
         else:
             self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
+            self._timed_pairs += self._pairs_in(self.step) if self._pairs_in else self._train.batch_size
         of_step = RunningMeans()
         of_step.add(metrics)
         means = of_step.means()
@@ -95,7 +102,7 @@ class Progress:
     @property
     def pairs_per_second(self) -> float:
         """Of all devices together; 0 until there is a second step to time."""
-        return self._timed_steps * self._train.batch_size / self._timed_seconds if self._timed_seconds else 0.0
+        return self._timed_pairs / self._timed_seconds if self._timed_seconds else 0.0
 
     @property
     def running_means(self) -> dict[str, float]:

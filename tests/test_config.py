@@ -325,6 +325,12 @@ IMPOSSIBLE = [
         ["train.budget=10m", "optim.schedule=wsd", "data.mlm_rate_end=0.3"],
         ["data.mlm_rate_end=0.3", "train.budget=10m"],
     ),
+    (["train.batch_warmup_steps=-1"], ["train.batch_warmup_steps=-1", "0 or more"]),
+    (["train.batch_warmup_steps=9", "train.steps=8"], ["train.batch_warmup_steps=9", "train.steps=8", "fewer steps"]),
+    (
+        ["train.batch_warmup_steps=9", "train.budget=10m", "optim.schedule=wsd"],
+        ["train.batch_warmup_steps=9", "train.budget=10m", "leave one of them out"],
+    ),
     (["optim.ema_decay=1"], ["optim.ema_decay=1", "ema_decay < 1"]),
     (["train.nsp_weight=-0.1"], ["train.nsp_weight=-0.1", "0 or more"]),
     (["train.z_loss=-1"], ["train.z_loss=-1", "0 or more"]),

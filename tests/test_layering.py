@@ -37,6 +37,7 @@ FLOORS = {
     "bertjax.data.cache": 1,
     "bertjax.data.random": 1,
     "bertjax.data.packing": 1,
+    "bertjax.data.shares": 1,
     "bertjax.recipe": 2,
     "bertjax.blockwise": 2,
     "bertjax.watch": 2,

@@ -148,7 +148,7 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
         tiny,
         optim=optim,
         model=dataclasses.replace(tiny.model, frequency_bias=True, cooccurrence_embedding=True),
-        train=dataclasses.replace(tiny.train, steps=5),
+        train=dataclasses.replace(tiny.train, steps=5, batch_warmup_steps=4),
         eval=EvalConfig(every=2),
         checkpoint=CheckpointConfig(every=1, keep=5),
     )

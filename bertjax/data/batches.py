@@ -18,6 +18,7 @@ from bertjax.data.pairs import PairStream
 from bertjax.data.passages import PassageStream
 from bertjax.data.random import random_bits
 from bertjax.data.sequences import Sequences, lay_out
+from bertjax.data.shares import share_at
 from bertjax.data.tokenizer import Vocabulary
 
 Field = Any  # numpy's array on the host, jax's on the devices
@@ -65,12 +66,13 @@ class Batches:
       mlm_rate, mask_unit, predict_unk: as for `mask_tokens`.
       mlm_rate_end, steps: the rate of step 0 is `mlm_rate`, and from there rises or falls evenly to this one at the
         last of so many steps, after which it stays.
+      warmup_steps: first ones of training, which have a share of a batch, as `share_at` has it.
       too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit; of
         passages, single sentences.
       seed: of every choice, below 2**32.
 
     Attributes:
-      num_rows, row_length, num_predictions, max_sequences: b, t, p and k of every batch.
+      num_rows, row_length, num_predictions, max_sequences: b, t, p and k of every whole batch.
 
     Raises:
       BertjaxError: the corpus has no sequence that fits, or its folder cannot be written.
@@ -88,6 +90,7 @@ class Batches:
         mlm_rate: float,
         mlm_rate_end: float | None = None,
         steps: int = 1,
+        warmup_steps: int = 0,
         mask_unit: Literal["token", "word", "span"] = "token",
         predict_unk: bool,
         too_long: Literal["truncate", "drop"],
@@ -96,7 +99,7 @@ class Batches:
         self.batch_size = self.num_rows = batch_size
         self.row_length = max_length if row_length is None else row_length
         self._rates = (mlm_rate, mlm_rate if mlm_rate_end is None else mlm_rate_end)
-        self._last_step = max(1, steps - 1)
+        self._last_step, self._warmup_steps = max(1, steps - 1), warmup_steps
         self.max_sequences, self.num_predictions = 1, most_to_predict(max_length, max(self._rates))
         self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
         self._vocabulary = vocabulary
@@ -135,10 +138,20 @@ class Batches:
         """The batch of a training step; epochs follow one another without a gap.
 
         Args:
-          rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
+          rows: consecutive ones to make, the others are not; those from `num_rows_at` on are empty. By default all.
         """
-        number, step_in_window = divmod(step, self._steps_at_once)
-        return self._batch(self._window(number), step_in_window, rows, self.mlm_rate_at(step))
+        batch, share = share_at(step, self.num_rows, self._warmup_steps)
+        number, step_in_window = divmod(batch, self._steps_at_once)
+        return self._batch(self._window(number), step_in_window, share, rows, self.mlm_rate_at(step))
+
+    def num_rows_at(self, step: int) -> int:
+        """Rows (b) in a training step."""
+        return len(share_at(step, self.num_rows, self._warmup_steps).rows)
+
+    def batch_size_at(self, step: int) -> float:
+        """Sequences in a training step, on average over those that have as many rows."""
+        share = share_at(step, self.num_rows, self._warmup_steps)
+        return self.batch_size * len(range(self.num_rows)[share.rows.start : share.rows.stop]) / self.num_rows
 
     def mlm_rate_at(self, step: int) -> float:
         """Share of the words that are to be predicted in a training step."""
@@ -158,7 +171,7 @@ class Batches:
         for number in range(-(-len(numbers) // (self._steps_at_once * self.batch_size))):
             window = self._window(number, numbers)
             for step in range(len(window.bounds) - 1):
-                yield self._batch(window, step, rows, self.mlm_rate_at(0))
+                yield self._batch(window, step, range(self.num_rows), rows, self.mlm_rate_at(0))
 
     def _fix_shape(self) -> None:
         """From the first window: the slack that packs best, and what a row and a step hold at most."""
@@ -221,10 +234,12 @@ class Batches:
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
 
-    def _batch(self, window: _Window, step: int, rows: range | None, mlm_rate: float) -> Batch:
-        rows = range(self.num_rows) if rows is None else rows
+    def _batch(self, window: _Window, step: int, share: range, rows: range | None, mlm_rate: float) -> Batch:
+        """Of a step's share, some rows, or all."""
+        rows = range(len(share)) if rows is None else rows
+        first = share.start + rows.start
         row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
-        some = slice(*window.bounds[step] + np.searchsorted(row_n, [rows.start, rows.stop]))
+        some = slice(*window.bounds[step] + np.searchsorted(row_n, [first, min(share.start + rows.stop, share.stop)]))
         sequences, placement = window.sequences.take(some), window.placement.take(some)
         batch = self._one_a_row(sequences, mlm_rate)
         if not self.packed and len(sequences.keys_n) == len(rows):
@@ -232,7 +247,7 @@ class Batches:
         return into_rows(
             batch,
             sequences.lengths_n,
-            placement._replace(row_n=placement.row_n - step * self.num_rows - rows.start),
+            placement._replace(row_n=placement.row_n - step * self.num_rows - first),
             num_rows=len(rows),
             row_length=self.row_length,
             max_sequences=self.max_sequences,

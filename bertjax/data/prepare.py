@@ -71,7 +71,12 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     )
     corpora = {split: _tokenise(config, split, text, tokenizer) for split, text in texts.splits.items()}
     corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
-    train_batches = _batches(config, corpus, tokenizer, batch_size=train.batch_size, seed=config.seed)
+    train_batches = _batches(
+        *(config, corpus, tokenizer),
+        batch_size=train.batch_size,
+        warmup_steps=train.batch_warmup_steps,
+        seed=config.seed,
+    )
     if train_batches.num_sequences < train.batch_size:
         some = f"{train_batches.num_sequences} {sequences(data.objective)}"
         raise BertjaxError(
@@ -143,7 +148,9 @@ def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> B
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
 
-def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, seed: int) -> Batches:
+def _batches(
+    config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size: int, warmup_steps: int = 0, seed: int
+) -> Batches:
     data = config.data
     return Batches(
         corpus,
@@ -155,6 +162,7 @@ def _batches(config: Config, corpus: Corpus, tokenizer: Tokenizer, *, batch_size
         mlm_rate=data.mlm_rate,
         mlm_rate_end=data.mlm_rate_end,
         steps=config.train.steps,
+        warmup_steps=warmup_steps,
         mask_unit=data.mask_unit,
         predict_unk=data.predict_unk,
         too_long=data.too_long,

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from bertjax.config import Config
+from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare
 from bertjax.evaluate import evaluate
 from bertjax.progress import describe_devices
@@ -34,11 +35,16 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     config, batches, held_out = prepared.config, prepared.train_batches, prepared.held_out_batches
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     programs = make_programs(prepared, mesh)
-    rows = rows_here(batches.num_rows, mesh, parts=config.train.accumulate)
     eval_rows = rows_here(held_out.num_rows, mesh)
     state = programs.fresh_state()
     jitted: Any = programs.train_step(config.train.steps)
-    train_step = jitted.lower(state, place_rows(batches.batch_at(0, rows.some), rows, mesh)).compile()
+
+    def placed(step: int) -> Batch:
+        rows = rows_here(batches.num_rows_at(step), mesh, parts=config.train.accumulate)
+        return place_rows(batches.batch_at(step, rows.some), rows, mesh)
+
+    steps_of_size = {batches.num_rows_at(step): step for step in reversed(range(config.train.steps))}
+    train_steps = {size: jitted.lower(state, placed(step)).compile() for size, step in steps_of_size.items()}
     jax.block_until_ready(state)
     trained = evaluated = 0.0
     joules: dict[str, float] = {}
@@ -47,7 +53,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     with Meter() as meter:
         start_up, clock, used = time.time() - started, time.perf_counter(), meter.joules()
         for step in range(1, config.train.steps + 1):
-            state, metrics = train_step(state, place_rows(batches.batch_at(step - 1, rows.some), rows, mesh))
+            state, metrics = train_steps[batches.num_rows_at(step - 1)](state, placed(step - 1))
             jax.block_until_ready(pending)  # a step late, as in training
             pending = metrics
             if step % every and step < config.train.steps:
@@ -73,7 +79,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
         "losses": losses,
         "means": means,
         "steps": step,
-        "pairs": step * config.train.batch_size,
+        "pairs": round(sum(batches.batch_size_at(earlier) for earlier in range(step))),
         "start_up_seconds": start_up,
         "training_seconds": trained,
         "evaluation_seconds": evaluated,

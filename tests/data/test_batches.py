@@ -134,6 +134,25 @@ def test_some_rows_are_those_of_the_whole_batch_and_the_only_ones_made(row_lengt
             assert pairs_made == np.count_nonzero(expected.nsp_weights_bk)
 
 
+@pytest.mark.parametrize("row_length", [None, 3 * MAX_LENGTH])
+def test_a_growing_batch_is_a_share_of_a_whole_one(row_length):
+    whole, growing = make(row_length=row_length), make(row_length=row_length, warmup_steps=9)
+    sizes = [-(-whole.num_rows // parts) for parts in (8, 4, 2)]
+    shares = [(0, 0, sizes[0]), (0, 1, sizes[0]), (0, 2, sizes[0]), *((1, part, sizes[1]) for part in range(3))]
+    shares += [(2, 0, sizes[2]), (2, 1, sizes[2]), (3, 0, sizes[2]), (4, 0, whole.num_rows), (5, 0, whole.num_rows)]
+    empty = Batch(*(np.zeros_like(field) for field in whole.batch_at(0)))
+    for step, (batch, part, size) in enumerate(shares):
+        expected = rows(joined([whole.batch_at(batch), empty]), slice(part * size, (part + 1) * size))
+        assert_same(growing.batch_at(step), expected)
+        assert growing.num_rows_at(step) == size
+        # Devices that do not divide it have empty rows, not those of the next step.
+        assert_same(growing.batch_at(step, range(1, size + 3)), rows(joined([expected, empty]), slice(1, size + 3)))
+    of_batch_2 = [growing.batch_size_at(step) for step in (6, 7)]
+    assert sum(of_batch_2) == pytest.approx(16) and growing.batch_size_at(9) == 16
+    for one, other in zip(growing.first_epoch(), whole.first_epoch(), strict=True):
+        assert_same(one, other)
+
+
 def test_seeds_differ():
     """In the order of the pairs, and, where there is but one, in the rest."""
     seeds, lonely = (0, 1, 2**32 - 1), numbered([[10, 10]])
