@@ -167,8 +167,6 @@ class BertConfig:
     """an embedding of each position, as in BERT, or queries and keys turned by it (Su et al. 2021)"""
     biases: bool = True
     """in linear layers and norms, as in BERT; words to predict always have theirs"""
-    overlap_embedding: bool = False
-    """tell each token whether it stands in the pair's other sentence too; BERT does not"""
     nsp_features: Literal["cls", "pair"] = "cls"
     """what the NSP head reads: <cls>, as in BERT, or also how the means of both sentences' tokens differ"""
     tied_head: bool = True

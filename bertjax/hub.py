@@ -83,7 +83,6 @@ _CARRIED: dict[str, tuple[tuple[Any, ...], str]] = {
     "positions": (("learned",), "it has an embedding of each position"),
     "biases": ((True,), "its linear layers and norms have biases"),
     "hidden_act": (tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
-    "overlap_embedding": ((False,), "it embeds tokens, segments and positions alone"),
     "nsp_features": (("cls",), "its NSP head reads <cls> alone"),
 }
 

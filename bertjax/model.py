@@ -228,8 +228,6 @@ class Bert(nn.Module):
         self.segment_embedding = self.param("segment_embedding", table, (2, c.hidden_size))
         if c.positions == "learned":
             self.position_embedding = self.param("position_embedding", table, (c.max_position, c.hidden_size))
-        if c.overlap_embedding:
-            self.overlap_embedding = self.param("overlap_embedding", table, (2, c.hidden_size))
         if c.embedding_norm:
             self.embedding_norm = Norm(c)
         self.block = [Block(c, self.dtype) for _ in range(c.num_layers)]
@@ -254,8 +252,6 @@ class Bert(nn.Module):
         x_btd = self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
         if c.positions == "learned":
             x_btd += self.position_embedding[positions_bt]
-        if c.overlap_embedding:
-            x_btd += self.overlap_embedding[overlaps(tokens_bt, segments_bt, sequences_bt)]
         x_nd = on_rows(x_btd.reshape(b * t, -1), self.mesh)
         if c.embedding_norm:
             x_nd = dropout(self.embedding_norm(x_nd), c.dropout, self.make_rng("dropout") if train else None)
@@ -331,12 +327,6 @@ class Bert(nn.Module):
         b, p, d = mlm_hidden_bpd.shape
         logits_mv = matmul(mlm_hidden_bpd.reshape(b * p, d), vocab_kernel_dv, self.dtype) + vocab_bias_v[None]
         return logits_mv.astype(jnp.float32).reshape(b, p, -1), nsp_logits_bk2
-
-
-def overlaps(tokens_bt: Array, segments_bt: Array, sequences_bt: Array) -> Array:
-    """int32 [b, t]: 1 where a token as it is read, <mask> too, also stands in the sequence's other segment."""
-    same_bts = (tokens_bt[:, :, None] == tokens_bt[:, None, :]) & attention_mask(sequences_bt)
-    return (same_bts & (segments_bt[:, :, None] != segments_bt[:, None, :])).any(-1).astype(jnp.int32)
 
 
 def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:

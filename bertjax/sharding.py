@@ -32,7 +32,7 @@ RULES = (
     (r"ffn/(in|gate)/bias", PartitionSpec("tensor")),
     (r"ffn/out/kernel", PartitionSpec("tensor", "fsdp")),
     (r"token_embedding", PartitionSpec("tensor", "fsdp")),
-    (r"(segment|position|overlap)_embedding", PartitionSpec(None, "fsdp")),
+    (r"(segment|position)_embedding", PartitionSpec(None, "fsdp")),
     (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
     (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
     (r"(pooler|nsp|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),

@@ -191,7 +191,6 @@ NOT_BERTS = {
     "positions": ("rotary", "learned"),
     "biases": (False, "true"),
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
-    "overlap_embedding": (True, "false"),
     "nsp_features": ("pair", "cls"),
 }
 PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True}

@@ -17,7 +17,6 @@ from bertjax.model import (
     Norm,
     compared,
     init_params,
-    overlaps,
     params_template,
     turned,
 )
@@ -152,30 +151,6 @@ def test_initial_scale() -> None:
 # What compares the sentences of a pair.
 
 
-def test_overlaps_are_of_the_other_sentence_in_the_same_sequence() -> None:
-    tokens_bt = jnp.array([[2, 7, 8, 7, 3, 8, 9, 3, 2, 9, 3, 7, 3, 0, 0]])
-    segments_bt = jnp.array([[0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0]])
-    sequences_bt = jnp.array([[1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 0, 0]])
-    found = overlaps(tokens_bt, segments_bt, sequences_bt)
-    assert found.tolist() == [[0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0]]
-
-
-def test_the_overlap_embedding_is_added_where_words_overlap() -> None:
-    config = small(overlap_embedding=True)
-    params = init_params(Bert(config), KEY)
-    assert params["overlap_embedding"].shape == (2, 16)
-    same = params | {"overlap_embedding": jnp.zeros((2, 16))}
-    tokens_bt, *rest = inputs()
-    plain = encode(
-        SMALL, {name: leaf for name, leaf in params.items() if name != "overlap_embedding"}, tokens_bt, *rest
-    )
-    np.testing.assert_array_equal(encode(config, same, tokens_bt, *rest), plain)
-    told = params | {"overlap_embedding": jnp.stack([jnp.zeros(16), jnp.full(16, 3.0).at[0].set(-3)])}
-    none, some = tokens_bt.at[:, 6].set(1), tokens_bt.at[:, 6].set(tokens_bt[:, 1])
-    assert float(jnp.abs(encode(config, told, none, *rest) - encode(config, same, none, *rest)).max()) == 0
-    assert float(jnp.abs(encode(config, told, some, *rest) - encode(config, same, some, *rest)).max()) > 0.1
-
-
 def test_compared_means() -> None:
     x_btd = jax.random.normal(KEY, (1, 6, 4))
     segments_bt, sequences_bt = jnp.array([[0, 0, 1, 0, 1, 0]]), jnp.array([[1, 1, 1, 2, 2, 0]])
@@ -190,7 +165,7 @@ def test_compared_means() -> None:
 
 EVERY = {
     "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
-    "compared": {"overlap_embedding": True, "nsp_features": "pair", "hidden_act": "swiglu"},
+    "compared": {"nsp_features": "pair", "hidden_act": "swiglu"},
 }
 
 

@@ -90,13 +90,13 @@ def test_lamb_moves_each_parameter_by_its_rate_times_the_parameters_norm() -> No
 
 
 def test_muon_is_for_the_matrices_of_the_layers() -> None:
-    config = dataclasses.replace(SMALL, hidden_act="geglu", norm="pre", tied_head=False, overlap_embedding=True)
+    config = dataclasses.replace(SMALL, hidden_act="geglu", norm="pre", tied_head=False)
     labels = answers(muon_labels(params_template(Bert(config))))
     expected = {f"block_0/{name}/kernel" for name in (*LAYERS, "ffn/gate")}
     assert {name for name, label in labels.items() if label == "muon"} == expected
     others = {name for name, label in labels.items() if label == "adamw"}
     assert others == labels.keys() - expected
-    tables = {f"{name}_embedding" for name in ("token", "segment", "position", "overlap")}
+    tables = {f"{name}_embedding" for name in ("token", "segment", "position")}
     assert tables | {"pooler/kernel", "nsp/kernel", "mlm/hidden/kernel", "mlm/vocab/kernel"} < others
 
 

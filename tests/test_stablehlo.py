@@ -69,8 +69,7 @@ def test_it_says_what_our_encoder_says(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 MODERN: dict[str, Any] = {"embedding_norm": False, "norm": "pre", "norm_kind": "rms"}
-MODERN |= {"positions": "rotary", "biases": False, "hidden_act": "geglu", "overlap_embedding": True}
-MODERN |= {"nsp_features": "pair"}
+MODERN |= {"positions": "rotary", "biases": False, "hidden_act": "geglu", "nsp_features": "pair"}
 
 
 @pytest.mark.usefixtures("two_devices")
