@@ -6,7 +6,6 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +16,14 @@ from jax.sharding import Mesh
 from bertjax.budget import Budget
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
-from bertjax.data.prepare import Prepared, describe, prepare
+from bertjax.data.prepare import Prepared, describe
 from bertjax.distributed import Agreement, joined
-from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.model import num_parameters
 from bertjax.objectives import figures
-from bertjax.pretrained import model_config
+from bertjax.opening import opened_by_all, with_its_model
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
 from bertjax.roll import Processes
@@ -62,7 +60,7 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
 def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
     """False: a signal stopped it."""
     began = time.monotonic()
-    config = _with_its_model(config, RunFolder(config.run_dir), resume=resume)
+    config = with_its_model(config, RunFolder(config.run_dir), resume=resume)
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
@@ -71,7 +69,7 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
         config.run_dir, writes=processes.first, on_failure=on_failure, tensorboard=config.logging.tensorboard
     )
     processes.where = folder.how_to_go_on
-    with _opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
+    with opened_by_all(folder, config, processes, resume=resume) as prepared, folder.writing():
         _introduce(prepared, mesh)
         with stop.finishing():
             progress, learned = _fit(folder, prepared, mesh, processes, stop, began)
@@ -80,69 +78,6 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
             plot_losses(folder.metrics(), folder.loss_plot, title, prepared.config.data.objective)
         _conclude(folder, progress, mesh, prepared.config.data.objective, learned)
     return learned is not None
-
-
-def _with_its_model(config: Config, folder: RunFolder, *, resume: bool) -> Config:
-    """With the model section of the folder that the run starts from; a run that has begun needs it no more."""
-    if config.init_from is None:
-        return config
-    model = folder.config().model if resume and folder.begun else model_config(config.init_from)
-    model = dataclasses.replace(model, dropout=config.model.dropout, frequency_bias=False, cooccurrence_embedding=False)
-    return dataclasses.replace(config, model=model)
-
-
-@contextlib.contextmanager
-def _opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
-    """Opened by process 0. The others find the folder there, and on their own machines the same text."""
-    with contextlib.ExitStack() as stack:
-        if processes.first:
-            prepared = stack.enter_context(_opened(folder, config, resume=resume))
-        processes.of_first(lambda: None)
-        if not processes.first:
-            if not folder.begun:
-                raise BertjaxError(
-                    f"process {processes.index} does not find what process 0 made in {folder.path}; "
-                    "give a --run_dir on a file system that all processes share"
-                )
-            prepared = _prepared_again(folder, config)
-        yield prepared
-
-
-@contextlib.contextmanager
-def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prepared]:
-    """What the run reads; meanwhile its folder, which is made or found, is kept from other runs."""
-    if resume and folder.begun:
-        with folder.locked():
-            yield _resume(folder, config)
-        return
-    folder.check_free(resume=resume)
-    if resume:  # as after a kill while the corpus was built
-        print(f"{folder.path} holds no run yet: it begins")
-    prepared = prepare(config)
-    with folder.locked():
-        folder.create(prepared)
-        yield prepared
-
-
-def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
-    made_from = folder.config().data.source
-    if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
-    prepared = prepare(config, folder.tokenizer())
-    folder.check_same(prepared)
-    return prepared
-
-
-def _resume(folder: RunFolder, config: Config) -> Prepared:
-    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # to set damaged ones aside
-        step = checkpoints.latest_step() or 0
-    prepared = _prepared_again(folder, config)
-    if step > config.train.steps:
-        raise BertjaxError(
-            f"{folder.path} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
-        )
-    folder.rewrite_config(prepared)
-    return prepared
 
 
 class _Run(NamedTuple):

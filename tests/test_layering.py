@@ -76,6 +76,7 @@ FLOORS = {
     "bertjax.report": 7,
     "bertjax.neighbours": 8,
     "bertjax.start": 9,
+    "bertjax.opening": 9,
     "bertjax.pretraining": 10,
     "bertjax.bench": 0,
     "bertjax.bench.contest": 1,
