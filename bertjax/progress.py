@@ -21,7 +21,8 @@ class Progress:
     A line of metrics.jsonl is of one step, not a mean since the last: nothing of it is lost when a run is resumed.
 
     The rate is over the time between one step's end and the next one's, data loading included. Left out are the
-    first step of the process, in which XLA compiles, and evaluations and checkpoints.
+    first step of the process, in which XLA compiles, one before each change of a growing batch's size, in which it does
+    so again, and evaluations and checkpoints.
     """
 
     def __init__(self, folder: RunFolder, train: TrainConfig, objective: Objective):
@@ -71,9 +72,9 @@ class Progress:
         self.step += 1
         if not self.first_seconds:
             self.first_seconds = seconds
-        else:
+        elif self._pairs(self.step) == self._pairs(self.step + 1):  # else XLA compiled for the next one's size
             self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
-            self._timed_pairs += self._pairs_in(self.step) if self._pairs_in else self._train.batch_size
+            self._timed_pairs += self._pairs(self.step)
         of_step = RunningMeans()
         of_step.add(metrics)
         means = of_step.means()
@@ -108,6 +109,9 @@ class Progress:
     def running_means(self) -> dict[str, float]:
         """Of each metric over this process's steps."""
         return self._running.means()
+
+    def _pairs(self, step: int) -> float:
+        return self._pairs_in(step) if self._pairs_in else self._train.batch_size
 
     def _figures(self, means: dict[str, float]) -> list[Figures]:
         return figures(means, self._objective)
