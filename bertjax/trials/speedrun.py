@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from bertjax.config import Config
 from bertjax.data.batches import Batch
-from bertjax.data.prepare import prepare
+from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluate import evaluate
 from bertjax.progress import describe_devices
 from bertjax.recipe import load_config
 from bertjax.sharding import make_mesh, place_rows, rows_here
-from bertjax.start import make_programs
+from bertjax.start import Programs, make_programs
+from bertjax.train import Metrics, TrainState
 from bertjax.trials.energy import Meter
 
 _EVERY = 10  # steps between evaluations, where the recipe says nothing
@@ -37,14 +39,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     programs = make_programs(prepared, mesh)
     eval_rows = rows_here(held_out.num_rows, mesh)
     state = programs.fresh_state()
-    jitted: Any = programs.train_step(config.train.steps)
-
-    def placed(step: int) -> Batch:
-        rows = rows_here(batches.num_rows_at(step), mesh, parts=config.train.accumulate)
-        return place_rows(batches.batch_at(step, rows.some), rows, mesh)
-
-    steps_of_size = {batches.num_rows_at(step): step for step in reversed(range(config.train.steps))}
-    train_steps = {size: jitted.lower(state, placed(step)).compile() for size, step in steps_of_size.items()}
+    train_step = _compiled(programs, prepared, mesh, state)
     jax.block_until_ready(state)
     trained = evaluated = 0.0
     joules: dict[str, float] = {}
@@ -53,7 +48,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     with Meter() as meter:
         start_up, clock, used = time.time() - started, time.perf_counter(), meter.joules()
         for step in range(1, config.train.steps + 1):
-            state, metrics = train_steps[batches.num_rows_at(step - 1)](state, placed(step - 1))
+            state, metrics = train_step(state, step - 1)
             jax.block_until_ready(pending)  # a step late, as in training
             pending = metrics
             if step % every and step < config.train.steps:
@@ -85,6 +80,22 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
         "evaluation_seconds": evaluated,
         "joules": joules,
     }
+
+
+def _compiled(
+    programs: Programs, prepared: Prepared, mesh: Mesh, state: TrainState
+) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
+    """The training step of a number, counted from 0, with its batch; compiled for every size that batches have."""
+    train, batches = prepared.config.train, prepared.train_batches
+    jitted: Any = programs.train_step(train.steps)
+
+    def placed(step: int) -> Batch:
+        rows = rows_here(batches.num_rows_at(step), mesh, parts=train.accumulate)
+        return place_rows(batches.batch_at(step, rows.some), rows, mesh)
+
+    step_of_size = {batches.num_rows_at(step): step for step in reversed(range(train.steps))}
+    compiled = {size: jitted.lower(state, placed(step)).compile() for size, step in step_of_size.items()}
+    return lambda state, step: compiled[batches.num_rows_at(step)](state, placed(step))
 
 
 def render(report: dict[str, Any]) -> str:
