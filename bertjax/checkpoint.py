@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 
 from bertjax.config import OnFailure
 from bertjax.errors import BertjaxError
-from bertjax.manifest import damage, sync_folder, write_manifest
+from bertjax.storage.manifest import damage, sync_folder, write_manifest
 
 
 class Checkpoints:

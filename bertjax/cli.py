@@ -32,7 +32,7 @@ def tuned_environment(environment: Mapping[str, str]) -> dict[str, str]:
     What is set already stays. Without huge pages each step's arrays are handed out by the system in pages of 4 KiB: the
     textbook recipe took 1.3 times as long on two CPU cores.
     """
-    from bertjax.data.sources import cache_folder
+    from bertjax.storage.cache import cache_folder
 
     ours = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     with contextlib.suppress(BertjaxError):  # no home folder: nothing is kept

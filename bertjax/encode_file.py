@@ -25,7 +25,7 @@ from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.inference import Pooling, Vectors
 from bertjax.interrupts import terminated_as_interrupted
-from bertjax.lock import locked
+from bertjax.storage.lock import locked
 from bertjax.texts import Item
 from bertjax.vector_files import HEADER, Rows, check_format, finish
 

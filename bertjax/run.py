@@ -30,11 +30,11 @@ from bertjax.data.tokenizer import Tokenizer
 from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.events import Events
-from bertjax.lines import Lines
-from bertjax.lock import locked
 from bertjax.model import Bert, params_template
 from bertjax.recipe import flat, load_config, save_config
 from bertjax.sharding import by_name, make_mesh, with_sharding
+from bertjax.storage.json_lines import Lines
+from bertjax.storage.lock import locked
 from bertjax.watch import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.

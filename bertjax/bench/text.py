@@ -9,9 +9,10 @@ import numpy as np
 from bertjax.config import Config
 from bertjax.data.batches import random_bits
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.data.sources import cache_folder, find_files, wikitext_folders
+from bertjax.data.sources import find_files, wikitext_folders
 from bertjax.data.wikitext import file_name
 from bertjax.recipe import save_config
+from bertjax.storage.cache import cache_folder
 
 
 class Size(NamedTuple):

@@ -17,12 +17,12 @@ from queue import SimpleQueue
 from tqdm import tqdm
 
 from bertjax.config import Split
-from bertjax.data.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
 from bertjax.data.corpus import Corpus, folder_of, join, read
 from bertjax.data.files import HELD_OUT, SHARD_BYTES, Shard, UserFiles, shards
 from bertjax.data.shard_worker import SHOWN, Done, Task, build_shard
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
 
 
 def open_files(cache: Path, files: UserFiles, split: Split, tokenizer: Tokenizer, *, workers: int | None) -> Corpus:

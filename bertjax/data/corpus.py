@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bertjax.data.cache import Found, cache_key, read_or_build
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.storage.cache import Found, cache_key, read_or_build
 
 FORMAT = 1  # part of every key: after a change of layout the cache builds anew instead of misreading
 _ID_DTYPES = ("<u2", "<u4")

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batches import Batches
 from bertjax.data.building import open_files
-from bertjax.data.cache import building_in, cache_key, writing_in
 from bertjax.data.corpus import FORMAT, Corpus, Document, load_or_build
 from bertjax.data.formats import Layout
-from bertjax.data.sources import Text, Texts, cache_folder, open_texts
+from bertjax.data.sources import Text, Texts, open_texts
 from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.objectives import sequences
+from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 
 # Held-out pairs and masks are the same in every run, whatever its seed.
 _HELD_OUT_SEED = 0x5EED

@@ -11,12 +11,12 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from bertjax.config import Split
-from bertjax.data.cache import read_or_build, read_whole
 from bertjax.data.corpus import Document, write_shard
 from bertjax.data.files import Shard, documents
 from bertjax.data.formats import Layout, Part
 from bertjax.data.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.storage.cache import read_or_build, read_whole
 
 SHOWN = 10  # of the complaints about what cannot be read
 

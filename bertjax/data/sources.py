@@ -27,17 +27,6 @@ class Texts(NamedTuple):
     instead_of: str | None  # why the fallback was taken; None if it was not
 
 
-def cache_folder() -> Path:
-    """Where downloads go unless data.cache says otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
-        return Path(base, "bertjax")
-    try:
-        return Path.home() / ".cache" / "bertjax"
-    except RuntimeError as error:
-        raise BertjaxError(f"no home folder to keep downloads in ({error}): set data.cache") from None
-
-
 def open_texts(
     source: Source,
     splits: Sequence[Split],

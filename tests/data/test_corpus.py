@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from bertjax.data import corpus as corpus_module
-from bertjax.data.cache import building_in
 from bertjax.data.corpus import load_or_build
 from bertjax.data.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.storage.cache import building_in
 
 DOCUMENTS = [[["a b c", "b"], ["d"]], [["c c", "e a", "a"]]]
 TEXT = [["a b c", "b"], ["d"], ["c c", "e a", "a"]]  # their paragraphs

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.data import sources, wikitext
+from bertjax.data import wikitext
 from bertjax.data.sources import open_texts
 from bertjax.errors import BertjaxError
 
@@ -423,11 +423,3 @@ def test_bad_settings(tmp_path, given, complaint):
     with pytest.raises(BertjaxError) as caught:
         open_texts(**settings)
     assert complaint in str(caught.value)
-
-
-def test_cache_folder(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert sources.cache_folder() == Path("/somewhere/bertjax")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert sources.cache_folder() == Path("/home/me/.cache/bertjax")

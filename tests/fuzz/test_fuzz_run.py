@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.manifest import MANIFEST, damage, write_manifest
 from bertjax.report import draw_losses
 from bertjax.run import RunFolder
+from bertjax.storage.manifest import MANIFEST, damage, write_manifest
 from bertjax.watch import Skip
 
 

@@ -18,6 +18,17 @@ Found = TypeVar("Found")
 _SUMS = "sums.json"
 
 
+def cache_folder() -> Path:
+    """Where downloads go unless data.cache says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
+        return Path(base, "bertjax")
+    try:
+        return Path.home() / ".cache" / "bertjax"
+    except RuntimeError as error:
+        raise BertjaxError(f"no home folder to keep downloads in ({error}): set data.cache") from None
+
+
 def cache_key(*parts: object) -> str:
     """A short name for all that decides what a cached file holds."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.errors import BertjaxError
-from bertjax.lines import Lines
+from bertjax.storage.json_lines import Lines
 
 
 def test_numbers_that_json_cannot_carry_become_null(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.errors import BertjaxError
-from bertjax.manifest import MANIFEST, damage, write_manifest
+from bertjax.storage.manifest import MANIFEST, damage, write_manifest
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from bertjax.errors import BertjaxError
-from bertjax.lock import locked
+from bertjax.storage.lock import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bertjax.lock import locked
+from bertjax.storage.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
