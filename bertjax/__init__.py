@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bertjax.config import BertConfig as BertConfig
     from bertjax.config import Config as Config
+    from bertjax.config.recipes import load_config as load_config
     from bertjax.encode import Encoder as Encoder
     from bertjax.errors import BertjaxError as BertjaxError
     from bertjax.model import Bert as Bert
     from bertjax.pretraining import pretrain as pretrain
-    from bertjax.recipe import load_config as load_config
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
 _ROOMS = {

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bertjax.arguments import Parser
+from bertjax.config.arguments import Parser
 from bertjax.errors import BertjaxError
 
 
@@ -92,7 +92,7 @@ bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
 
 def _pretrain(argv: list[str]) -> None:
-    from bertjax.recipe import config_parser, parse_config
+    from bertjax.config.recipes import config_parser, parse_config
 
     parser = config_parser(
         "bertjax pretrain",
@@ -114,7 +114,7 @@ def _pretrain(argv: list[str]) -> None:
 
 
 def _prepare(argv: list[str]) -> None:
-    from bertjax.recipe import config_parser, parse_config
+    from bertjax.config.recipes import config_parser, parse_config
 
     parser = config_parser(
         "bertjax prepare",

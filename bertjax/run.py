@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from bertjax import hub
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
+from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.data.corpus import Corpus
 from bertjax.data.frequencies import word_counts
 from bertjax.data.prepare import Prepared
@@ -31,7 +32,6 @@ from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.events import Events
 from bertjax.model import Bert, params_template
-from bertjax.recipe import flat, load_config, save_config
 from bertjax.sharding import by_name, make_mesh, with_sharding
 from bertjax.storage.json_lines import Lines
 from bertjax.storage.lock import locked

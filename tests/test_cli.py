@@ -16,7 +16,7 @@ import pytest
 
 from bertjax.cli import main, program, tuned_environment
 from bertjax.config import Config
-from bertjax.recipe import flat
+from bertjax.config.recipes import flat
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

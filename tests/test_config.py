@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bertjax.config import BertConfig, Config, DataConfig, MeshConfig, OptimConfig, TrainConfig
+from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import flat, load_config, save_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))

@@ -19,11 +19,11 @@ from test_roll import free_port, listening
 import bertjax
 from bertjax.cli import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
+from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
 from bertjax.distributed import find_place
 from bertjax.evaluate import evaluate_run
 from bertjax.pretraining import pretrain
-from bertjax.recipe import save_config
 from bertjax.run import RunFolder
 from bertjax.sharding import make_mesh, rows_here
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config, TokenizerConfig
+from bertjax.config.recipes import save_config
 from bertjax.data import wikitext
 from bertjax.data.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.data.prepare import prepare
@@ -17,7 +18,6 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
 from bertjax.model import Bert, init_params
 from bertjax.pretraining import pretrain
-from bertjax.recipe import save_config
 from bertjax.run import RunFolder
 from bertjax.sharding import by_name, make_mesh, rows_here
 

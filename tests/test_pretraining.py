@@ -27,6 +27,7 @@ import bertjax
 from bertjax import hub
 from bertjax.budget import Budget
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
+from bertjax.config.recipes import save_config
 from bertjax.data import counts
 from bertjax.data import wikitext as wikitext_room
 from bertjax.data.batches import Batch, Batches
@@ -37,7 +38,6 @@ from bertjax.model import Bert
 from bertjax.optim import make_optimizer
 from bertjax.pretrained import load
 from bertjax.pretraining import pretrain
-from bertjax.recipe import save_config
 from bertjax.run import RunFolder
 from bertjax.sharding import with_sharding
 from bertjax.train import state_template

@@ -14,8 +14,8 @@ from bertjax.bench.shared_folder import SharedFolder
 from bertjax.bench.table import Column
 from bertjax.bench.text import prepare_text
 from bertjax.config import Config
+from bertjax.config.recipes import flat
 from bertjax.data.prepare import Prepared
-from bertjax.recipe import flat
 
 
 class Setting(NamedTuple):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertjax.config import Config
+from bertjax.config.recipes import config_parser, parse_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import config_parser, parse_config
 
 HELP = """\
 usage: bertjax bench BENCH [--rounds N] [--json FILE] [--peers] [--config FILE] [--KEY VALUE ...]

@@ -13,11 +13,11 @@ from bertjax.bench.operations import training_operations
 from bertjax.bench.ours import step_seconds
 from bertjax.bench.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
+from bertjax.config.recipes import load_config
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer import MASK, NUM_SPECIAL
 from bertjax.data.wikitext import file_name
-from bertjax.recipe import load_config
 
 Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
 

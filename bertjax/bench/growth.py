@@ -11,7 +11,7 @@ from bertjax.bench import table
 from bertjax.bench.benches import describe_model, highest
 from bertjax.bench.contest import Contender, spread, take_turns
 from bertjax.config import Config
-from bertjax.recipe import flat, save_config
+from bertjax.config.recipes import flat, save_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,13 +12,13 @@ import numpy as np
 from bertjax.bench.operations import encoding_figures, training_figures
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
+from bertjax.config.recipes import load_config
 from bertjax.data.batches import Batches
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params, make_model
 from bertjax.optim import make_optimizer, make_schedule
-from bertjax.recipe import load_config
 from bertjax.sharding import make_mesh, place_batch
 from bertjax.train import compile_train_step, init_on, state_template
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bertjax.config import Config
+from bertjax.config.recipes import save_config
 from bertjax.data.batches import random_bits
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.data.sources import find_files, wikitext_folders
 from bertjax.data.wikitext import file_name
-from bertjax.recipe import save_config
 from bertjax.storage.cache import cache_folder
 
 

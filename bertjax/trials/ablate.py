@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertjax.config import Config
+from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import flat, load_config, save_config
 
 BASE = "base"
 # These change nothing that is told: where a run is, and its seed.

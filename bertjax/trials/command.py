@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config import Config
+from bertjax.config.recipes import config_parser, parse_config, save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import config_parser, parse_config, save_config
 
 HELP = """\
 usage: bertjax trial TRIAL [--json FILE] [--config FILE] [--KEY VALUE ...]

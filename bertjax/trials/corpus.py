@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bertjax.config import Config, DataConfig
+from bertjax.config.recipes import load_config, save_config
 from bertjax.data.files import SHARD_BYTES
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
-from bertjax.recipe import load_config, save_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

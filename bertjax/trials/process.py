@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Config
+from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import save_config
 from bertjax.trials.phases import Phase, Watch
 
 _PATIENCE = 600.0  # seconds, after which a process hangs

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bertjax.config import Config
+from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import save_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

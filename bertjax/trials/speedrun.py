@@ -11,11 +11,11 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config
+from bertjax.config.recipes import load_config
 from bertjax.data.batches import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluate import evaluate
 from bertjax.progress import describe_devices
-from bertjax.recipe import load_config
 from bertjax.sharding import make_mesh, place_rows, rows_here
 from bertjax.start import Programs, make_programs
 from bertjax.train import Metrics, TrainState

@@ -13,8 +13,8 @@ from bertjax.bench import ours, starting
 from bertjax.bench.shared_folder import SharedFolder
 from bertjax.bench.text import prepare_text
 from bertjax.cli import main
+from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError
-from bertjax.recipe import flat, save_config
 
 
 def options(config) -> list[str]:

@@ -13,11 +13,11 @@ import pyarrow.parquet
 import pytest
 
 from bertjax.config import Config, DataConfig
+from bertjax.config.recipes import load_config
 from bertjax.data.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
 from bertjax.data.formats import Layout, Part
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
-from bertjax.recipe import load_config
 
 TEXT = "A crane flies. Dr. Fox\nsaw it!\n\n\n  It was grey. \r\nThe end\n"
 RECORDS = ["A crane flies. It is grey.", "Cranes lift.\n\nThey are tall."]

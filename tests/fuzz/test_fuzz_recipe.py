@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.config import Config
-from bertjax.recipe import flat, load_config, save_config
+from bertjax.config.recipes import flat, load_config, save_config
 
 KEYS = sorted(flat(Config()))
 WHOLE = yaml.safe_dump({"seed": 1, "train": {"steps": 20, "batch_size": 8}, "optim": {"learning_rate": 1e-2}}).encode()

@@ -9,8 +9,8 @@ import pytest
 
 from bertjax.cli import main
 from bertjax.config import Config
+from bertjax.config.recipes import flat
 from bertjax.errors import BertjaxError
-from bertjax.recipe import flat
 from bertjax.trials import ablate
 from bertjax.trials.ablate import Run, render, variants
 

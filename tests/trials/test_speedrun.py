@@ -10,8 +10,8 @@ import pytest
 
 from bertjax.cli import main
 from bertjax.config import Config, EvalConfig
+from bertjax.config.recipes import flat
 from bertjax.pretraining import pretrain
-from bertjax.recipe import flat
 from bertjax.run import RunFolder
 from bertjax.trials.speedrun import race, render
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config
+from bertjax.config.recipes import load_config
 from bertjax.pretraining import pretrain
-from bertjax.recipe import load_config
 from bertjax.run import RunFolder
 from bertjax.trials import torture
 from bertjax.trials.comparison import differences, final_state
