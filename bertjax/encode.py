@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import MASK, UNK, Tokenizer
+from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference import Inference, Pooling, Precision, Vectors, late
 from bertjax.pretrained import load

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config import Objective, Split
-from bertjax.data.batches import Batch, Half
-from bertjax.data.frequencies import CLASSES, word_classes
+from bertjax.data.batching.batches import Batch, Half
 from bertjax.data.prepare import prepare_held_out
+from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.losses import RunningMeans
 from bertjax.model import Bert, make_model, params_template
 from bertjax.objectives import figures, sequences

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
-from bertjax.data.tokenizer_files import load_tokenizer, read_json
+from bertjax.data.tokenizer.files import load_tokenizer, read_json
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
 from bertjax.model import Bert, params_template

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from bertjax.config import BertConfig, Config
-from bertjax.data.tokenizer import Tokenizer
-from bertjax.data.tokenizer_files import ROLES_FILE
+from bertjax.data.tokenizer.files import ROLES_FILE
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.objectives import figures
 

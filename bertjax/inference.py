@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from bertjax.config import BertConfig
-from bertjax.data.packing import Placement, pack
+from bertjax.data.batching.packing import Placement, pack
 from bertjax.model import Bert, params_template
 from bertjax.sharding import by_rows, make_mesh, replicated
 from bertjax.texts import Row

@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax.data.batches import Batch
-from bertjax.data.frequencies import guessing_loss, label_counts, word_counts
+from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.random import random_below, random_bits
 from bertjax.data.prepare import Prepared
-from bertjax.data.random import random_below, random_bits
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.statistics.frequencies import guessing_loss, label_counts, word_counts
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.model import Bert, params_template
 from bertjax.objectives import figures
 from bertjax.products import matmul

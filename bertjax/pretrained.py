@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from bertjax import foreign
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
 from bertjax.run import RunFolder

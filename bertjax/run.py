@@ -24,11 +24,11 @@ from bertjax import hub
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.config.recipes import flat, load_config, save_config
-from bertjax.data.corpus import Corpus
-from bertjax.data.frequencies import word_counts
+from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import Prepared
-from bertjax.data.tokenizer import Tokenizer
-from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
+from bertjax.data.statistics.frequencies import word_counts
+from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.events import Events
 from bertjax.model import Bert, params_template

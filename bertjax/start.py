@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bertjax.data import counts
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared
+from bertjax.data.statistics import counts
 from bertjax.evaluate import EvalStep, compile_eval_step
 from bertjax.model import Bert, make_model
 from bertjax.optim import make_optimizer, make_schedule

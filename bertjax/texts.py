@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bertjax.data.sequences import truncate
-from bertjax.data.tokenizer import UNK, Tokenizer
+from bertjax.data.batching.sequences import truncate
+from bertjax.data.tokenizer.tokenizer import UNK, Tokenizer
 from bertjax.errors import BertjaxError
 
 Item = tuple[str, str | None]  # a text, and the second one of a pair

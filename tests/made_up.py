@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 
-from bertjax.data.batches import Batch, Batches
-from bertjax.data.corpus import Corpus
-from bertjax.data.tokenizer import NUM_SPECIAL, SEP, Vocabulary
+from bertjax.data.batching.batches import Batch, Batches
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SEP, Vocabulary
 
 MAX_LENGTH = 24
 

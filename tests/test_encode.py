@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params

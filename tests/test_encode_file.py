@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from bertjax import encode_file as room
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.encode import Encoder
 from bertjax.encode_file import Partial, encode_file
 from bertjax.errors import BertjaxError

@@ -11,9 +11,9 @@ import pytest
 
 from bertjax.config import Config, TokenizerConfig
 from bertjax.config.recipes import save_config
-from bertjax.data import wikitext
-from bertjax.data.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.data.prepare import prepare
+from bertjax.data.sources import wikitext
+from bertjax.data.statistics.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
 from bertjax.model import Bert, init_params

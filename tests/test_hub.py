@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax import foreign, hub
 from bertjax.config import BertConfig, Config, TokenizerConfig
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params, params_template

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.losses import mlm_loss_all_slots
 from bertjax.model import Bert, init_params, num_parameters
 from bertjax.train import batch_metrics

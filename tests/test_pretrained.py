@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax import hub
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
-from bertjax.data.tokenizer import Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params

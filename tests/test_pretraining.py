@@ -28,10 +28,10 @@ from bertjax import hub
 from bertjax.budget import Budget
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.config.recipes import save_config
-from bertjax.data import counts
-from bertjax.data import wikitext as wikitext_room
-from bertjax.data.batches import Batch, Batches
+from bertjax.data.batching.batches import Batch, Batches
 from bertjax.data.prepare import prepare
+from bertjax.data.sources import wikitext as wikitext_room
+from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate_run
 from bertjax.model import Bert
@@ -371,7 +371,7 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     folder = RunFolder(eventful.run_dir)
     save, plot = "bertjax.checkpoint.Checkpoints.save", "bertjax.pretraining.plot_losses"
     for window in (
-        ("bertjax.data.tokenizer.Tokenizer.train",),  # there is no folder yet
+        ("bertjax.data.tokenizer.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made
         ("bertjax.pretraining.place_rows",),  # no step is made
         (save,),  # the evaluation's line is written, its checkpoint is not
@@ -411,7 +411,7 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
             with folder.checkpoints() as checkpoints:
                 assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
 
-    stops(signal.SIGTERM, "bertjax.data.corpus.join", after=None)
+    stops(signal.SIGTERM, "bertjax.data.corpus.corpus.join", after=None)
     stops(signal.SIGUSR1, "bertjax.pretraining.place_rows", after=1)
     stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
     assert not folder.has_evaluation(2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.texts import Reader, as_items
 

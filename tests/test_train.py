@@ -16,7 +16,7 @@ import pytest
 from test_model import Reference, relative_error
 
 from bertjax.config import BertConfig, OptimConfig
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.model import Bert, init_params
 from bertjax.optim import make_optimizer
 from bertjax.sharding import by_name, make_mesh, place_batch

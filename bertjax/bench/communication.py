@@ -10,7 +10,7 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.model import make_model
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.sharding import by_name, make_mesh, with_sharding

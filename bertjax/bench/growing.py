@@ -14,10 +14,10 @@ from bertjax.bench.ours import step_seconds
 from bertjax.bench.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
-from bertjax.data.tokenizer import MASK, NUM_SPECIAL
-from bertjax.data.wikitext import file_name
+from bertjax.data.sources.wikitext import file_name
+from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL
 
 Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
 

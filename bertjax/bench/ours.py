@@ -13,9 +13,9 @@ from bertjax.bench.operations import encoding_figures, training_figures
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batches import Batches
+from bertjax.data.batching.batches import Batches
 from bertjax.data.prepare import prepare
-from bertjax.data.tokenizer_files import load_tokenizer
+from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params, make_model
 from bertjax.optim import make_optimizer, make_schedule

@@ -8,10 +8,10 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.config.recipes import save_config
-from bertjax.data.batches import random_bits
+from bertjax.data.batching.batches import random_bits
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.data.sources import find_files, wikitext_folders
-from bertjax.data.wikitext import file_name
+from bertjax.data.sources.source import find_files, wikitext_folders
+from bertjax.data.sources.wikitext import file_name
 from bertjax.storage.cache import cache_folder
 
 

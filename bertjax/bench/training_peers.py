@@ -14,7 +14,7 @@ from torch.nn import functional
 from bertjax.bench.operations import training_figures
 from bertjax.config import BertConfig
 from bertjax.config.recipes import load_config
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
 from bertjax.hub import ACTIVATIONS
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Config, Split, TokenizerConfig
-from bertjax.data.batches import Batches
-from bertjax.data.building import open_files
-from bertjax.data.corpus import FORMAT, Corpus, Document, load_or_build
-from bertjax.data.formats import Layout
-from bertjax.data.sources import Text, Texts, open_texts
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
-from bertjax.data.tokenizer_files import load_tokenizer
+from bertjax.data.batching.batches import Batches
+from bertjax.data.corpus.building import open_files
+from bertjax.data.corpus.corpus import FORMAT, Corpus, Document, load_or_build
+from bertjax.data.sources.formats import Layout
+from bertjax.data.sources.source import Text, Texts, open_texts
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.objectives import sequences
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in

@@ -18,8 +18,8 @@ import numpy as np
 
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config, save_config
-from bertjax.data.files import SHARD_BYTES
 from bertjax.data.prepare import prepare
+from bertjax.data.sources.files import SHARD_BYTES
 from bertjax.errors import BertjaxError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluate import evaluate
 from bertjax.progress import describe_devices

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.data.tokenizer import NUM_SPECIAL, Tokenizer
+from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, Tokenizer
 from bertjax.encode import Encoder
 
 _AT_ONCE = 4096

@@ -9,7 +9,7 @@ import pytest
 from bertjax.bench.text import TRAIN, Size, prepare_text, scaled, write_synthetic
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
-from bertjax.data.wikitext import documents
+from bertjax.data.sources.wikitext import documents
 
 SMALL = Size(lines=200, words=11_000, frequent=50, rare=3)
 TEXTBOOK = load_config(Path(__file__).parents[2] / "configs/textbook.yaml")

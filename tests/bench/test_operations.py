@@ -14,7 +14,7 @@ from bertjax.bench.operations import (
     training_operations,
 )
 from bertjax.config import BertConfig
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
 
 MODEL = BertConfig(vocab_size=11, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=8)
 

@@ -23,11 +23,11 @@ from made_up import (
     unmasked,
 )
 
-from bertjax.data import batches as batches_room
-from bertjax.data.batches import Batch
-from bertjax.data.masking import mask_tokens as mask
-from bertjax.data.sequences import lay_out
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
+from bertjax.data.batching import batches as batches_room
+from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.masking import mask_tokens as mask
+from bertjax.data.batching.sequences import lay_out
+from bertjax.data.tokenizer.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 # The form of a batch.
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config, DataConfig, Split, TokenizerConfig
-from bertjax.data import building, shard_worker
-from bertjax.data import files as files_module
-from bertjax.data.building import open_files
-from bertjax.data.corpus import Corpus
-from bertjax.data.files import UserFiles, find_files, fingerprint
-from bertjax.data.formats import LAYOUT, Layout
+from bertjax.data.corpus import building, shard_worker
+from bertjax.data.corpus.building import open_files
+from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import describe, prepare
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.sources import files as files_module
+from bertjax.data.sources.files import UserFiles, find_files, fingerprint
+from bertjax.data.sources.formats import LAYOUT, Layout
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 WORDS = [f"w{number}" for number in range(50)]
@@ -104,7 +104,7 @@ def test_held_out_files_of_their_own(tmp_path: Path, texts: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from bertjax.data import building
+from bertjax.data.corpus import building
 sys.path.insert(0, sys.argv[1])
 from test_building import build, user_files
 building.SHARD_BYTES = 500

@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from bertjax.data import corpus as corpus_module
-from bertjax.data.corpus import load_or_build
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.corpus import corpus as corpus_module
+from bertjax.data.corpus.corpus import load_or_build
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in
 
@@ -234,7 +234,13 @@ def refused(number):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 @pytest.mark.parametrize(
     "call",
-    ["pathlib.Path.mkdir", "tempfile.mkdtemp", "bertjax.data.corpus.open", "pathlib.Path.write_text", "os.rename"],
+    [
+        "pathlib.Path.mkdir",
+        "tempfile.mkdtemp",
+        "bertjax.data.corpus.corpus.open",
+        "pathlib.Path.write_text",
+        "os.rename",
+    ],
 )
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, call, number):
     (tmp_path / "corpora").mkdir()
@@ -257,8 +263,8 @@ def test_a_cache_below_a_file(tmp_path):
 
 FULL_DISK = """
 import pathlib, resource, sys
-from bertjax.data.corpus import load_or_build
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.corpus.corpus import load_or_build
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 tokenizer = Tokenizer.train(["a"], min_frequency=1)
 load_or_build(pathlib.Path(sys.argv[1]), "big", "1", [[["a " * 20_000, "a"]]], tokenizer)

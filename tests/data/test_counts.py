@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertjax.data import counts
-from bertjax.data.corpus import Corpus
-from bertjax.data.tokenizer import Vocabulary
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.statistics import counts
+from bertjax.data.tokenizer.tokenizer import Vocabulary
 
 SIZE = 40
 VOCABULARY = Vocabulary(SIZE)

@@ -14,9 +14,9 @@ import pytest
 
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
-from bertjax.data.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
-from bertjax.data.formats import Layout, Part
 from bertjax.data.prepare import prepare
+from bertjax.data.sources.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
+from bertjax.data.sources.formats import Layout, Part
 from bertjax.errors import BertjaxError
 
 TEXT = "A crane flies. Dr. Fox\nsaw it!\n\n\n  It was grey. \r\nThe end\n"

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from bertjax.data.batches import Batches
-from bertjax.data.corpus import Corpus
-from bertjax.data.frequencies import CLASSES, guessing_loss, label_counts, word_classes, word_counts
-from bertjax.data.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Tokenizer, Vocabulary
+from bertjax.data.batching.batches import Batches
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.statistics.frequencies import CLASSES, guessing_loss, label_counts, word_classes, word_counts
+from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Tokenizer, Vocabulary
 
 WORDS_BY_NUMBER = [*SPECIAL_TOKENS, "the", "of", "1984", "cat", "b2", "dog"]
 TOKENIZER = Tokenizer.of({word: number for number, word in enumerate(WORDS_BY_NUMBER)}, WORDS)
@@ -20,7 +20,7 @@ def corpus(counts: list[int]) -> Corpus:
 
 
 def test_counts_are_of_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertjax.data.frequencies._AT_ONCE", 7)
+    monkeypatch.setattr("bertjax.data.statistics.frequencies._AT_ONCE", 7)
     counts = [0, 9, 0, 0, 0, 5, 3, 0, 2, 4, 1]
     assert word_counts(corpus(counts), len(counts)).tolist() == counts
 

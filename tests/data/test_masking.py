@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from made_up import assert_share, assert_uniform
 
-from bertjax.data import masking
-from bertjax.data.masking import mask_tokens, num_to_predict
-from bertjax.data.random import random_bits
-from bertjax.data.spans import LONGEST, some_spans
-from bertjax.data.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
+from bertjax.data.batching import masking
+from bertjax.data.batching.masking import mask_tokens, num_to_predict
+from bertjax.data.batching.random import random_bits
+from bertjax.data.batching.spans import LONGEST, some_spans
+from bertjax.data.tokenizer.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 VOCAB_SIZE = 105
 

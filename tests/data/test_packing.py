@@ -9,12 +9,12 @@ import pytest
 from made_up import MAX_LENGTH, assert_same, joined, make, random_corpus, steps
 
 from bertjax.config import BertConfig
-from bertjax.data import batches as batches_module
-from bertjax.data.batches import Batch
-from bertjax.data.corpus import load_or_build
-from bertjax.data.packing import most_in_a_row, pack
-from bertjax.data.sources import open_texts
-from bertjax.data.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
+from bertjax.data.batching import batches as batches_module
+from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.packing import most_in_a_row, pack
+from bertjax.data.corpus.corpus import load_or_build
+from bertjax.data.sources.source import open_texts
+from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
 from bertjax.model import Bert, init_params
 from bertjax.train import batch_metrics
 

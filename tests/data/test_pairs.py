@@ -20,11 +20,11 @@ from made_up import (
     steps,
 )
 
-from bertjax.data import pairs as pairs_module
-from bertjax.data.corpus import Corpus
-from bertjax.data.pairs import PairStream
-from bertjax.data.sequences import truncate
-from bertjax.data.tokenizer import Vocabulary
+from bertjax.data.batching import pairs as pairs_module
+from bertjax.data.batching.pairs import PairStream
+from bertjax.data.batching.sequences import truncate
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.tokenizer.tokenizer import Vocabulary
 from bertjax.errors import BertjaxError
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from made_up import CORPUS, MAX_LENGTH, assert_same, make, numbered, random_corpus, sentences_of, steps, unmasked
 
-from bertjax.data import passages as passages_module
-from bertjax.data.corpus import Corpus
-from bertjax.data.tokenizer import CLS, NUM_SPECIAL, SEP, Vocabulary
+from bertjax.data.batching import passages as passages_module
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, SEP, Vocabulary
 from bertjax.errors import BertjaxError
 
 

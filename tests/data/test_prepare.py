@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig, Config, DataConfig, EvalConfig
-from bertjax.data import corpus, python_docs
-from bertjax.data import wikitext as wikitext_module
-from bertjax.data.batches import Batch
+from bertjax.data.batching.batches import Batch
+from bertjax.data.corpus import corpus
 from bertjax.data.prepare import describe, prepare, prepare_held_out
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.sources import python_docs
+from bertjax.data.sources import wikitext as wikitext_module
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
 REAL = os.environ.get("BERTJAX_DATA")  # before a fixture hides it

@@ -5,7 +5,7 @@ import typing
 import pytest
 
 from bertjax.config import Split
-from bertjax.data import python_docs
+from bertjax.data.sources import python_docs
 from bertjax.errors import BertjaxError
 
 MODULE = '''"""Birds that fly, from near and far.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import assert_uniform
 
-from bertjax.data.random import in_random_order, random_below, random_bits, shuffled
+from bertjax.data.batching.random import in_random_order, random_below, random_bits, shuffled
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000, 4097])

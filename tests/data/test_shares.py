@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from bertjax.data.shares import share_at
+from bertjax.data.batching.shares import share_at
 
 
 def test_named_steps() -> None:

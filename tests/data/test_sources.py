@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.data import wikitext
-from bertjax.data.sources import open_texts
+from bertjax.data.sources import wikitext
+from bertjax.data.sources.source import open_texts
 from bertjax.errors import BertjaxError
 
 TEXT = {

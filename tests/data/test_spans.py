@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up import assert_share
 
-from bertjax.data.random import in_random_order, random_bits
-from bertjax.data.spans import LONGEST, some_spans, span_lengths
+from bertjax.data.batching.random import in_random_order, random_bits
+from bertjax.data.batching.spans import LONGEST, some_spans, span_lengths
 
 GEOMETRIC = 0.2 * 0.8 ** np.arange(LONGEST)
 SHARES = GEOMETRIC / GEOMETRIC.sum()  # of lengths 1 to 10

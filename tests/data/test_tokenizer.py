@@ -7,7 +7,8 @@ import signal
 import pytest
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer import (
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.tokenizer import (
     BERTS_SPECIAL_TOKENS,
     CLS,
     MASK,
@@ -20,7 +21,6 @@ from bertjax.data.tokenizer import (
     Tokenizer,
     Vocabulary,
 )
-from bertjax.data.tokenizer_files import load_tokenizer
 from bertjax.errors import BertjaxError
 
 

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.data.tokenizer_files import ROLES_FILE, load_tokenizer
+from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
 BERT = Path(__file__).parents[1] / "reference" / "bert"

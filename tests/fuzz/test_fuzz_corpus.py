@@ -11,10 +11,10 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertjax.data import wikitext
-from bertjax.data.batches import Batch, Batches
-from bertjax.data.corpus import Corpus, load_or_build
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.batching.batches import Batch, Batches
+from bertjax.data.corpus.corpus import Corpus, load_or_build
+from bertjax.data.sources import wikitext
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.storage import cache
 
 DOCUMENTS = [[[f"the word{n % 7} sees word{n % 5}", f"and word{n % 3} goes", "so"] for n in range(20)]]

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params
 

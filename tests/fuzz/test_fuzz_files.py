@@ -12,8 +12,8 @@ from answers import REFUSED, answer, damaged_bytes, json_values
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertjax.data.files import documents, shards
-from bertjax.data.formats import Layout, Part
+from bertjax.data.sources.files import documents, shards
+from bertjax.data.sources.formats import Layout, Part
 
 TEXTS = ["A crane flies. It is grey.\n\nIt lands.", "\u05d0 \u05d1. e\u0301!", ""]
 PLAIN = "\n\n".join(TEXTS).encode()

@@ -4,8 +4,8 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertjax.data.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
-from bertjax.data.tokenizer_files import load_tokenizer
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
 
 TOKENIZER = Tokenizer.train(["the crane is flying over the \u00e9t\u00e9 \u05d0\u05d1"], min_frequency=1)
 WHOLE = TOKENIZER.to_json()

@@ -16,9 +16,9 @@ import pytest
 
 from bertjax import hub
 from bertjax.config import BertConfig
-from bertjax.data import python_docs
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.data.tokenizer_files import load_tokenizer
+from bertjax.data.sources import python_docs
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params
 from bertjax.pretrained import Pretrained, load

@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 from tqdm import tqdm
 
 from bertjax.config import Split
-from bertjax.data.formats import BadError, Layout, Part, parts_of, read
+from bertjax.data.sources.formats import BadError, Layout, Part, parts_of, read
 from bertjax.errors import BertjaxError
 
 MAX_SENTENCES = 4096  # of a document in one piece: longer ones come in parts, so that not all of one is in memory

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bertjax.data.random import in_random_order, random_bits
+from bertjax.data.batching.random import in_random_order, random_bits
 
 LONGEST = 10  # words in a span
 _P = 0.2  # of the geometric distribution of their lengths

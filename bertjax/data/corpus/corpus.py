@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import Found, cache_key, read_or_build
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bertjax.data.batches import Batch
-from bertjax.data.corpus import Corpus
-from bertjax.data.masking import words
-from bertjax.data.tokenizer import Tokenizer, Vocabulary
+from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.masking import words
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 # Of tokens, which are words or pieces of them. <unk> stands for all words that the vocabulary lacks; a number has a
 # digit in it; of the others, the fewest that make up half of the training text are frequent, those left are rare.

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.lib.format import open_memmap, write_array_header_1_0
 
-from bertjax.data.corpus import Corpus, read_or_derive
-from bertjax.data.random import random_bits, shuffled
-from bertjax.data.sequences import Sequences
+from bertjax.data.batching.random import random_bits, shuffled
+from bertjax.data.batching.sequences import Sequences
+from bertjax.data.corpus.corpus import Corpus, read_or_derive
 from bertjax.errors import BertjaxError
 
 _SPECIAL = 2  # <cls> and <sep>

@@ -11,15 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from bertjax.data.corpus import Corpus
-from bertjax.data.masking import mask_tokens, most_to_predict, num_to_predict
-from bertjax.data.packing import Placement, most_in_a_row, pack
-from bertjax.data.pairs import PairStream
-from bertjax.data.passages import PassageStream
-from bertjax.data.random import random_bits
-from bertjax.data.sequences import Sequences, lay_out
-from bertjax.data.shares import share_at
-from bertjax.data.tokenizer import Vocabulary
+from bertjax.data.batching.masking import mask_tokens, most_to_predict, num_to_predict
+from bertjax.data.batching.packing import Placement, most_in_a_row, pack
+from bertjax.data.batching.pairs import PairStream
+from bertjax.data.batching.passages import PassageStream
+from bertjax.data.batching.random import random_bits
+from bertjax.data.batching.sequences import Sequences, lay_out
+from bertjax.data.batching.shares import share_at
+from bertjax.data.corpus.corpus import Corpus
+from bertjax.data.tokenizer.tokenizer import Vocabulary
 
 Field = Any  # numpy's array on the host, jax's on the devices
 Half = Literal["even", "odd"]  # of the sequences, by their numbers

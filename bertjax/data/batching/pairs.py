@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.lib.format import open_memmap, write_array_header_1_0
 
-from bertjax.data.corpus import Corpus, read_or_derive
-from bertjax.data.random import random_below, random_bits, shuffled
-from bertjax.data.sequences import Sequences
+from bertjax.data.batching.random import random_below, random_bits, shuffled
+from bertjax.data.batching.sequences import Sequences
+from bertjax.data.corpus.corpus import Corpus, read_or_derive
 from bertjax.errors import BertjaxError
 
 _SPECIAL = 3  # <cls> and two <sep>

@@ -17,10 +17,10 @@ from queue import SimpleQueue
 from tqdm import tqdm
 
 from bertjax.config import Split
-from bertjax.data.corpus import Corpus, folder_of, join, read
-from bertjax.data.files import HELD_OUT, SHARD_BYTES, Shard, UserFiles, shards
-from bertjax.data.shard_worker import SHOWN, Done, Task, build_shard
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.corpus.corpus import Corpus, folder_of, join, read
+from bertjax.data.corpus.shard_worker import SHOWN, Done, Task, build_shard
+from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, UserFiles, shards
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
 
@@ -122,7 +122,7 @@ class _Worker:
         here = os.fspath(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bertjax.data.shard_worker"],
+            [sys.executable, "-m", "bertjax.data.corpus.shard_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

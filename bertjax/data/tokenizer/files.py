@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer import BERTS_SPECIAL_TOKENS, ROLES, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, ROLES, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
 ROLES_FILE = "special_tokens_map.json"

@@ -11,10 +11,10 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from bertjax.config import Split
-from bertjax.data.corpus import Document, write_shard
-from bertjax.data.files import Shard, documents
-from bertjax.data.formats import Layout, Part
-from bertjax.data.tokenizer import Rules, Tokenizer
+from bertjax.data.corpus.corpus import Document, write_shard
+from bertjax.data.sources.files import Shard, documents
+from bertjax.data.sources.formats import Layout, Part
+from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import read_or_build, read_whole
 

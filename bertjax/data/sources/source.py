@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bertjax.config import Source, Split
-from bertjax.data import files, python_docs, wikitext
-from bertjax.data.formats import LAYOUT, Layout
+from bertjax.data.sources import files, python_docs, wikitext
+from bertjax.data.sources.formats import LAYOUT, Layout
 from bertjax.errors import BertjaxError
 
 Document = list[list[str]]  # paragraphs, each a list of sentences
