@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
-from bertjax.sharding import ROW_AXES
+from bertjax.parallel.sharding import ROW_AXES
 
 # Logits held at once, on each device. On a CPU a block is to stay in the cache and below the 32 MiB from which
 # malloc takes fresh pages from the system each time.

@@ -199,8 +199,8 @@ def _evaluate(argv: list[str]) -> None:
     if args.json is not None:
         _check_new("--json", args.json)
     from bertjax.config import DistributedConfig
-    from bertjax.distributed import joined
     from bertjax.evaluate import as_json, evaluate_run, render
+    from bertjax.parallel.distributed import joined
 
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
@@ -240,7 +240,7 @@ def _launch(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.n < 1:
         raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
-    from bertjax.launch import launch
+    from bertjax.parallel.launch import launch
 
     return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
 

@@ -19,8 +19,8 @@ from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.losses import RunningMeans
 from bertjax.model import Bert, make_model, params_template
 from bertjax.objectives import figures, sequences
+from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.run import RunFolder
-from bertjax.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.train import Metrics, batch_metrics, judged, predicted
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from bertjax.config import BertConfig, TrainConfig
 from bertjax.dropout import dropout
+from bertjax.parallel.sharding import gathered, on_rows
 from bertjax.products import matmul
-from bertjax.sharding import gathered, on_rows
 
 
 def exact_gelu(x: Array) -> Array:

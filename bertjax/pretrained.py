@@ -11,8 +11,8 @@ from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert
+from bertjax.parallel.sharding import make_mesh, place_params
 from bertjax.run import RunFolder
-from bertjax.sharding import make_mesh, place_params
 
 
 class Pretrained(NamedTuple):

@@ -17,18 +17,18 @@ from bertjax.budget import Budget
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data.prepare import Prepared, describe
-from bertjax.distributed import Agreement, joined
 from bertjax.evaluate import evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.model import num_parameters
 from bertjax.objectives import figures
 from bertjax.opening import opened_by_all, with_its_model
+from bertjax.parallel.distributed import Agreement, joined
+from bertjax.parallel.process_group import Processes
+from bertjax.parallel.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.progress import Progress, describe_devices
 from bertjax.report import plot_losses
-from bertjax.roll import Processes
 from bertjax.run import RunFolder
-from bertjax.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.start import Programs, make_programs
 from bertjax.train import Metrics, TrainState
 from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch

@@ -15,7 +15,7 @@ from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batching.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.model import Bert, Predictions, init_params
-from bertjax.sharding import by_name, by_rows, gathered, replicated
+from bertjax.parallel.sharding import by_name, by_rows, gathered, replicated
 
 Metrics = dict[str, Mean]
 

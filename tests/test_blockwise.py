@@ -9,7 +9,7 @@ import pytest
 
 from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.losses import cross_entropy, hits
-from bertjax.sharding import make_mesh
+from bertjax.parallel.sharding import make_mesh
 
 M, D, V = 36, 24, 501
 

@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.errors import BertjaxError
-from bertjax.sharding import make_mesh, replicated, with_sharding
+from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
 
 
 def tree(seed: int, devices: int = 1) -> dict:

@@ -21,11 +21,11 @@ from bertjax.cli import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
-from bertjax.distributed import find_place
 from bertjax.evaluate import evaluate_run
+from bertjax.parallel.distributed import find_place
+from bertjax.parallel.sharding import make_mesh, rows_here
 from bertjax.pretraining import pretrain
 from bertjax.run import RunFolder
-from bertjax.sharding import make_mesh, rows_here
 
 # One device and one thread each, and programs that are compiled in half the time.
 CHEAP = {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
@@ -173,8 +173,8 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
 
 
 ABORTED = """
-import bertjax.distributed, ctypes, os, threading
-bertjax.distributed.delay_aborts()
+import bertjax.parallel.distributed, ctypes, os, threading
+bertjax.parallel.distributed.delay_aborts()
 threading.Timer(0.5, lambda: {last_words}).start()
 ctypes.CDLL(None).abort()  # which does not hold Python's lock, as JAX's threads do not
 """

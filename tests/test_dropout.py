@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.dropout import dropout, hashed_bits
-from bertjax.sharding import make_mesh
+from bertjax.parallel.sharding import make_mesh
 
 KEY = jax.random.key(7)
 

@@ -17,9 +17,9 @@ from bertjax.data.statistics.frequencies import CLASSES, label_counts, word_clas
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
 from bertjax.model import Bert, init_params
+from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.pretraining import pretrain
 from bertjax.run import RunFolder
-from bertjax.sharding import by_name, make_mesh, rows_here
 
 
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:

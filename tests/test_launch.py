@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bertjax.launch import launch
+from bertjax.parallel.launch import launch
 
 STAND_IN = """
 import os, signal, sys, time
@@ -30,7 +30,7 @@ if mode == "signals":
 
 LAUNCHER = f"""
 import sys
-from bertjax import launch
+from bertjax.parallel import launch
 launch._GRACE = 0.5
 sys.exit(launch.launch([sys.executable, "-c", {STAND_IN!r}, sys.argv[1]], 3, environment={{}}))
 """

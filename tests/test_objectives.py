@@ -12,9 +12,9 @@ from bertjax.config import Config, EvalConfig, Objective
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params
 from bertjax.objectives import HEADS, figures, sequences
+from bertjax.parallel.sharding import make_mesh
 from bertjax.pretraining import pretrain
 from bertjax.run import RunFolder
-from bertjax.sharding import make_mesh
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

@@ -17,10 +17,10 @@ from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.model import Bert, init_params
+from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretrained import load, model_config
 from bertjax.pretraining import pretrain
 from bertjax.run import RunFolder
-from bertjax.sharding import by_name, make_mesh
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

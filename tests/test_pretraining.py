@@ -36,10 +36,10 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate_run
 from bertjax.model import Bert
 from bertjax.optim import make_optimizer
+from bertjax.parallel.sharding import with_sharding
 from bertjax.pretrained import load
 from bertjax.pretraining import pretrain
 from bertjax.run import RunFolder
-from bertjax.sharding import with_sharding
 from bertjax.train import state_template
 from bertjax.watch import Skip
 

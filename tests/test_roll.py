@@ -14,7 +14,7 @@ import pytest
 MEMBER = """
 import sys, time
 from bertjax.errors import BertjaxError
-from bertjax.roll import Place, Roll
+from bertjax.parallel.process_group import Place, Roll
 
 port, index, size, timeout, then = sys.argv[1:]
 try:

@@ -19,7 +19,7 @@ from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batching.batches import Batch
 from bertjax.model import Bert, init_params
 from bertjax.optim import make_optimizer
-from bertjax.sharding import by_name, make_mesh, place_batch
+from bertjax.parallel.sharding import by_name, make_mesh, place_batch
 from bertjax.train import (
     PLAIN_SUM,
     LossWeights,

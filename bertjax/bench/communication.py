@@ -13,7 +13,7 @@ from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.model import make_model
 from bertjax.optim import make_optimizer, make_schedule
-from bertjax.sharding import by_name, make_mesh, with_sharding
+from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.train import compile_train_step, state_template
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")

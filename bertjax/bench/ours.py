@@ -19,7 +19,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.encode import Encoder
 from bertjax.model import Bert, init_params, make_model
 from bertjax.optim import make_optimizer, make_schedule
-from bertjax.sharding import make_mesh, place_batch
+from bertjax.parallel.sharding import make_mesh, place_batch
 from bertjax.train import compile_train_step, init_on, state_template
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from bertjax.model import make_model
 from bertjax.optim import make_optimizer
+from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
 from bertjax.run import RunFolder
-from bertjax.sharding import make_mesh, replicated, with_sharding
 from bertjax.train import state_template
 
 

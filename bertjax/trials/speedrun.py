@@ -15,8 +15,8 @@ from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluate import evaluate
+from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
 from bertjax.progress import describe_devices
-from bertjax.sharding import make_mesh, place_rows, rows_here
 from bertjax.start import Programs, make_programs
 from bertjax.train import Metrics, TrainState
 from bertjax.trials.energy import Meter

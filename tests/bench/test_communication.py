@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bertjax.bench import scaling
 from bertjax.bench.communication import Collective, collectives, step_collectives
 from bertjax.model import num_parameters
-from bertjax.sharding import make_mesh
+from bertjax.parallel.sharding import make_mesh
 
 ROWS, WHOLE = PartitionSpec("fsdp"), PartitionSpec()
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import DistributedConfig
 from bertjax.errors import BertjaxError
-from bertjax.roll import Place, Processes, Roll
+from bertjax.parallel.process_group import Place, Processes, Roll
 
 _ECHO = 3.0  # seconds in which the roll knows of the death that a collective has failed of
 _joined: list[Processes] = []
