@@ -18,8 +18,8 @@ from bertjax.data.statistics.frequencies import guessing_loss, label_counts, wor
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.model import Bert, params_template
 from bertjax.objectives import figures
+from bertjax.ops.matmul import matmul
 from bertjax.parallel.sharding import by_name, by_rows, place_batch, replicated
-from bertjax.products import matmul
 from bertjax.train import predicted
 
 _SHOWN, _GUESSES = 5, 3

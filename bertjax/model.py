@@ -17,9 +17,9 @@ from jax.nn import initializers
 from jax.sharding import Mesh
 
 from bertjax.config import BertConfig, TrainConfig
-from bertjax.dropout import dropout
+from bertjax.ops.dropout import dropout
+from bertjax.ops.matmul import matmul
 from bertjax.parallel.sharding import gathered, on_rows
-from bertjax.products import matmul
 
 
 def exact_gelu(x: Array) -> Array:

@@ -11,10 +11,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.data.batching.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.model import Bert, Predictions, init_params
+from bertjax.ops.blockwise import blockwise_cross_entropy
 from bertjax.parallel.sharding import by_name, by_rows, gathered, replicated
 
 Metrics = dict[str, Mean]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.blockwise import blockwise_cross_entropy
 from bertjax.losses import cross_entropy, hits
+from bertjax.ops.blockwise import blockwise_cross_entropy
 from bertjax.parallel.sharding import make_mesh
 
 M, D, V = 36, 24, 501

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax.dropout import dropout, hashed_bits
+from bertjax.ops.dropout import dropout, hashed_bits
 from bertjax.parallel.sharding import make_mesh
 
 KEY = jax.random.key(7)

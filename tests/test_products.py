@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.products import matmul
+from bertjax.ops.matmul import matmul
 
 X, KERNEL, G = (jnp.array(np.random.default_rng(i).normal(size=shape), jnp.float32) for i, shape in
                 enumerate([(40, 24), (24, 56), (40, 56)]))  # fmt: skip

@@ -187,7 +187,7 @@ def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
 
 
 def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertjax.blockwise._BLOCK_ON_CPU", 2 * SMALL.vocab_size)  # several blocks on each device
+    monkeypatch.setattr("bertjax.ops.blockwise._BLOCK_ON_CPU", 2 * SMALL.vocab_size)  # several blocks on each device
     mesh, model, optimizer = make_mesh(), Bert(SMALL), optax.adam(1e-2)
     state = state_template(model, optimizer)
     step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
