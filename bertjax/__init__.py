@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bertjax.config.recipes import load_config as load_config
     from bertjax.encode import Encoder as Encoder
     from bertjax.errors import BertjaxError as BertjaxError
-    from bertjax.model import Bert as Bert
+    from bertjax.models.bert import Bert as Bert
     from bertjax.pretraining import pretrain as pretrain
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.

@@ -17,7 +17,7 @@ from bertjax.data.batching.batches import Batch, Half
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.losses import RunningMeans
-from bertjax.model import Bert, make_model, params_template
+from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.objectives import figures, sequences
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.run import RunFolder

@@ -11,7 +11,7 @@ from bertjax.data.tokenizer.files import load_tokenizer, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
-from bertjax.model import Bert, params_template
+from bertjax.models.bert import Bert, params_template
 
 # The same functions under their other names there, equal but for rounding.
 _THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {

@@ -13,7 +13,7 @@ from jax import Array
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.packing import Placement, pack
-from bertjax.model import Bert, params_template
+from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_rows, make_mesh, replicated
 from bertjax.texts import Row
 

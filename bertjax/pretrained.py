@@ -10,7 +10,7 @@ from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert
+from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 from bertjax.run import RunFolder
 

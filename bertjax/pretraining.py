@@ -20,7 +20,7 @@ from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluate import evaluate
 from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
-from bertjax.model import num_parameters
+from bertjax.models.bert import num_parameters
 from bertjax.objectives import figures
 from bertjax.opening import opened_by_all, with_its_model
 from bertjax.parallel.distributed import Agreement, joined

@@ -31,7 +31,7 @@ from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.events import Events
-from bertjax.model import Bert, params_template
+from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.storage.json_lines import Lines
 from bertjax.storage.lock import locked

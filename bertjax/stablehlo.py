@@ -12,7 +12,7 @@ from jax import Array
 
 from bertjax.errors import BertjaxError
 from bertjax.hub import HEADS
-from bertjax.model import Bert
+from bertjax.models.bert import Bert
 from bertjax.pretrained import load
 
 PLATFORMS = ("cpu", "cuda")

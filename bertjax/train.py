@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bertjax.data.batching.batches import Batch
 from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
-from bertjax.model import Bert, Predictions, init_params
+from bertjax.models.bert import Bert, Predictions, init_params
 from bertjax.ops.blockwise import blockwise_cross_entropy
 from bertjax.parallel.sharding import by_name, by_rows, gathered, replicated
 

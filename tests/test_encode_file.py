@@ -22,7 +22,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.encode import Encoder
 from bertjax.encode_file import Partial, encode_file
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_position=20)
 WORDS = "a crane is flying he just left".split()

@@ -16,7 +16,7 @@ from bertjax.config import BertConfig, Config, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params, params_template
+from bertjax.models.bert import Bert, init_params, params_template
 from bertjax.pretraining import pretrain
 
 BERT = Path(__file__).parent / "reference" / "bert"

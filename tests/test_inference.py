@@ -5,7 +5,7 @@ import numpy as np
 
 from bertjax.config import BertConfig
 from bertjax.inference import Inference, late
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.texts import Row
 
 CONFIG = BertConfig(

@@ -12,7 +12,7 @@ from bertjax.config import Config, Objective
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.learned import Guess, Hidden, _whole_words, guess, guesses_in_words, held_out_in_words, hidden_words
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretraining import pretrain
 

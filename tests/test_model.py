@@ -12,7 +12,7 @@ import pytest
 from bertjax.config import BertConfig
 from bertjax.data.batching.batches import Batch
 from bertjax.losses import mlm_loss_all_slots
-from bertjax.model import Bert, init_params, num_parameters
+from bertjax.models.bert import Bert, init_params, num_parameters
 from bertjax.train import batch_metrics
 
 REFERENCE = Path(__file__).parent / "reference"

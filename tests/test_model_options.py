@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.model import (
+from bertjax.models.bert import (
     Attention,
     Bert,
     Block,

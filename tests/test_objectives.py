@@ -10,7 +10,7 @@ import pytest
 from bertjax.cli import main
 from bertjax.config import Config, EvalConfig, Objective
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.objectives import HEADS, figures, sequences
 from bertjax.parallel.sharding import make_mesh
 from bertjax.pretraining import pretrain

@@ -16,7 +16,7 @@ from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, Mes
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretrained import load, model_config
 from bertjax.pretraining import pretrain

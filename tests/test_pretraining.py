@@ -34,7 +34,7 @@ from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate_run
-from bertjax.model import Bert
+from bertjax.models.bert import Bert
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import with_sharding
 from bertjax.pretrained import load

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from bertjax.config import BertConfig, OptimConfig
-from bertjax.model import Bert, params_template
+from bertjax.models.bert import Bert, params_template
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import by_name, by_rows, make_mesh, place_batch, replicated, rows_here
 from bertjax.train import init_on, state_template

@@ -18,7 +18,7 @@ from bertjax.cli import main
 from bertjax.config import Config
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
-from bertjax.model import Bert
+from bertjax.models.bert import Bert
 from bertjax.pretraining import pretrain
 
 pytest.importorskip("flatbuffers", reason="flatbuffers, which the extra bertjax[stablehlo] brings, is not installed")

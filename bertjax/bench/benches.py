@@ -9,13 +9,13 @@ import numpy as np
 
 from bertjax.bench import table
 from bertjax.bench.contest import Contender, Figures, ratios, run, summarise, take_turns
-from bertjax.bench.operations import sequence_lengths
 from bertjax.bench.shared_folder import SharedFolder
 from bertjax.bench.table import Column
 from bertjax.bench.text import prepare_text
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 from bertjax.data.prepare import Prepared
+from bertjax.models.operations import sequence_lengths
 
 
 class Setting(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
-from bertjax.model import make_model
+from bertjax.models.bert import make_model
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.train import compile_train_step, state_template

@@ -14,10 +14,10 @@ import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from bertjax import hub
-from bertjax.bench.operations import encoding_figures
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.models.operations import encoding_figures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = 64  # texts at once, in the order of their lengths

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.bench.operations import training_operations
 from bertjax.bench.ours import step_seconds
 from bertjax.bench.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
@@ -18,6 +17,7 @@ from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
 from bertjax.data.sources.wikitext import file_name
 from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL
+from bertjax.models.operations import training_operations
 
 Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
 

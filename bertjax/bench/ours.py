@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax.bench.operations import encoding_figures, training_figures
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
@@ -17,7 +16,8 @@ from bertjax.data.batching.batches import Batches
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.encode import Encoder
-from bertjax.model import Bert, init_params, make_model
+from bertjax.models.bert import Bert, init_params, make_model
+from bertjax.models.operations import encoding_figures, training_figures
 from bertjax.optim import make_optimizer, make_schedule
 from bertjax.parallel.sharding import make_mesh, place_batch
 from bertjax.train import compile_train_step, init_on, state_template

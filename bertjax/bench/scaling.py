@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.bench.contest import Contender, run
-from bertjax.bench.operations import FORWARD_AND_BACKWARD, encoder_operations, head_operations
 from bertjax.config import BertConfig, Config
 from bertjax.config.recipes import flat, save_config
-from bertjax.model import num_parameters
+from bertjax.models.bert import num_parameters
+from bertjax.models.operations import FORWARD_AND_BACKWARD, encoder_operations, head_operations
 
 VOCABULARY = 30_528  # BERT's own 30,522, and as many empty rows as let 32 devices share them
 ROWS, TOKENS, PREDICTIONS = 32, 512, 77  # of each device's part of a batch, however many devices there are

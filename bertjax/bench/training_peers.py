@@ -11,12 +11,12 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bertjax.bench.operations import training_figures
 from bertjax.config import BertConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
 from bertjax.hub import ACTIVATIONS
+from bertjax.models.operations import training_figures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bertjax.model import make_model
+from bertjax.models.bert import make_model
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
 from bertjax.run import RunFolder

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.bench import scaling
 from bertjax.bench.communication import Collective, collectives, step_collectives
-from bertjax.model import num_parameters
+from bertjax.models.bert import num_parameters
 from bertjax.parallel.sharding import make_mesh
 
 ROWS, WHOLE = PartitionSpec("fsdp"), PartitionSpec()

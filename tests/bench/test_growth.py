@@ -9,8 +9,8 @@ import pytest
 from bertjax.bench import growth, ours
 from bertjax.bench.growing import FullBatches, _grow_step, _resized
 from bertjax.bench.growth import draw, fit_exponent, render
-from bertjax.bench.operations import training_operations
 from bertjax.bench.table import describe_machine
+from bertjax.models.operations import training_operations
 from bertjax.parallel.sharding import make_mesh
 
 SIZES = [1.0, 2.0, 4.0, 8.0]

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.bench.operations import (
+from bertjax.config import BertConfig
+from bertjax.data.batching.batches import Batch
+from bertjax.models.operations import (
     encoder_operations,
     encoding_figures,
     head_operations,
@@ -13,8 +15,6 @@ from bertjax.bench.operations import (
     training_figures,
     training_operations,
 )
-from bertjax.config import BertConfig
-from bertjax.data.batching.batches import Batch
 
 MODEL = BertConfig(vocab_size=11, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=8)
 

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="transformers is an optional install:
 from bertjax.bench.text import prepare_text  # noqa: E402
 from bertjax.bench.training_peers import TextbookBert, labels_everywhere, train  # noqa: E402
 from bertjax.config import BertConfig  # noqa: E402
-from bertjax.model import Bert, init_params  # noqa: E402
+from bertjax.models.bert import Bert, init_params  # noqa: E402
 
 MODEL = dataclasses.replace(BertConfig.textbook(17), hidden_size=16, intermediate_size=32, max_position=32)
 

@@ -15,7 +15,7 @@ from bertjax.data.batching.packing import most_in_a_row, pack
 from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.source import open_texts
 from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.train import batch_metrics
 
 REAL = os.environ.get("BERTJAX_DATA")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.encode import Encoder
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=40)
 TEXTS = st.text(max_size=60) | st.text(st.characters(max_codepoint=0x10FFFF), max_size=9)  # the latter with surrogates

@@ -20,7 +20,7 @@ from bertjax.data.sources import python_docs
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
-from bertjax.model import Bert, init_params
+from bertjax.models.bert import Bert, init_params
 from bertjax.pretrained import Pretrained, load
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
