@@ -167,7 +167,7 @@ def _export(argv: list[str]) -> None:
         megabytes = args.out.stat().st_size / 1e6
         print(_HOW_TO_RUN.format(file=str(args.out), vocabulary=str(vocabulary), megabytes=megabytes))
         return
-    from bertjax.run import RunFolder
+    from bertjax.runs.folder import RunFolder
 
     RunFolder(args.run).export(args.out)
     print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.inference import Pooling, Vectors
-from bertjax.interrupts import terminated_as_interrupted
+from bertjax.runs.signals import terminated_as_interrupted
 from bertjax.storage.lock import locked
 from bertjax.texts import Item
 from bertjax.vector_files import HEADER, Rows, check_format, finish

@@ -20,7 +20,7 @@ from bertjax.losses import RunningMeans
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.objectives import figures, sequences
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.train import Metrics, batch_metrics, judged, predicted
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]

@@ -9,7 +9,7 @@ from bertjax.data.prepare import Prepared, prepare
 from bertjax.errors import BertjaxError
 from bertjax.parallel.process_group import Processes
 from bertjax.pretrained import model_config
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 
 def with_its_model(config: Config, folder: RunFolder, *, resume: bool) -> Config:

@@ -12,7 +12,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 
 class Pretrained(NamedTuple):

@@ -14,11 +14,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.budget import Budget
-from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluate import evaluate
-from bertjax.interrupts import Stop, stopping_on_signals
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.models.bert import num_parameters
 from bertjax.objectives import figures
@@ -27,8 +25,10 @@ from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.progress import Progress, describe_devices
-from bertjax.report import plot_losses
-from bertjax.run import RunFolder
+from bertjax.runs.checkpoints import Checkpoints
+from bertjax.runs.folder import RunFolder
+from bertjax.runs.plots import plot_losses
+from bertjax.runs.signals import Stop, stopping_on_signals
 from bertjax.start import Programs, make_programs
 from bertjax.train import Metrics, TrainState
 from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bertjax.config import Objective, TrainConfig
 from bertjax.losses import RunningMeans
 from bertjax.objectives import Figures, figures, sequences
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.train import Metrics
 
 

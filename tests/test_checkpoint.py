@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from jax.typing import DTypeLike
 
-from bertjax.checkpoint import Checkpoints
 from bertjax.errors import BertjaxError
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
+from bertjax.runs.checkpoints import Checkpoints
 
 
 def tree(seed: int, devices: int = 1) -> dict:
@@ -290,7 +290,7 @@ def test_what_is_not_published_is_not_there(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error", "the disk")
 
-    monkeypatch.setattr("bertjax.checkpoint.write_manifest", fail)
+    monkeypatch.setattr("bertjax.runs.checkpoints.write_manifest", fail)
     with (
         pytest.raises(BertjaxError, match="the disk: Input/output error"),
         Checkpoints(tmp_path, keep=1) as checkpoints,
@@ -304,7 +304,7 @@ import faulthandler, os, signal, sys
 faulthandler.dump_traceback_later(60, exit=True)
 from pathlib import Path
 import jax.numpy as jnp
-from bertjax.checkpoint import Checkpoints
+from bertjax.runs.checkpoints import Checkpoints
 event, name = sys.argv[2:]
 def kill(happening, args):
     if happening == event and os.fsdecode(args[0]).endswith(name):

@@ -25,7 +25,7 @@ from bertjax.evaluate import evaluate_run
 from bertjax.parallel.distributed import find_place
 from bertjax.parallel.sharding import make_mesh, rows_here
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 # One device and one thread each, and programs that are compiled in half the time.
 CHEAP = {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}

@@ -19,7 +19,7 @@ from bertjax.evaluate import compile_eval_step, compile_eval_step_by_class, eval
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:

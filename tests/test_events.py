@@ -12,9 +12,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from bertjax.config import Config, EvalConfig, LoggingConfig
 from bertjax.errors import BertjaxError
-from bertjax.events import Events
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
+from bertjax.runs.tensorboard import Events
 
 Curves = dict[str, dict[int, float]]
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from bertjax.interrupts import stopping_on_signals, terminated_as_interrupted
+from bertjax.runs.signals import stopping_on_signals, terminated_as_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -60,7 +60,7 @@ def test_other_threads_are_left_alone() -> None:
 
 TWICE = """
 import os, signal, time
-from bertjax.interrupts import stopping_on_signals, terminated_as_interrupted
+from bertjax.runs.signals import stopping_on_signals, terminated_as_interrupted
 number = {number}
 with stopping_on_signals() as stop, stop.finishing():
     os.kill(os.getpid(), number)

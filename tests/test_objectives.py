@@ -14,7 +14,7 @@ from bertjax.models.bert import Bert, init_params
 from bertjax.objectives import HEADS, figures, sequences
 from bertjax.parallel.sharding import make_mesh
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

@@ -20,7 +20,7 @@ from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretrained import load, model_config
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

@@ -39,7 +39,7 @@ from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import with_sharding
 from bertjax.pretrained import load
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.train import state_template
 from bertjax.watch import Skip
 
@@ -369,7 +369,7 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
     shutil.rmtree(tmp_path / "cache")
     folder = RunFolder(eventful.run_dir)
-    save, plot = "bertjax.checkpoint.Checkpoints.save", "bertjax.pretraining.plot_losses"
+    save, plot = "bertjax.runs.checkpoints.Checkpoints.save", "bertjax.pretraining.plot_losses"
     for window in (
         ("bertjax.data.tokenizer.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made
@@ -416,7 +416,7 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
     stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
     assert not folder.has_evaluation(2)
     stops(signal.SIGUSR1, "bertjax.pretraining.evaluate", after=2)  # made up for, and stopped again
-    stops(signal.SIGTERM, "bertjax.checkpoint.Checkpoints.save", after=5)  # of step 4
+    stops(signal.SIGTERM, "bertjax.runs.checkpoints.Checkpoints.save", after=5)  # of step 4
     stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=6)  # all steps are made, and yet something is missing
     pretrain(eventful, resume=True)
     assert_same_end(folder.path, whole)
@@ -484,7 +484,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     assert whole.skips() == [Skip(3, 2)]
     assert [line["step"] for line in whole.metrics() if "mlm_loss" in line] == list(range(1, 9))
     for window in (
-        ("bertjax.run.RunFolder.add_skip",),  # the spike is seen and no more
+        ("bertjax.runs.folder.RunFolder.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
         ("bertjax.pretraining._newest", 2),  # the skip is noted, the metrics are not cut back yet
         ("bertjax.pretraining.place_rows", 4),  # on the new way

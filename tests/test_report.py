@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from bertjax.report import draw_losses, plot_losses
+from bertjax.runs.plots import draw_losses, plot_losses
 
 TRAINING = [{"step": step, "mlm_loss": 9 / step, "nsp_loss": 0.7 / step, "pairs_per_second": 1.0} for step in (1, 2, 3)]
 HELD_OUT = [{"step": step, "held_out_mlm_loss": 9 / step, "held_out_nsp_loss": 0.7 / step} for step in (2, 3)]

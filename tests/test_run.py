@@ -12,7 +12,7 @@ import pytest
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.errors import BertjaxError
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 from bertjax.models.bert import make_model
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.train import state_template
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.report import draw_losses
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
+from bertjax.runs.plots import draw_losses
 from bertjax.storage.manifest import MANIFEST, damage, write_manifest
 from bertjax.watch import Skip
 

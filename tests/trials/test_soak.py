@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.checkpoint import Checkpoints
 from bertjax.config import CheckpointConfig, Config, EvalConfig
 from bertjax.pretraining import pretrain
 from bertjax.progress import Progress
-from bertjax.run import RunFolder
+from bertjax.runs.checkpoints import Checkpoints
+from bertjax.runs.folder import RunFolder
 from bertjax.trials.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 
 EVERY = 20

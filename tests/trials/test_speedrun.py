@@ -12,7 +12,7 @@ from bertjax.cli import main
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.trials.speedrun import race, render
 
 

@@ -12,7 +12,7 @@ import pytest
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.pretraining import pretrain
-from bertjax.run import RunFolder
+from bertjax.runs.folder import RunFolder
 from bertjax.trials import torture
 from bertjax.trials.comparison import differences, final_state
 from bertjax.trials.phases import Phase, Watch

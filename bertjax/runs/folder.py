@@ -21,7 +21,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax import hub
-from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.data.corpus.corpus import Corpus
@@ -30,9 +29,10 @@ from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.events import Events
 from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
+from bertjax.runs.checkpoints import Checkpoints
+from bertjax.runs.tensorboard import Events
 from bertjax.storage.json_lines import Lines
 from bertjax.storage.lock import locked
 from bertjax.watch import Skip
