@@ -160,7 +160,7 @@ def _export(argv: list[str]) -> None:
     )
     args = parser.parse_args(argv)
     if args.format == "stablehlo":
-        from bertjax import stablehlo
+        from bertjax.hub import stablehlo
 
         stablehlo.export(args.run, args.out)
         vocabulary = stablehlo.vocabulary_beside(args.out)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from bertjax import foreign
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub import folder as foreign
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 from bertjax.runs.folder import RunFolder

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bertjax import hub
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
+from bertjax.hub import bert as hub
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretrained import load, model_config

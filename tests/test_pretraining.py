@@ -24,7 +24,6 @@ import numpy as np
 import pytest
 
 import bertjax
-from bertjax import hub
 from bertjax.budget import Budget
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.config.recipes import save_config
@@ -34,6 +33,7 @@ from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate_run
+from bertjax.hub import bert as hub
 from bertjax.models.bert import Bert
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import with_sharding

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import stablehlo
 from bertjax.cli import main
 from bertjax.config import Config
 from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
+from bertjax.hub import stablehlo
 from bertjax.models.bert import Bert
 from bertjax.pretraining import pretrain
 

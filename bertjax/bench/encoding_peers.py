@@ -13,10 +13,10 @@ import torch
 import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from bertjax import hub
 from bertjax.bench.shared_folder import SharedFolder, nested
 from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.hub import bert as hub
 from bertjax.models.operations import encoding_figures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ from bertjax.config import BertConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
-from bertjax.hub import ACTIVATIONS
+from bertjax.hub.bert import ACTIVATIONS
 from bertjax.models.operations import training_figures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bertjax import hub
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.data.corpus.corpus import Corpus
@@ -29,6 +28,7 @@ from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub import bert as hub
 from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
@@ -215,7 +215,7 @@ class RunFolder:
             return checkpoints.restore(self.latest_step(checkpoints), {name: template})[name]
 
     def export(self, folder: Path) -> None:
-        """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.export` does."""
+        """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.bert.export` does."""
         config, tokenizer = self.config(), self.tokenizer()
         config = dataclasses.replace(
             config, train=dataclasses.replace(config.train, steps=self.last_step() or config.train.steps)

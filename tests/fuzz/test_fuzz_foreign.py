@@ -9,7 +9,7 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertjax import foreign
+from bertjax.hub import folder as foreign
 
 BERT = Path(__file__).parents[1] / "reference" / "bert"
 

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import hub
 from bertjax.config import BertConfig
 from bertjax.data.sources import python_docs
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.encode import Encoder
+from bertjax.hub import bert as hub
 from bertjax.models.bert import Bert, init_params
 from bertjax.pretrained import Pretrained, load
 

@@ -10,7 +10,7 @@ from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
+from bertjax.hub.bert import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
 from bertjax.models.bert import Bert, params_template
 
 # The same functions under their other names there, equal but for rounding.

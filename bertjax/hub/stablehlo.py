@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bertjax.errors import BertjaxError
-from bertjax.hub import HEADS
+from bertjax.hub.bert import HEADS
 from bertjax.models.bert import Bert
 from bertjax.pretrained import load
 
