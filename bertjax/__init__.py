@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from bertjax.config import BertConfig as BertConfig
     from bertjax.config import Config as Config
     from bertjax.config.recipes import load_config as load_config
-    from bertjax.encode import Encoder as Encoder
     from bertjax.errors import BertjaxError as BertjaxError
+    from bertjax.inference.encoder import Encoder as Encoder
     from bertjax.models.bert import Bert as Bert
     from bertjax.pretraining import pretrain as pretrain
 

@@ -11,7 +11,7 @@ from bertjax.errors import BertjaxError
 if TYPE_CHECKING:
     import numpy as np
 
-    from bertjax.inference import Pooling
+    from bertjax.inference.engine import Pooling
 
 
 def encode(argv: list[str]) -> None:
@@ -57,8 +57,8 @@ def encode(argv: list[str]) -> None:
         return
     if args.out is None:
         raise BertjaxError("--input needs --out; give a name in .npy, .safetensors or .parquet")
-    from bertjax.encode import Encoder
-    from bertjax.encode_file import check_input, check_out, encode_file
+    from bertjax.inference.encode_file import check_input, check_out, encode_file
+    from bertjax.inference.encoder import Encoder
 
     pooling: Pooling = args.pooling or "mean"
     check_input(args.input)
@@ -79,7 +79,7 @@ def fill_mask(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.top < 1:
         raise BertjaxError(f"--top {args.top} is no number of words; give 1 or more")
-    from bertjax.encode import Encoder
+    from bertjax.inference.encoder import Encoder
 
     guessed = Encoder.load(args.run).fill_mask(args.text, top=args.top)
     width = max(len(guess.word) for guesses in guessed for guess in guesses)
@@ -113,8 +113,8 @@ def neighbours(argv: list[str]) -> None:
     _check_new(args.out, ".png")
     import numpy as np
 
-    from bertjax.encode import Encoder
-    from bertjax.neighbours import contexts, cosines, plot, render
+    from bertjax.inference.encoder import Encoder
+    from bertjax.inference.neighbours import contexts, cosines, plot, render
 
     uses = Encoder.load(args.run).word_vectors(args.word, args.text, truncate=args.truncate)
     if len(uses) < 2:
@@ -149,7 +149,7 @@ def _encode_one(args: argparse.Namespace) -> None:
             raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
     if args.out:
         _check_new(args.out, ".npy")
-    from bertjax.encode import Encoder
+    from bertjax.inference.encoder import Encoder
 
     encoder = Encoder.load(args.run, precision=args.precision)
     words = encoder.tokenizer.split(args.text)

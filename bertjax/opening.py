@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.errors import BertjaxError
+from bertjax.inference.pretrained import model_config
 from bertjax.parallel.process_group import Processes
-from bertjax.pretrained import model_config
 from bertjax.runs.folder import RunFolder
 
 

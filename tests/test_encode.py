@@ -12,8 +12,8 @@ import pytest
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=40, dropout=0.5)

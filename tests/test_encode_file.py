@@ -16,12 +16,12 @@ import pyarrow.parquet
 import pytest
 import safetensors.numpy
 
-from bertjax import encode_file as room
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.encode import Encoder
-from bertjax.encode_file import Partial, encode_file
 from bertjax.errors import BertjaxError
+from bertjax.inference import encode_file as room
+from bertjax.inference.encode_file import Partial, encode_file
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_position=20)
@@ -107,7 +107,7 @@ def test_a_line_is_a_vector_in_every_format(encoder: Encoder, tmp_path: Path, en
 
 
 def test_all_tokens_of_a_line(encoder: Encoder, texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertjax.vector_files._NUMBERS_AT_ONCE", 8 * 16)  # row groups of a few lines
+    monkeypatch.setattr("bertjax.inference.vector_files._NUMBERS_AT_ONCE", 8 * 16)  # row groups of a few lines
     expected = encoder.encode(items(), pooling="tokens")
     for suffix in (".safetensors", ".parquet"):
         encode_file(encoder, texts, tmp_path / f"v{suffix}", pooling="tokens")
@@ -161,7 +161,7 @@ def test_a_kill_while_the_file_is_finished(
         raise Killed
 
     monkeypatch.setattr(
-        "bertjax.vector_files.os.replace", lambda old, new: killed() if new == out else os.rename(old, new)
+        "bertjax.inference.vector_files.os.replace", lambda old, new: killed() if new == out else os.rename(old, new)
     )
     with pytest.raises(Killed):
         encode_file(encoder, texts, out, pooling="tokens")

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig, Config, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert as hub
 from bertjax.hub import folder as foreign
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, params_template
 from bertjax.pretraining import pretrain
 

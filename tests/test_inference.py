@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.inference import Inference, late
+from bertjax.inference.engine import Inference, late
+from bertjax.inference.texts import Row
 from bertjax.models.bert import Bert, init_params
-from bertjax.texts import Row
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=40, dropout=0.5

@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
-from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert as hub
+from bertjax.inference.encoder import Encoder
+from bertjax.inference.pretrained import load, model_config
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
-from bertjax.pretrained import load, model_config
 from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
 

@@ -34,10 +34,10 @@ from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluate import evaluate_run
 from bertjax.hub import bert as hub
+from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import with_sharding
-from bertjax.pretrained import load
 from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
 from bertjax.train import state_template

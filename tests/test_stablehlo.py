@@ -15,9 +15,9 @@ import pytest
 
 from bertjax.cli import main
 from bertjax.config import Config
-from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
 from bertjax.hub import stablehlo
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert
 from bertjax.pretraining import pretrain
 

@@ -4,7 +4,7 @@ import pytest
 
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.texts import Reader, as_items
+from bertjax.inference.texts import Reader, as_items
 
 WORDS = "a crane is flying"
 

@@ -15,7 +15,7 @@ from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batches
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.encode import Encoder
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, make_model
 from bertjax.models.operations import encoding_figures, training_figures
 from bertjax.optim import make_optimizer, make_schedule

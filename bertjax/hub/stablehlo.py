@@ -12,8 +12,8 @@ from jax import Array
 
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import HEADS
+from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
-from bertjax.pretrained import load
 
 PLATFORMS = ("cpu", "cuda")
 

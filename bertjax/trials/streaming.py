@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, Tokenizer
-from bertjax.encode import Encoder
+from bertjax.inference.encoder import Encoder
 
 _AT_ONCE = 4096
 

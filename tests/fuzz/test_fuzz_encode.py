@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.encode import Encoder
+from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=40)

@@ -18,10 +18,10 @@ from bertjax.config import BertConfig
 from bertjax.data.sources import python_docs
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.encode import Encoder
 from bertjax.hub import bert as hub
+from bertjax.inference.encoder import Encoder
+from bertjax.inference.pretrained import Pretrained, load
 from bertjax.models.bert import Bert, init_params
-from bertjax.pretrained import Pretrained, load
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
 torch = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")

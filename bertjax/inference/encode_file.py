@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bertjax.encode import Encoder
 from bertjax.errors import BertjaxError
-from bertjax.inference import Pooling, Vectors
+from bertjax.inference.encoder import Encoder
+from bertjax.inference.engine import Pooling, Vectors
+from bertjax.inference.texts import Item
+from bertjax.inference.vector_files import HEADER, Rows, check_format, finish
 from bertjax.runs.signals import terminated_as_interrupted
 from bertjax.storage.lock import locked
-from bertjax.texts import Item
-from bertjax.vector_files import HEADER, Rows, check_format, finish
 
 
 class Place(NamedTuple):

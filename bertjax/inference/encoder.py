@@ -14,9 +14,9 @@ import numpy as np
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.inference import Inference, Pooling, Precision, Vectors, late
-from bertjax.pretrained import load
-from bertjax.texts import Item, Reader, Row, Text, as_items
+from bertjax.inference.engine import Inference, Pooling, Precision, Vectors, late
+from bertjax.inference.pretrained import load
+from bertjax.inference.texts import Item, Reader, Row, Text, as_items
 
 _BATCHES_OF_A_WINDOW = 16
 _MASKS = ("<mask>", "[MASK]")

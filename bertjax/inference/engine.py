@@ -13,9 +13,9 @@ from jax import Array
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.packing import Placement, pack
+from bertjax.inference.texts import Row
 from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_rows, make_mesh, replicated
-from bertjax.texts import Row
 
 T = TypeVar("T")
 Pooling = Literal["cls", "mean", "max", "tokens"]
