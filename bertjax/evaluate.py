@@ -16,9 +16,9 @@ from bertjax.config import Objective, Split
 from bertjax.data.batching.batches import Batch, Half
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
-from bertjax.losses import RunningMeans
 from bertjax.models.bert import Bert, make_model, params_template
-from bertjax.objectives import figures, sequences
+from bertjax.objectives.metrics import RunningMeans
+from bertjax.objectives.names import figures, sequences
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.train import Metrics, batch_metrics, judged, predicted

@@ -17,7 +17,7 @@ from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, word_counts
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.models.bert import Bert, params_template
-from bertjax.objectives import figures
+from bertjax.objectives.names import figures
 from bertjax.ops.matmul import matmul
 from bertjax.parallel.sharding import by_name, by_rows, place_batch, replicated
 from bertjax.train import predicted

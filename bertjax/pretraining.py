@@ -19,7 +19,7 @@ from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluate import evaluate
 from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.models.bert import num_parameters
-from bertjax.objectives import figures
+from bertjax.objectives.names import figures
 from bertjax.opening import opened_by_all, with_its_model
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes

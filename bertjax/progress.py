@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from bertjax.config import Objective, TrainConfig
-from bertjax.losses import RunningMeans
-from bertjax.objectives import Figures, figures, sequences
+from bertjax.objectives.metrics import RunningMeans
+from bertjax.objectives.names import Figures, figures, sequences
 from bertjax.runs.folder import RunFolder
 from bertjax.train import Metrics
 

@@ -12,8 +12,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from bertjax.data.batching.batches import Batch
-from bertjax.losses import Mean, cross_entropy, hits, weighted_mean
 from bertjax.models.bert import Bert, Predictions, init_params
+from bertjax.objectives.metrics import Mean, cross_entropy, hits, weighted_mean
 from bertjax.ops.blockwise import blockwise_cross_entropy
 from bertjax.parallel.sharding import by_name, by_rows, gathered, replicated
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.losses import cross_entropy, hits
+from bertjax.objectives.metrics import cross_entropy, hits
 from bertjax.ops.blockwise import blockwise_cross_entropy
 from bertjax.parallel.sharding import make_mesh
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax import losses
+from bertjax.objectives import metrics as losses
 
 
 def by_hand(logits: np.ndarray, label: int) -> float:

@@ -11,8 +11,8 @@ import pytest
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.batches import Batch
-from bertjax.losses import mlm_loss_all_slots
 from bertjax.models.bert import Bert, init_params, num_parameters
+from bertjax.objectives.metrics import mlm_loss_all_slots
 from bertjax.train import batch_metrics
 
 REFERENCE = Path(__file__).parent / "reference"

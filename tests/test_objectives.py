@@ -11,7 +11,7 @@ from bertjax.cli import main
 from bertjax.config import Config, EvalConfig, Objective
 from bertjax.errors import BertjaxError
 from bertjax.models.bert import Bert, init_params
-from bertjax.objectives import HEADS, figures, sequences
+from bertjax.objectives.names import HEADS, figures, sequences
 from bertjax.parallel.sharding import make_mesh
 from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder

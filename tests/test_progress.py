@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from bertjax.config import TrainConfig
-from bertjax.losses import Mean
+from bertjax.objectives.metrics import Mean
 from bertjax.progress import Progress
 
 

@@ -18,7 +18,7 @@ from bertjax.data.sources.source import Text, Texts, open_texts
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.objectives import sequences
+from bertjax.objectives.names import sequences
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 
 # Held-out pairs and masks are the same in every run, whatever its seed.

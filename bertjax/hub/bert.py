@@ -19,7 +19,7 @@ from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer.files import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.objectives import figures
+from bertjax.objectives.names import figures
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 SIZES = {

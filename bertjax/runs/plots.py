@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertjax.objectives import HEADS
+from bertjax.objectives.names import HEADS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
