@@ -199,7 +199,7 @@ def _evaluate(argv: list[str]) -> None:
     if args.json is not None:
         _check_new("--json", args.json)
     from bertjax.config import DistributedConfig
-    from bertjax.evaluate import as_json, evaluate_run, render
+    from bertjax.evaluation.evaluate import as_json, evaluate_run, render
     from bertjax.parallel.distributed import joined
 
     with joined(

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from bertjax.budget import Budget
 from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data.prepare import Prepared, describe
-from bertjax.evaluate import evaluate
-from bertjax.learned import guess, guesses_in_words, held_out_in_words, hidden_words
+from bertjax.evaluation.evaluate import evaluate
+from bertjax.evaluation.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.models.bert import num_parameters
 from bertjax.objectives.names import figures
 from bertjax.opening import opened_by_all, with_its_model

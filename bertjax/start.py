@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared
 from bertjax.data.statistics import counts
-from bertjax.evaluate import EvalStep, compile_eval_step
+from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert, make_model
 from bertjax.optim import make_optimizer, make_schedule

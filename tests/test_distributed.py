@@ -21,7 +21,7 @@ from bertjax.cli import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
-from bertjax.evaluate import evaluate_run
+from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.parallel.distributed import find_place
 from bertjax.parallel.sharding import make_mesh, rows_here
 from bertjax.pretraining import pretrain

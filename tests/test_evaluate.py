@@ -15,7 +15,7 @@ from bertjax.data.prepare import prepare
 from bertjax.data.sources import wikitext
 from bertjax.data.statistics.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.errors import BertjaxError
-from bertjax.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
+from bertjax.evaluation.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.pretraining import pretrain

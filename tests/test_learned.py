@@ -11,7 +11,15 @@ import pytest
 from bertjax.config import Config, Objective
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.learned import Guess, Hidden, _whole_words, guess, guesses_in_words, held_out_in_words, hidden_words
+from bertjax.evaluation.learned import (
+    Guess,
+    Hidden,
+    _whole_words,
+    guess,
+    guesses_in_words,
+    held_out_in_words,
+    hidden_words,
+)
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.pretraining import pretrain

@@ -32,7 +32,7 @@ from bertjax.data.prepare import prepare
 from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
-from bertjax.evaluate import evaluate_run
+from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.hub import bert as hub
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert

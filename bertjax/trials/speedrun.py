@@ -14,7 +14,7 @@ from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.evaluate import evaluate
+from bertjax.evaluation.evaluate import evaluate
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
 from bertjax.progress import describe_devices
 from bertjax.start import Programs, make_programs
