@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bertjax.errors import BertjaxError as BertjaxError
     from bertjax.inference.encoder import Encoder as Encoder
     from bertjax.models.bert import Bert as Bert
-    from bertjax.pretraining import pretrain as pretrain
+    from bertjax.train.pretrain import pretrain as pretrain
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
 _ROOMS = {

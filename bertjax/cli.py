@@ -108,7 +108,7 @@ def _pretrain(argv: list[str]) -> None:
         help="go on from the newest checkpoint in run_dir, exactly where it stopped; begin where there is none",
     )
     config, namespace = parse_config(parser, argv)
-    from bertjax.pretraining import pretrain
+    from bertjax.train.pretrain import pretrain
 
     pretrain(config, resume=namespace.resume)
 

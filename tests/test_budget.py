@@ -2,9 +2,9 @@
 
 import pytest
 
-from bertjax.budget import Budget
 from bertjax.config import OptimConfig
-from bertjax.optim import make_schedule
+from bertjax.train.budget import Budget
+from bertjax.train.optimizer import make_schedule
 
 
 class Clock:

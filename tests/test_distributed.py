@@ -24,8 +24,8 @@ from bertjax.data.prepare import prepare
 from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.parallel.distributed import find_place
 from bertjax.parallel.sharding import make_mesh, rows_here
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 
 # One device and one thread each, and programs that are compiled in half the time.
 CHEAP = {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}

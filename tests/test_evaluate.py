@@ -18,8 +18,8 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 
 
 def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:

@@ -12,9 +12,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from bertjax.config import Config, EvalConfig, LoggingConfig
 from bertjax.errors import BertjaxError
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.tensorboard import Events
+from bertjax.train.pretrain import pretrain
 
 Curves = dict[str, dict[int, float]]
 

@@ -18,7 +18,7 @@ from bertjax.hub import bert as hub
 from bertjax.hub import folder as foreign
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, params_template
-from bertjax.pretraining import pretrain
+from bertjax.train.pretrain import pretrain
 
 BERT = Path(__file__).parent / "reference" / "bert"
 TINY = BertConfig(vocab_size=40, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=12, max_position=20)

@@ -22,7 +22,7 @@ from bertjax.evaluation.learned import (
 )
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
-from bertjax.pretraining import pretrain
+from bertjax.train.pretrain import pretrain
 
 PIECES = Tokenizer.of(
     {

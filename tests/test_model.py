@@ -13,7 +13,7 @@ from bertjax.config import BertConfig
 from bertjax.data.batching.batches import Batch
 from bertjax.models.bert import Bert, init_params, num_parameters
 from bertjax.objectives.metrics import mlm_loss_all_slots
-from bertjax.train import batch_metrics
+from bertjax.train.step import batch_metrics
 
 REFERENCE = Path(__file__).parent / "reference"
 SMALL = BertConfig(

@@ -13,8 +13,8 @@ from bertjax.errors import BertjaxError
 from bertjax.models.bert import Bert, init_params
 from bertjax.objectives.names import HEADS, figures, sequences
 from bertjax.parallel.sharding import make_mesh
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

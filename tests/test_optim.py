@@ -11,7 +11,7 @@ import pytest
 
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.models.bert import Bert, init_params, params_template
-from bertjax.optim import decay_mask, make_optimizer, make_schedule, muon_labels
+from bertjax.train.optimizer import decay_mask, make_optimizer, make_schedule, muon_labels
 
 SMALL = BertConfig(vocab_size=9, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4, max_position=4)
 

@@ -19,8 +19,8 @@ from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import load, model_config
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 

@@ -24,7 +24,6 @@ import numpy as np
 import pytest
 
 import bertjax
-from bertjax.budget import Budget
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.batching.batches import Batch, Batches
@@ -36,12 +35,13 @@ from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.hub import bert as hub
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
-from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import with_sharding
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
-from bertjax.train import state_template
-from bertjax.watch import Skip
+from bertjax.train.budget import Budget
+from bertjax.train.divergence import Skip
+from bertjax.train.optimizer import make_optimizer
+from bertjax.train.pretrain import pretrain
+from bertjax.train.step import state_template
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 
@@ -194,8 +194,8 @@ class Clock:
 
 def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """And, resumed from before the decision, ends as it did, whatever the clock says."""
-    monkeypatch.setattr("bertjax.pretraining.time", types.SimpleNamespace(monotonic=Clock()))
-    monkeypatch.setattr("bertjax.pretraining.Budget", functools.partial(Budget, clock=Clock()))
+    monkeypatch.setattr("bertjax.train.pretrain.time", types.SimpleNamespace(monotonic=Clock()))
+    monkeypatch.setattr("bertjax.train.pretrain.Budget", functools.partial(Budget, clock=Clock()))
     config = dataclasses.replace(
         tiny,
         optim=OptimConfig(learning_rate=1e-2, schedule="wsd", decay_share=0.3),
@@ -282,7 +282,7 @@ def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyP
         return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
 
     steps = itertools.count(1)
-    monkeypatch.setattr("bertjax.pretraining.evaluate", evaluate_as_the_disk_fills)
+    monkeypatch.setattr("bertjax.train.pretrain.evaluate", evaluate_as_the_disk_fills)
     saves = CheckpointConfig(every=1, keep=1, on_failure=on_failure)
     config = dataclasses.replace(tiny, run_dir=str(small_disk / "run"), eval=EvalConfig(every=1), checkpoint=saves)
     with warnings.catch_warnings(record=True) as warned:
@@ -308,7 +308,7 @@ def test_a_folder_that_is_removed_stops_the_run(tiny: Config, monkeypatch: pytes
         shutil.rmtree(tiny.run_dir)
         return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
 
-    monkeypatch.setattr("bertjax.pretraining.evaluate", evaluate_as_the_folder_goes)
+    monkeypatch.setattr("bertjax.train.pretrain.evaluate", evaluate_as_the_folder_goes)
     with pytest.raises(BertjaxError, match="cannot write to .*metrics.jsonl: No such file or directory"):
         pretrain(tiny)
     going_on = dataclasses.replace(tiny, checkpoint=CheckpointConfig(on_failure="continue"))
@@ -369,18 +369,18 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
     shutil.rmtree(tmp_path / "cache")
     folder = RunFolder(eventful.run_dir)
-    save, plot = "bertjax.runs.checkpoints.Checkpoints.save", "bertjax.pretraining.plot_losses"
+    save, plot = "bertjax.runs.checkpoints.Checkpoints.save", "bertjax.train.pretrain.plot_losses"
     for window in (
         ("bertjax.data.tokenizer.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made
-        ("bertjax.pretraining.place_rows",),  # no step is made
+        ("bertjax.train.pretrain.place_rows",),  # no step is made
         (save,),  # the evaluation's line is written, its checkpoint is not
-        ("bertjax.pretraining.place_rows", 3),  # step 3, with its checkpoint written in the background
+        ("bertjax.train.pretrain.place_rows", 3),  # step 3, with its checkpoint written in the background
         ("os.replace", 1, "config.yaml"),  # written anew, as on each resume
         ("os.replace", 1, "metrics.jsonl"),  # cut back
-        ("bertjax.pretraining.evaluate",),  # after step 4
+        ("bertjax.train.pretrain.evaluate",),  # after step 4
         (save,),
-        ("bertjax.progress.Progress.step_done", 4),  # step 6
+        ("bertjax.train.progress.Progress.step_done", 4),  # step 6
         (plot,),
     ):
         with on_call(die, *window), pytest.raises(Killed):
@@ -412,12 +412,14 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
                 assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
 
     stops(signal.SIGTERM, "bertjax.data.corpus.corpus.join", after=None)
-    stops(signal.SIGUSR1, "bertjax.pretraining.place_rows", after=1)
-    stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=2)
+    stops(signal.SIGUSR1, "bertjax.train.pretrain.place_rows", after=1)
+    stops(signal.SIGTERM, "bertjax.train.pretrain.evaluate", after=2)
     assert not folder.has_evaluation(2)
-    stops(signal.SIGUSR1, "bertjax.pretraining.evaluate", after=2)  # made up for, and stopped again
+    stops(signal.SIGUSR1, "bertjax.train.pretrain.evaluate", after=2)  # made up for, and stopped again
     stops(signal.SIGTERM, "bertjax.runs.checkpoints.Checkpoints.save", after=5)  # of step 4
-    stops(signal.SIGTERM, "bertjax.pretraining.evaluate", after=6)  # all steps are made, and yet something is missing
+    stops(
+        signal.SIGTERM, "bertjax.train.pretrain.evaluate", after=6
+    )  # all steps are made, and yet something is missing
     pretrain(eventful, resume=True)
     assert_same_end(folder.path, whole)
 
@@ -486,8 +488,8 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     for window in (
         ("bertjax.runs.folder.RunFolder.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
-        ("bertjax.pretraining._newest", 2),  # the skip is noted, the metrics are not cut back yet
-        ("bertjax.pretraining.place_rows", 4),  # on the new way
+        ("bertjax.train.pretrain._newest", 2),  # the skip is noted, the metrics are not cut back yet
+        ("bertjax.train.pretrain.place_rows", 4),  # on the new way
     ):
         with on_call(die, *window), pytest.raises(Killed):
             pretrain(careful, resume=True)
@@ -512,7 +514,7 @@ def test_two_runs_on_one_folder(tiny: Config, on_call: Callable) -> None:
             with pytest.raises(BertjaxError, match=message):
                 pretrain(tiny, resume=resume)
 
-    with on_call(another, "bertjax.pretraining.place_rows"):
+    with on_call(another, "bertjax.train.pretrain.place_rows"):
         folder = pretrain(tiny)
     assert len(RunFolder(folder).metrics()) == 5
 

@@ -8,12 +8,12 @@ import pytest
 
 from bertjax.config import TrainConfig
 from bertjax.objectives.metrics import Mean
-from bertjax.progress import Progress
+from bertjax.train.progress import Progress
 
 
 def test_steps_in_which_xla_compiles_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("bertjax.progress.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("bertjax.train.progress.time", SimpleNamespace(perf_counter=lambda: clock.now))
     folder: Any = SimpleNamespace(close=lambda: None)
     progress = Progress(folder, TrainConfig(steps=100, batch_size=8, log_every=100), "mlm+nsp")
     progress.start_at(0, lambda step: 2 if step < 4 else 8)

@@ -10,9 +10,9 @@ from jax.sharding import PartitionSpec
 
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.models.bert import Bert, params_template
-from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import by_name, by_rows, make_mesh, place_batch, replicated, rows_here
-from bertjax.train import init_on, state_template
+from bertjax.train.optimizer import make_optimizer
+from bertjax.train.step import init_on, state_template
 
 TIED = BertConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, max_position=16)
 UNTIED = dataclasses.replace(BertConfig.textbook(96), hidden_size=32, intermediate_size=64, max_position=16)

@@ -19,7 +19,7 @@ from bertjax.errors import BertjaxError
 from bertjax.hub import stablehlo
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert
-from bertjax.pretraining import pretrain
+from bertjax.train.pretrain import pretrain
 
 pytest.importorskip("flatbuffers", reason="flatbuffers, which the extra bertjax[stablehlo] brings, is not installed")
 BERT = Path(__file__).parent / "reference" / "bert"

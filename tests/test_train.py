@@ -18,9 +18,9 @@ from test_model import Reference, relative_error
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batching.batches import Batch
 from bertjax.models.bert import Bert, init_params
-from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
-from bertjax.train import (
+from bertjax.train.optimizer import make_optimizer
+from bertjax.train.step import (
     PLAIN_SUM,
     LossWeights,
     TrainState,

@@ -5,7 +5,7 @@ import pytest
 
 from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
-from bertjax.watch import LossSpike, Rising, Skip, batch_of, loss_of, skip_after, watch
+from bertjax.train.divergence import LossSpike, Rising, Skip, batch_of, loss_of, skip_after, watch
 
 PARAMS = {"a": {"kernel": jnp.array([[1.0, -700.0]])}, "b": jnp.array([3.0]), "c": jnp.array([0.5]), "d": jnp.zeros(2)}
 CALM = {"skipped_in_a_row": 0.0, "loss_rise": 1.0}

@@ -12,9 +12,9 @@ from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.models.bert import make_model
-from bertjax.optim import make_optimizer, make_schedule
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
-from bertjax.train import compile_train_step, state_template
+from bertjax.train.optimizer import make_optimizer, make_schedule
+from bertjax.train.step import compile_train_step, state_template
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")

@@ -18,9 +18,9 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, make_model
 from bertjax.models.operations import encoding_figures, training_figures
-from bertjax.optim import make_optimizer, make_schedule
 from bertjax.parallel.sharding import make_mesh, place_batch
-from bertjax.train import compile_train_step, init_on, state_template
+from bertjax.train.optimizer import make_optimizer, make_schedule
+from bertjax.train.step import compile_train_step, init_on, state_template
 
 
 def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:

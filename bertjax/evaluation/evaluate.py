@@ -21,7 +21,7 @@ from bertjax.objectives.metrics import RunningMeans
 from bertjax.objectives.names import figures, sequences
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
-from bertjax.train import Metrics, batch_metrics, judged, predicted
+from bertjax.train.step import Metrics, batch_metrics, judged, predicted
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]
 

@@ -20,7 +20,7 @@ from bertjax.models.bert import Bert, params_template
 from bertjax.objectives.names import figures
 from bertjax.ops.matmul import matmul
 from bertjax.parallel.sharding import by_name, by_rows, place_batch, replicated
-from bertjax.train import predicted
+from bertjax.train.step import predicted
 
 _SHOWN, _GUESSES = 5, 3
 _FEWEST = 6  # words of a sentence that tell something about the one that is hidden

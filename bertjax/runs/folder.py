@@ -35,7 +35,7 @@ from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.tensorboard import Events
 from bertjax.storage.json_lines import Lines
 from bertjax.storage.lock import locked
-from bertjax.watch import Skip
+from bertjax.train.divergence import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from bertjax.models.bert import make_model
-from bertjax.optim import make_optimizer
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
 from bertjax.runs.folder import RunFolder
-from bertjax.train import state_template
+from bertjax.train.optimizer import make_optimizer
+from bertjax.train.step import state_template
 
 
 def differences(run: Path, other: Path) -> list[str]:

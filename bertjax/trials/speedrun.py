@@ -16,9 +16,9 @@ from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
-from bertjax.progress import describe_devices
-from bertjax.start import Programs, make_programs
-from bertjax.train import Metrics, TrainState
+from bertjax.train.initial_state import Programs, make_programs
+from bertjax.train.progress import describe_devices
+from bertjax.train.step import Metrics, TrainState
 from bertjax.trials.energy import Meter
 
 _EVERY = 10  # steps between evaluations, where the recipe says nothing

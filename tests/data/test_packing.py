@@ -16,7 +16,7 @@ from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.source import open_texts
 from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
 from bertjax.models.bert import Bert, init_params
-from bertjax.train import batch_metrics
+from bertjax.train.step import batch_metrics
 
 REAL = os.environ.get("BERTJAX_DATA")
 ROW_LENGTH = 3 * MAX_LENGTH - 5

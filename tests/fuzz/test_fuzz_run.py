@@ -13,7 +13,7 @@ from bertjax.data.prepare import Prepared, prepare
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import draw_losses
 from bertjax.storage.manifest import MANIFEST, damage, write_manifest
-from bertjax.watch import Skip
+from bertjax.train.divergence import Skip
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from bertjax.config import CheckpointConfig, Config, EvalConfig
-from bertjax.pretraining import pretrain
-from bertjax.progress import Progress
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
+from bertjax.train.progress import Progress
 from bertjax.trials.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 
 EVERY = 20

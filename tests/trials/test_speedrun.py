@@ -11,8 +11,8 @@ import pytest
 from bertjax.cli import main
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 from bertjax.trials.speedrun import race, render
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.pretraining import pretrain
 from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
 from bertjax.trials import torture
 from bertjax.trials.comparison import differences, final_state
 from bertjax.trials.phases import Phase, Watch

@@ -15,9 +15,9 @@ from bertjax.data.statistics import counts
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert, make_model
-from bertjax.optim import make_optimizer, make_schedule
 from bertjax.parallel.sharding import place_params
-from bertjax.train import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
+from bertjax.train.optimizer import make_optimizer, make_schedule
+from bertjax.train.step import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 

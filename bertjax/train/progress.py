@@ -12,7 +12,7 @@ from bertjax.config import Objective, TrainConfig
 from bertjax.objectives.metrics import RunningMeans
 from bertjax.objectives.names import Figures, figures, sequences
 from bertjax.runs.folder import RunFolder
-from bertjax.train import Metrics
+from bertjax.train.step import Metrics
 
 
 class Progress:

@@ -13,25 +13,25 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bertjax.budget import Budget
 from bertjax.config import Config, DistributedConfig, Objective
 from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.evaluation.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.models.bert import num_parameters
 from bertjax.objectives.names import figures
-from bertjax.opening import opened_by_all, with_its_model
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
-from bertjax.progress import Progress, describe_devices
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import plot_losses
 from bertjax.runs.signals import Stop, stopping_on_signals
-from bertjax.start import Programs, make_programs
-from bertjax.train import Metrics, TrainState
-from bertjax.watch import LossSpike, Rising, batch_of, loss_of, skip_after, watch
+from bertjax.train.budget import Budget
+from bertjax.train.divergence import LossSpike, Rising, batch_of, loss_of, skip_after, watch
+from bertjax.train.initial_state import Programs, make_programs
+from bertjax.train.open_run import opened_by_all, with_its_model
+from bertjax.train.progress import Progress, describe_devices
+from bertjax.train.step import Metrics, TrainState
 
 
 def pretrain(config: Config, *, resume: bool = False) -> Path:
