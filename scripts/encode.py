@@ -2,7 +2,7 @@
 
 import sys
 
-from bertjax.cli import program
+from bertjax.cli.main import program
 
 if __name__ == "__main__":
     sys.exit(program("encode"))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bertjax.cli import main, program, tuned_environment
+from bertjax.cli.main import main, program, tuned_environment
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 
@@ -166,7 +166,7 @@ def test_mistake_is_one_line(cli, tmp_path, monkeypatch, argv, parts):
 def test_help_and_mistakes_do_not_wait_for_jax():
     code = """
 import contextlib, sys
-from bertjax.cli import main, program, tuned_environment
+from bertjax.cli.main import main, program, tuned_environment
 argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
 argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
 for command in ("pretrain", "encode", "evaluate", "prepare", "bench", "trial"):

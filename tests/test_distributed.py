@@ -17,7 +17,7 @@ import pytest
 from test_roll import free_port, listening
 
 import bertjax
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare

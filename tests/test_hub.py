@@ -234,7 +234,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
 def test_a_run_and_its_export_encode_alike(tiny: Config, tmp_path: Path, capsys, kind: str) -> None:
-    from bertjax.cli import main
+    from bertjax.cli.main import main
 
     model = dataclasses.replace(tiny.model, embedding_norm=True)
     size = 40 if kind == "wordpiece" else None

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config import Config, EvalConfig, Objective
 from bertjax.errors import BertjaxError
 from bertjax.models.bert import Bert, init_params

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
 from bertjax.hub import stablehlo

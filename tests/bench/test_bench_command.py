@@ -12,7 +12,7 @@ import pytest
 from bertjax.bench import ours, starting
 from bertjax.bench.shared_folder import SharedFolder
 from bertjax.bench.text import prepare_text
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 from bertjax.errors import BertjaxError

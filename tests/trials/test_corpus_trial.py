@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.errors import BertjaxError
 from bertjax.trials.corpus import Sample, draw, summary, write_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.cli import main
+from bertjax.cli.main import main
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
 from bertjax.runs.folder import RunFolder

@@ -128,19 +128,19 @@ def _prepare(argv: list[str]) -> None:
 
 
 def _encode(argv: list[str]) -> None:
-    from bertjax.encode_commands import encode
+    from bertjax.cli.encode import encode
 
     encode(argv)
 
 
 def _fill_mask(argv: list[str]) -> None:
-    from bertjax.encode_commands import fill_mask
+    from bertjax.cli.encode import fill_mask
 
     fill_mask(argv)
 
 
 def _neighbours(argv: list[str]) -> None:
-    from bertjax.encode_commands import neighbours
+    from bertjax.cli.encode import neighbours
 
     neighbours(argv)
 
