@@ -246,13 +246,13 @@ def _launch(argv: list[str]) -> int:
 
 
 def _bench(argv: list[str]) -> None:
-    from bertjax.bench.command import bench
+    from benchmarks.speed.command import bench
 
     bench(argv, environment=tuned_environment(os.environ))
 
 
 def _trial(argv: list[str]) -> int:
-    from bertjax.trials.command import trial
+    from benchmarks.trials import trial
 
     return 0 if trial(argv, environment=tuned_environment(os.environ)) else 1
 

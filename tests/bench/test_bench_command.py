@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from bertjax.bench import ours, starting
-from bertjax.bench.shared_folder import SharedFolder
-from bertjax.bench.text import prepare_text
+from benchmarks.speed import ours, starting
+from benchmarks.speed.shared_folder import SharedFolder
+from benchmarks.speed.text import prepare_text
 from bertjax.cli.main import main
 from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError

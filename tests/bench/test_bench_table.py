@@ -1,8 +1,8 @@
 """What a bench prints can be read: 100 columns, every figure with its ends, ratios with theirs."""
 
-from bertjax.bench import table
-from bertjax.bench.benches import BENCHES
-from bertjax.bench.contest import ratios, summarise
+from benchmarks.speed import table
+from benchmarks.speed.benches import BENCHES
+from benchmarks.speed.contest import ratios, summarise
 
 OURS = [{"pairs_per_second": rate, "peak_memory_bytes": 3 * 2**30, "share_of_ceiling": 0.25} for rate in (800, 900)]
 THEIRS = [{"pairs_per_second": rate, "peak_memory_bytes": 2 * 2**30, "share_of_ceiling": 0.125} for rate in (200, 300)]

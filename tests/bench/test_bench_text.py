@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.bench.text import TRAIN, Size, prepare_text, scaled, write_synthetic
+from benchmarks.speed.text import TRAIN, Size, prepare_text, scaled, write_synthetic
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.sources.wikitext import documents

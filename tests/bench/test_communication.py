@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax.bench import scaling
-from bertjax.bench.communication import Collective, collectives, step_collectives
+from benchmarks.speed import scaling
+from benchmarks.speed.communication import Collective, collectives, step_collectives
 from bertjax.models.bert import num_parameters
 from bertjax.parallel.sharding import make_mesh
 

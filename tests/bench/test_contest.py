@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from bertjax.bench import contest
-from bertjax.bench.contest import Contender, ratios, run, spread, summarise, take_turns
+from benchmarks.speed import contest
+from benchmarks.speed.contest import Contender, ratios, run, spread, summarise, take_turns
 from bertjax.errors import BertjaxError
 
 
@@ -51,6 +51,6 @@ def test_failing_contender_is_one_line():
 
 def test_memory_is_the_contenders_own():
     ours = bytearray(b"x") * 2**28
-    code = "from bertjax.bench.worker import peak_memory; print(peak_memory())"
+    code = "from benchmarks.speed.worker import peak_memory; print(peak_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 2**22 < int(done.stdout) < len(ours) / 2

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.bench import growth, ours
-from bertjax.bench.growing import FullBatches, _grow_step, _resized
-from bertjax.bench.growth import draw, fit_exponent, render
-from bertjax.bench.table import describe_machine
+from benchmarks.speed import growth, ours
+from benchmarks.speed.growing import FullBatches, _grow_step, _resized
+from benchmarks.speed.growth import draw, fit_exponent, render
+from benchmarks.speed.table import describe_machine
 from bertjax.models.operations import training_operations
 from bertjax.parallel.sharding import make_mesh
 

@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is an optional install: pip install 'bertjax[peers]'")
 pytest.importorskip("transformers", reason="transformers is an optional install: pip install 'bertjax[peers]'")
 
-from bertjax.bench.text import prepare_text  # noqa: E402
-from bertjax.bench.training_peers import TextbookBert, labels_everywhere, train  # noqa: E402
+from benchmarks.speed.text import prepare_text  # noqa: E402
+from benchmarks.speed.training_peers import TextbookBert, labels_everywhere, train  # noqa: E402
 from bertjax.config import BertConfig  # noqa: E402
 from bertjax.models.bert import Bert, init_params  # noqa: E402
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.learning import ablate
+from benchmarks.learning.ablate import Run, render, variants
 from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 from bertjax.errors import BertjaxError
-from bertjax.trials import ablate
-from bertjax.trials.ablate import Run, render, variants
 
 
 def options(config: Config) -> list[str]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stress.corpus import Sample, draw, summary, write_text
 from bertjax.cli.main import main
 from bertjax.errors import BertjaxError
-from bertjax.trials.corpus import Sample, draw, summary, write_text
 
 
 def test_the_text_is_always_the_same(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ def test_what_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.stress import corpus
     from bertjax.config import Config
-    from bertjax.trials import corpus
 
     monkeypatch.setattr(corpus.Path, "exists", lambda _: False)
     with pytest.raises(BertjaxError, match="no /proc"):

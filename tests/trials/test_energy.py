@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.trials.energy import Meter
+from benchmarks.learning.energy import Meter
 
 
 def package(powercap: Path, name: str, microjoules: int, most: int = 999_999) -> Path:

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.stress.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 from bertjax.config import CheckpointConfig, Config, EvalConfig
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
 from bertjax.train.pretrain import pretrain
 from bertjax.train.progress import Progress
-from bertjax.trials.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 
 EVERY = 20
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.learning.speedrun import race, render
 from bertjax.cli.main import main
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
 from bertjax.runs.folder import RunFolder
 from bertjax.train.pretrain import pretrain
-from bertjax.trials.speedrun import race, render
 
 
 def options(config: Config) -> list[str]:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.stress import torture
+from benchmarks.stress.comparison import differences, final_state
+from benchmarks.stress.phases import Phase, Watch
+from benchmarks.stress.process import Hit
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.runs.folder import RunFolder
 from bertjax.train.pretrain import pretrain
-from bertjax.trials import torture
-from bertjax.trials.comparison import differences, final_state
-from bertjax.trials.phases import Phase, Watch
-from bertjax.trials.process import Hit
 
 RECIPE = Path(__file__).parents[2] / "configs" / "torture.yaml"
 
@@ -63,7 +63,7 @@ def test_one_changed_bit_is_a_difference(tmp_path: Path, monkeypatch: pytest.Mon
     for name in states:
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").touch()
-    monkeypatch.setattr("bertjax.trials.comparison.final_state", lambda run: states[run.name])
+    monkeypatch.setattr("benchmarks.stress.comparison.final_state", lambda run: states[run.name])
     assert differences(tmp_path / "run", tmp_path / "other") == ["params/a differs"]
     del states["other"]["params/a"]
     assert differences(tmp_path / "run", tmp_path / "other") == ["params/a differs"]

@@ -89,17 +89,17 @@ def bench(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     config, options = _parse(name, door, argv[1:])
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
         if name == "growth":
-            from bertjax.bench import growth
+            from benchmarks.speed import growth
 
             report = growth.measure(config, Path(folder), environment, _say, rounds=options.rounds)
             print(growth.render(report))
         elif name == "scaling":
-            from bertjax.bench import scaling
+            from benchmarks.speed import scaling
 
             report = scaling.measure(config, Path(folder), environment, _say)
             print(scaling.render(report))
         else:
-            from bertjax.bench import benches, table
+            from benchmarks.speed import benches, table
 
             peers = door.peers if options.peers else ()
             report = benches.measure(

@@ -1,4 +1,4 @@
-"""How long a recipe takes to a held-out loss: `python -m bertjax.trials.speedrun RECIPE TARGET STARTED REPORT`."""
+"""How long a recipe takes to a held-out loss: `python -m benchmarks.learning.speedrun RECIPE TARGET STARTED REPORT`."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from benchmarks.learning.energy import Meter
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
@@ -19,7 +20,6 @@ from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
 from bertjax.train.initial_state import Programs, make_programs
 from bertjax.train.progress import describe_devices
 from bertjax.train.step import Metrics, TrainState
-from bertjax.trials.energy import Meter
 
 _EVERY = 10  # steps between evaluations, where the recipe says nothing
 

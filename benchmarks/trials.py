@@ -63,7 +63,7 @@ def _torture(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         raise BertjaxError(f"--kills {options.kills} is impossible; give 1 or more")
     if config.train.log_every != 1:
         raise BertjaxError(f"train.log_every={config.train.log_every} hides steps from the trial; give 1")
-    from bertjax.trials import torture
+    from benchmarks.stress import torture
 
     signals = (signal.SIGTERM, signal.SIGUSR1) if options.signals else (signal.SIGKILL,)
     folder = Path(tempfile.mkdtemp(prefix="bertjax-torture-"))
@@ -90,7 +90,7 @@ def _soak(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     if options.texts < 1:
         raise BertjaxError(f"--texts {options.texts} is impossible; give 1 or more")
     _check_plot(options)
-    from bertjax.trials import soak
+    from benchmarks.stress import soak
 
     with tempfile.TemporaryDirectory(prefix="bertjax-soak-") as folder:
         report = soak.soak(config, Path(folder), environment, _say, texts=options.texts)
@@ -120,7 +120,7 @@ def _corpus(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
             f"--gigabytes {options.gigabytes} --kills {options.kills} is impossible; give more than nothing"
         )
     _check_plot(options)
-    from bertjax.trials import corpus
+    from benchmarks.stress import corpus
 
     with tempfile.TemporaryDirectory(prefix="bertjax-corpus-") as folder:
         report = corpus.build_and_draw(
@@ -154,7 +154,7 @@ def _ablate(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         path = getattr(options, name)
         if path and not Path(path).parent.is_dir():
             raise BertjaxError(f"--{name} {path}: there is no folder {Path(path).parent}; make it first")
-    from bertjax.trials import ablate
+    from benchmarks.learning import ablate
 
     wanted = ablate.variants(config, options.flip)
     keep = Path(options.json) if options.json else None
@@ -183,7 +183,7 @@ def _speedrun(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         recipe, out = Path(folder) / "recipe.yaml", Path(folder) / "report.json"
         save_config(config, recipe)
         arguments = [str(recipe), str(options.target), str(time.time()), str(out)]
-        command = [sys.executable, "-m", "bertjax.trials.speedrun", *arguments]
+        command = [sys.executable, "-m", "benchmarks.learning.speedrun", *arguments]
         done = subprocess.run(command, env=dict(environment), stderr=subprocess.PIPE, text=True)
         if done.returncode or not out.exists():
             said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertjax.bench import table
-from bertjax.bench.benches import describe_model, highest
-from bertjax.bench.contest import Contender, spread, take_turns
+from benchmarks.speed import table
+from benchmarks.speed.benches import describe_model, highest
+from benchmarks.speed.contest import Contender, spread, take_turns
 from bertjax.config import Config
 from bertjax.config.recipes import flat, save_config
 

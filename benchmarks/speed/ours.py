@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax.bench.shared_folder import SharedFolder, nested
+from benchmarks.speed.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batches

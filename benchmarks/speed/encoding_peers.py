@@ -13,7 +13,7 @@ import torch
 import transformers
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from bertjax.bench.shared_folder import SharedFolder, nested
+from benchmarks.speed.shared_folder import SharedFolder, nested
 from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.hub import bert as hub

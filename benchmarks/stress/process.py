@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.stress.phases import Phase, Watch
 from bertjax.config import Config
 from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
-from bertjax.trials.phases import Phase, Watch
 
 _PATIENCE = 600.0  # seconds, after which a process hangs
 _GLANCE = 0.002  # seconds from one look at a process to the next

@@ -1,6 +1,6 @@
 """One contender, in a process of its own so that its memory is its own: prints a line of JSON.
 
-`python -m bertjax.bench.worker CONTENDER ARGUMENTS`, the arguments being a JSON object.
+`python -m benchmarks.speed.worker CONTENDER ARGUMENTS`, the arguments being a JSON object.
 """
 
 import contextlib
@@ -16,29 +16,29 @@ def main(contender: str, arguments: str) -> None:
     run: Callable[..., dict[str, Any]]
     match contender:
         case "ceiling":
-            from bertjax.bench.ceiling import measure_ceiling as run
+            from benchmarks.speed.ceiling import measure_ceiling as run
         case "train":
-            from bertjax.bench.ours import train as run
+            from benchmarks.speed.ours import train as run
         case "data":
-            from bertjax.bench.ours import data as run
+            from benchmarks.speed.ours import data as run
         case "layers":
-            from bertjax.bench.ours import layers as run
+            from benchmarks.speed.ours import layers as run
         case "make_weights":
-            from bertjax.bench.ours import make_weights as run
+            from benchmarks.speed.ours import make_weights as run
         case "encode":
-            from bertjax.bench.ours import encode as run
+            from benchmarks.speed.ours import encode as run
         case "growth":
-            from bertjax.bench.growing import grow as run
+            from benchmarks.speed.growing import grow as run
         case "communicate":
-            from bertjax.bench.communication import communicate as run
+            from benchmarks.speed.communication import communicate as run
         case "start":
-            from bertjax.bench.starting import start as run
+            from benchmarks.speed.starting import start as run
         case "train_peer":
-            from bertjax.bench.training_peers import train as run
+            from benchmarks.speed.training_peers import train as run
         case "export_to_peers":
-            from bertjax.bench.encoding_peers import export as run
+            from benchmarks.speed.encoding_peers import export as run
         case "encode_peer":
-            from bertjax.bench.encoding_peers import encode as run
+            from benchmarks.speed.encoding_peers import encode as run
         case _:
             raise ValueError(f"no contender {contender}")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say

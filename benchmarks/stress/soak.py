@@ -58,7 +58,7 @@ def soak(
     say(f"training for {config.train.steps:,} steps")
     training = watched([*python, "bertjax", "pretrain", "--config", str(folder / "recipe.yaml")], folder, environment)
     say(f"encoding {texts:,} texts")
-    encoding = watched([*python, "bertjax.trials.streaming", config.run_dir, str(texts)], folder, environment)
+    encoding = watched([*python, "benchmarks.stress.streaming", config.run_dir, str(texts)], folder, environment)
     of_checkpoints = BYTES_A_CHECKPOINT / config.checkpoint.every if config.checkpoint.every else 0.0
     return {
         "trial": "soak",

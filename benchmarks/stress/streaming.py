@@ -1,4 +1,4 @@
-"""A long stream of short texts through an encoder: `python -m bertjax.trials.streaming RUN TEXTS`."""
+"""A long stream of short texts through an encoder: `python -m benchmarks.stress.streaming RUN TEXTS`."""
 
 import itertools
 import sys

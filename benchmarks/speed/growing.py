@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.bench.ours import step_seconds
-from bertjax.bench.text import TRAIN, scaled, write_synthetic
+from benchmarks.speed.ours import step_seconds
+from benchmarks.speed.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch

@@ -14,7 +14,7 @@ Figures = dict[str, Any]  # what one run of a contender reports
 
 
 class Contender(NamedTuple):
-    """A function that `bertjax.bench.worker` knows, its arguments, and the environment of its process."""
+    """A function that `benchmarks.speed.worker` knows, its arguments, and the environment of its process."""
 
     worker: str
     arguments: dict[str, Any]
@@ -43,7 +43,7 @@ def take_turns(
 
 def run(contender: Contender) -> Figures:
     """Raises BertjaxError, with the last line of what it said, where the contender fails."""
-    command = [sys.executable, "-m", "bertjax.bench.worker", contender.worker, json.dumps(contender.arguments)]
+    command = [sys.executable, "-m", "benchmarks.speed.worker", contender.worker, json.dumps(contender.arguments)]
     done = subprocess.run(command, env=dict(contender.environment), capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]

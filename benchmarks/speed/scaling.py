@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bertjax.bench.contest import Contender, run
+from benchmarks.speed.contest import Contender, run
 from bertjax.config import BertConfig, Config
 from bertjax.config.recipes import flat, save_config
 from bertjax.models.bert import num_parameters

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bertjax.bench import table
-from bertjax.bench.contest import Contender, Figures, ratios, run, summarise, take_turns
-from bertjax.bench.shared_folder import SharedFolder
-from bertjax.bench.table import Column
-from bertjax.bench.text import prepare_text
+from benchmarks.speed import table
+from benchmarks.speed.contest import Contender, Figures, ratios, run, summarise, take_turns
+from benchmarks.speed.shared_folder import SharedFolder
+from benchmarks.speed.table import Column
+from benchmarks.speed.text import prepare_text
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 from bertjax.data.prepare import Prepared

@@ -1,6 +1,6 @@
 """A corpus larger than memory need be: made-up text is tokenised, killed on the way, watched, and drawn from.
 
-`python -m bertjax.trials.corpus RECIPE` draws batches of a corpus that is built, and tells the memory it took.
+`python -m benchmarks.stress.corpus RECIPE` draws batches of a corpus that is built, and tells the memory it took.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ def build_and_draw(
         said = _watched(["bertjax", "prepare", "--config", str(recipe)], folder, environment, samples, until)
     say("drawing batches")
     drawn = subprocess.run(
-        [sys.executable, "-m", "bertjax.trials.corpus", recipe],
+        [sys.executable, "-m", "benchmarks.stress.corpus", recipe],
         env=dict(environment),
         stdout=subprocess.PIPE,
         check=True,

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stress.comparison import differences
+from benchmarks.stress.phases import Phase
+from benchmarks.stress.process import Aim, Hit, RunProcess
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
-from bertjax.trials.comparison import differences
-from bertjax.trials.phases import Phase
-from bertjax.trials.process import Aim, Hit, RunProcess
 
 _MOST_KILLS = 12  # of one run, before it is let go to its end
 
