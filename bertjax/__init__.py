@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from bertjax.train.pretrain import pretrain as pretrain
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
-_ROOMS = {
-    "Bert": "model",
+_MODULES = {
+    "Bert": "models.bert",
     "BertConfig": "config",
     "BertjaxError": "errors",
     "Config": "config",
-    "Encoder": "encode",
-    "load_config": "recipe",
-    "pretrain": "pretraining",
+    "Encoder": "inference.encoder",
+    "load_config": "config.recipes",
+    "pretrain": "train.pretrain",
 }
 __all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "load_config", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'bertjax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"bertjax.{_ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"bertjax.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

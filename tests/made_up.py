@@ -29,7 +29,7 @@ CORPUS = random_corpus(seed=0)
 
 def make(corpus=CORPUS, **changes):
     settings = {"batch_size": 16, "max_length": MAX_LENGTH, "vocabulary": Vocabulary(NUM_SPECIAL + len(corpus.ids))}
-    settings |= {"mlm_rate": 0.15, "predict_unk": False, "too_long": "truncate", "seed": 7}
+    settings |= {"mlm_probability": 0.15, "predict_unk": False, "too_long": "truncate", "seed": 7}
     return Batches(corpus, **settings | changes)
 
 

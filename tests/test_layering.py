@@ -24,7 +24,7 @@ FLOORS = {
     "objectives": "numpy jax optax",
     "evaluation": "numpy jax",
     "train": "numpy jax optax tqdm",
-    "cli": "",
+    "cli": "numpy",
 }
 
 

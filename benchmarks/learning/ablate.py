@@ -20,7 +20,7 @@ BASE = "base"
 # These change nothing that is told: where a run is, and its seed.
 _OF_A_RUN = ("run_dir", "seed")
 # Held-out figures are on the same predictions whatever these are; evaluation is at the base's masking rate.
-_SAME_TASK: dict[str, Any] = {"mlm_rate": 1.0, "row_length": None, "workers": None, "cache": None}
+_SAME_TASK: dict[str, Any] = {"mlm_probability": 1.0, "row_length": None, "workers": None, "cache": None}
 
 Run = dict[str, Any]  # variant, seed, and seconds with the means of both halves, or why it failed
 
@@ -105,8 +105,8 @@ def _run(config: Config, base: Config, seed: int, environment: Mapping[str, str]
         run: Run = {"seconds": time.perf_counter() - start}
         for half in ("even", "odd"):
             out = folder / f"{half}.json"
-            rate = base.data.mlm_rate if base.eval.mlm_rate is None else base.eval.mlm_rate
-            options = ["--half", half, "--json", str(out), "--eval.mlm_rate", str(rate)]
+            rate = base.data.mlm_probability if base.eval.mlm_probability is None else base.eval.mlm_probability
+            options = ["--half", half, "--json", str(out), "--eval.mlm_probability", str(rate)]
             failure = failure or _failure(["evaluate", config.run_dir, *options], environment)
             if failure:
                 return {"failed": failure}

@@ -58,7 +58,9 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
             now, used_now = time.perf_counter(), meter.joules()
             trained += now - clock
             joules = {name: joules.get(name, 0.0) + value - used.get(name, 0.0) for name, value in used_now.items()}
-            means = evaluate(programs.eval_step, state.learnt, held_out.first_epoch(eval_rows.some), eval_rows, mesh)
+            means = evaluate(
+                programs.eval_step, state.eval_params, held_out.first_epoch(eval_rows.some), eval_rows, mesh
+            )
             losses[step] = means["mlm_loss"]
             say(f"step {step}, {trained:.1f} s: held-out MLM loss {losses[step]:.4f}")
             clock, used = time.perf_counter(), meter.joules()
@@ -90,7 +92,7 @@ def _compiled(
     jitted: Any = programs.train_step(train.steps)
 
     def placed(step: int) -> Batch:
-        rows = rows_here(batches.num_rows_at(step), mesh, parts=train.accumulate)
+        rows = rows_here(batches.num_rows_at(step), mesh, parts=train.gradient_accumulation_steps)
         return place_rows(batches.batch_at(step, rows.some), rows, mesh)
 
     step_of_size = {batches.num_rows_at(step): step for step in reversed(range(train.steps))}

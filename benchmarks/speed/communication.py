@@ -121,10 +121,12 @@ def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[
     mesh = make_mesh(data, fsdp, tensor, devices=jax.devices()[: data * fsdp * tensor])
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
-    step: Any = compile_train_step(mesh, model, optimizer, schedule, seed=0, accumulate=config.train.accumulate)
+    step: Any = compile_train_step(
+        mesh, model, optimizer, schedule, seed=0, gradient_accumulation_steps=config.train.gradient_accumulation_steps
+    )
     state = state_template(model, optimizer)
     state = with_sharding(state, by_name(state, mesh))
-    predictions = max(1, round(config.data.mlm_rate * config.data.max_length))
+    predictions = max(1, round(config.data.mlm_probability * config.data.max_length))
     batch = batch_shapes(config.train.batch_size, config.data.max_length, predictions)
     return collectives(step.lower(state, batch).compile().as_text())
 

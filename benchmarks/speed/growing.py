@@ -27,7 +27,7 @@ class FullBatches:
 
     def __init__(self, config: Config):
         rows, length = config.train.batch_size, config.data.max_length
-        predictions = max(1, round(config.data.mlm_rate * length))
+        predictions = max(1, round(config.data.mlm_probability * length))
         assert config.model.vocab_size is not None
         random = np.random.default_rng(config.seed)
         tokens_bt = random.integers(NUM_SPECIAL, config.model.vocab_size, (rows, length), np.int32)

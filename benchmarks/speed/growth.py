@@ -41,7 +41,7 @@ def measure(
         config,
         data=dataclasses.replace(config.data, row_length=None),
         model=dataclasses.replace(config.model, vocab_size=config.model.vocab_size or _VOCABULARY),
-        train=dataclasses.replace(config.train, batch_size=_BATCH, accumulate=1),
+        train=dataclasses.replace(config.train, batch_size=_BATCH, gradient_accumulation_steps=1),
     )
     save_config(config, folder / "config.yaml")
     # A program is compiled in the first round only.

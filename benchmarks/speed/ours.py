@@ -42,13 +42,18 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
     train_step = compile_train_step(
-        mesh, model, optimizer, schedule, seed=config.seed, accumulate=config.train.accumulate
+        mesh,
+        model,
+        optimizer,
+        schedule,
+        seed=config.seed,
+        gradient_accumulation_steps=config.train.gradient_accumulation_steps,
     )
     state = init_on(mesh, model, optimizer, config.seed)
     ends = [time.perf_counter()]
     pending = None
     for step in range(steps):
-        batch = place_batch(batches.batch_at(step), mesh, parts=config.train.accumulate)
+        batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
         state, metrics = train_step(state, batch)
         if pending is not None:
             jax.device_get(pending)

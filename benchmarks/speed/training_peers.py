@@ -70,7 +70,7 @@ def _transformers(config: BertConfig) -> tuple[nn.Module, StepLoss]:
             hidden_dropout_prob=config.dropout,
             attention_probs_dropout_prob=config.dropout,
             layer_norm_eps=config.layer_norm_eps,
-            tie_word_embeddings=config.tied_head,
+            tie_word_embeddings=config.tie_word_embeddings,
         )
     )
 

@@ -161,15 +161,17 @@ def _export(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.format == "stablehlo":
         from bertjax.hub import stablehlo
+        from bertjax.inference.pretrained import load
 
-        stablehlo.export(args.run, args.out)
+        stablehlo.export(*load(args.run), args.out)
         vocabulary = stablehlo.vocabulary_beside(args.out)
         megabytes = args.out.stat().st_size / 1e6
         print(_HOW_TO_RUN.format(file=str(args.out), vocabulary=str(vocabulary), megabytes=megabytes))
         return
+    from bertjax.hub.export import export_run
     from bertjax.runs.folder import RunFolder
 
-    RunFolder(args.run).export(args.out)
+    export_run(RunFolder(args.run), args.out)
     print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
 
 
@@ -191,7 +193,10 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
     parser.add_argument("--data.path", dest="path", help="folder with the text, if the run's own has moved")
     parser.add_argument(
-        "--eval.mlm_rate", dest="mlm_rate", type=float, help="share of the words to predict, in place of the run's own"
+        "--eval.mlm_probability",
+        dest="mlm_probability",
+        type=float,
+        help="share of the words to predict, in place of the run's own",
     )
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
@@ -205,7 +210,9 @@ def _evaluate(argv: list[str]) -> None:
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
     ) as processes:
-        evaluation = evaluate_run(args.run, split=args.split, path=args.path, half=args.half, mlm_rate=args.mlm_rate)
+        evaluation = evaluate_run(
+            args.run, split=args.split, path=args.path, half=args.half, mlm_probability=args.mlm_probability
+        )
     if not processes.first:
         return
     print(render(evaluation))

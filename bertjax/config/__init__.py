@@ -1,5 +1,6 @@
 """What a run is made of, as frozen dataclasses."""
 
+from bertjax.config.config import HEADS as HEADS
 from bertjax.config.config import BertConfig as BertConfig
 from bertjax.config.config import CheckpointConfig as CheckpointConfig
 from bertjax.config.config import Config as Config

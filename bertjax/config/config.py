@@ -28,6 +28,12 @@ def _shares(part: object, prefix: str, *names: str) -> None:
 Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
 Objective = Literal["mlm+nsp", "mlm+sop", "mlm"]
+HEADS: dict[Objective, dict[str, str]] = {
+    "mlm+nsp": {"mlm": "MLM", "nsp": "NSP"},
+    "mlm+sop": {"mlm": "MLM", "nsp": "SOP"},
+    "mlm": {"mlm": "MLM"},
+}
+"""The heads that learn, by their names in metrics, and what people call them."""
 OnFailure = Literal["stop", "continue"]
 
 
@@ -72,9 +78,9 @@ class DataConfig:
     too_long: Literal["truncate", "drop"] = "truncate"
     """a pair longer than that loses words from its longer side, or is left out (the textbook's way); where there are no
     pairs, a sentence"""
-    mlm_rate: float = 0.15
+    mlm_probability: float = 0.15
     """share of the words of a pair, or what the objective has instead, to predict; at least one is"""
-    mlm_rate_end: float | None = None
+    mlm_probability_end: float | None = None
     """rate of the last step, to which it rises or falls evenly; by default it stays"""
     mask_unit: Literal["token", "word", "span"] = "token"
     """what is chosen to be predicted: tokens, words with all their pieces, or spans of up to 10 words (SpanBERT)"""
@@ -98,7 +104,20 @@ class DataConfig:
                 self.eval_path is None,
                 f"data.eval_path={self.eval_path} has no effect with data.source={self.source}; give data.source=files",
             )
-        _shares(self, "data", "mlm_rate", "mlm_rate_end")
+        _shares(self, "data", "mlm_probability", "mlm_probability_end")
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """The heads that learn, by their names in metrics, and what people call them.
+
+        In parameters and metrics the head for pairs is always "nsp".
+        """
+        return HEADS[self.objective]
+
+    @property
+    def sequences(self) -> str:
+        """What a sequence is called, in the plural."""
+        return "sequences" if self.objective == "mlm" else "pairs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +188,7 @@ class BertConfig:
     """in linear layers and norms, as in BERT; words to predict always have theirs"""
     nsp_features: Literal["cls", "pair"] = "cls"
     """what the NSP head reads: <cls>, as in BERT, or also how the means of both sentences' tokens differ"""
-    tied_head: bool = True
+    tie_word_embeddings: bool = True
     """predict words with the transposed token embeddings: BERT does, the textbook has a matrix of its own"""
     init: Literal["bert", "textbook"] = "bert"
     """truncated normal of init_scale, or PyTorch's defaults as the textbook has them"""
@@ -215,7 +234,7 @@ class BertConfig:
             hidden_act="relu",
             layer_norm_eps=1e-5,
             embedding_norm=False,
-            tied_head=False,
+            tie_word_embeddings=False,
             init="textbook",
         )
 
@@ -295,7 +314,7 @@ class TrainConfig:
     """pairs, or what the objective has instead, in a step, over all devices"""
     batch_warmup_steps: int = 0
     """first steps, which have smaller batches: an eighth in the first third of them, then a quarter, then a half"""
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """what matrix products multiply; parameters, optimiser state and sums of products are float32 with either"""
@@ -316,15 +335,15 @@ class TrainConfig:
     """go back to the last checkpoint, and leave out the batches since, when the loss is so many times the recent"""
 
     def __post_init__(self) -> None:
-        _at_least(self, "train", 1, "steps", "batch_size", "accumulate", "log_every", "max_bad_steps")
+        _at_least(self, "train", 1, "steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps")
         _require(
             self.spike_factor is None or 1 < self.spike_factor < math.inf,
             f"train.spike_factor={self.spike_factor} is no rise; give a number above 1, or leave it out",
         )
         _require(
-            self.batch_size % self.accumulate == 0,
-            f"train.batch_size={self.batch_size} is not divisible by train.accumulate={self.accumulate}; "
-            "change one of them",
+            self.batch_size % self.gradient_accumulation_steps == 0,
+            f"train.batch_size={self.batch_size} is not divisible by train.gradient_accumulation_steps="
+            f"{self.gradient_accumulation_steps}; change one of them",
         )
         _require(
             self.budget is None or self.budget_seconds is not None,
@@ -360,9 +379,9 @@ class EvalConfig:
 
     every: int = 0
     """steps between evaluations; 0 for one at the end only"""
-    mlm_rate: float | None = None
+    mlm_probability: float | None = None
     """share of the words to predict; it, max_length and too_long are the same in all runs whose figures are to be
-    compared; by default data.mlm_rate"""
+    compared; by default data.mlm_probability"""
     max_length: int | None = None
     """tokens in a held-out sequence at most; by default data.max_length"""
     too_long: Literal["truncate", "drop"] | None = None
@@ -372,7 +391,7 @@ class EvalConfig:
         _at_least(self, "eval", 0, "every")
         if self.max_length is not None:
             _at_least(self, "eval", 5, "max_length")
-        _shares(self, "eval", "mlm_rate")
+        _shares(self, "eval", "mlm_probability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -519,17 +538,17 @@ class Config:
                 f"{self.optim.schedule}, optim.decay_share={self.optim.decay_share}; give wsd, and a share below 1",
             )
             _require(
-                self.data.mlm_rate_end is None,
-                f"data.mlm_rate_end={self.data.mlm_rate_end} is the rate of a last step that {budget} does not tell "
-                "beforehand; leave one of them out",
+                self.data.mlm_probability_end is None,
+                f"data.mlm_probability_end={self.data.mlm_probability_end} is that of a last step that {budget} does "
+                "not tell beforehand; leave one of them out",
             )
 
     @property
     def held_out_data(self) -> DataConfig:
         """How held-out sequences are made: as those to learn from, but for what the eval section says."""
-        of_eval = {name: getattr(self.eval, name) for name in ("mlm_rate", "max_length", "too_long")}
+        of_eval = {name: getattr(self.eval, name) for name in ("mlm_probability", "max_length", "too_long")}
         given = {name: value for name, value in of_eval.items() if value is not None}
-        return dataclasses.replace(self.data, mlm_rate_end=None, **given)
+        return dataclasses.replace(self.data, mlm_probability_end=None, **given)
 
     def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
         """Sizes of data, fsdp and tensor over so many devices.

@@ -18,7 +18,6 @@ from bertjax.data.sources.source import Text, Texts, open_texts
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.objectives.names import sequences
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 
 # Held-out pairs and masks are the same in every run, whatever its seed.
@@ -78,7 +77,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         seed=config.seed,
     )
     if train_batches.num_sequences < train.batch_size:
-        some = f"{train_batches.num_sequences} {sequences(data.objective)}"
+        some = f"{train_batches.num_sequences} {data.sequences}"
         raise BertjaxError(
             f"the corpus {corpus.name} has {some} that fit in data.max_length={data.max_length}, "
             f"fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
@@ -101,7 +100,7 @@ def describe(prepared: Prepared) -> str:
         reason = textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False)
         lines.append(f"NOTICE:   {prepared.config.data.source} is read instead of what was asked for, because")
         lines.append(textwrap.indent(reason, " " * 10))
-    what = sequences(prepared.config.data.objective)
+    what = prepared.config.data.sequences
     for role, corpus, batches in (
         ("train:", prepared.train, prepared.train_batches),
         ("held out:", prepared.held_out, prepared.held_out_batches),
@@ -143,7 +142,7 @@ def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) ->
 
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    batch_size = config.train.batch_size // config.train.accumulate
+    batch_size = config.train.batch_size // config.train.gradient_accumulation_steps
     config = dataclasses.replace(config, data=config.held_out_data)
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 
@@ -159,8 +158,8 @@ def _batches(
         max_length=data.max_length,
         row_length=data.row_length,
         vocabulary=tokenizer.vocabulary,
-        mlm_rate=data.mlm_rate,
-        mlm_rate_end=data.mlm_rate_end,
+        mlm_probability=data.mlm_probability,
+        mlm_probability_end=data.mlm_probability_end,
         steps=config.train.steps,
         warmup_steps=warmup_steps,
         mask_unit=data.mask_unit,

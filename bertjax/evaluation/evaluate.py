@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bertjax.config import Objective, Split
+from bertjax.config import HEADS, DataConfig, Objective, Split
 from bertjax.data.batching.batches import Batch, Half
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.models.bert import Bert, make_model, params_template
-from bertjax.objectives.metrics import RunningMeans
-from bertjax.objectives.names import figures, sequences
+from bertjax.objectives.metrics import Metrics, RunningMeans
+from bertjax.objectives.pretraining import apply_heads, batch_metrics, compute_metrics
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
-from bertjax.train.step import Metrics, batch_metrics, judged, predicted
+from bertjax.runs.metrics import figures
+from bertjax.runs.parameters import load_params
 
 EvalStep = Callable[[dict[str, Any], Batch], Metrics]
 
@@ -50,12 +51,12 @@ def compile_eval_step_by_class(mesh: Mesh, model: Bert, classes_v: np.ndarray) -
 
 def _metrics_by_class(model: Bert, classes_v: np.ndarray, params: dict[str, Any], batch: Batch) -> Metrics:
     """Each prediction is judged twice, among all and in its class: the head leaves out what has no weight."""
-    predictions = predicted(model, params, batch)
-    metrics = judged(model, predictions, batch)
+    predictions = apply_heads(model, params, batch)
+    metrics = compute_metrics(model, predictions, batch)
     class_bp = jnp.asarray(classes_v)[batch.mlm_labels_bp]
     for number, name in enumerate(CLASSES):
         weights_bp = batch.mlm_weights_bp * (class_bp == number)
-        its = judged(model, predictions, batch._replace(mlm_weights_bp=weights_bp))
+        its = compute_metrics(model, predictions, batch._replace(mlm_weights_bp=weights_bp))
         metrics |= {f"{name} {figure}": its[figure] for figure in ("mlm_loss", "mlm_accuracy")}
     return metrics
 
@@ -109,14 +110,14 @@ def evaluate_run(
     split: Split | None = None,
     path: str | None = None,
     half: Half | None = None,
-    mlm_rate: float | None = None,
+    mlm_probability: float | None = None,
 ) -> Evaluation:
     """The means of a run's newest parameters on the held-out corpus.
 
     Args:
       split: another split than the one the run held out.
       path: where the text is now, as `data.path`.
-      mlm_rate: share of the words to predict, in place of the run's own: so runs at several rates can be compared.
+      mlm_probability: share of the words to predict, in place of the run's own, to compare runs at several.
       half: every other pair alone. A recipe chosen by one half is told of by the other.
 
     Raises:
@@ -130,11 +131,13 @@ def evaluate_run(
         path=path or config.data.path,
         fallback=None,  # another text would be judged than the run's
     )
-    of_eval = dataclasses.replace(config.eval, mlm_rate=config.eval.mlm_rate if mlm_rate is None else mlm_rate)
+    of_eval = dataclasses.replace(
+        config.eval, mlm_probability=config.eval.mlm_probability if mlm_probability is None else mlm_probability
+    )
     config = dataclasses.replace(config, data=data, eval=of_eval)
     mesh, model = make_mesh(), make_model(config.model, config.train)
     corpus, batches = prepare_held_out(config, run.tokenizer())
-    params = run.load_params(model, mesh)
+    params = load_params(run, model, mesh)
     rows = rows_here(batches.num_rows, mesh)
     counts_v = run.word_counts()
     if counts_v is None:
@@ -156,10 +159,12 @@ def evaluate_run(
 def render(evaluation: Evaluation) -> str:
     """What `bertjax evaluate` prints."""
     corpus, count, means, objective, half, classes = evaluation
-    some = f"the {count:,} {half} ones of its {sequences(objective)}" if half else f"{count:,} {sequences(objective)}"
+    sequences = DataConfig(objective=objective).sequences
+    some = f"the {count:,} {half} ones of its {sequences}" if half else f"{count:,} {sequences}"
     lines = [f"{corpus}, {some}, masks fixed"]
     lines += [
-        f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}" for name, loss, accuracy in figures(means, objective)
+        f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}"
+        for name, loss, accuracy in figures(means, HEADS[objective])
     ]
     if not classes:
         return "\n".join([*lines, "figures by class of words are of runs that keep word_counts.npy, as new ones do"])

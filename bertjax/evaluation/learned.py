@@ -17,10 +17,10 @@ from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, word_counts
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.models.bert import Bert, params_template
-from bertjax.objectives.names import figures
+from bertjax.objectives.pretraining import apply_heads
 from bertjax.ops.matmul import matmul
 from bertjax.parallel.sharding import by_name, by_rows, place_batch, replicated
-from bertjax.train.step import predicted
+from bertjax.runs.metrics import figures
 
 _SHOWN, _GUESSES = 5, 3
 _FEWEST = 6  # words of a sentence that tell something about the one that is hidden
@@ -41,7 +41,7 @@ def held_out_in_words(prepared: Prepared, evaluation: Mapping[str, float]) -> st
         tokenizer.vocabulary,
         predict_unk=config.data.predict_unk,
     )
-    mlm, *others = figures(evaluation, config.data.objective, prefix="held_out_")
+    mlm, *others = figures(evaluation, config.data.heads, prefix="held_out_")
     parts = [f"MLM loss {mlm.loss:.2f}, where word frequencies alone give {guessing:.2f}"]
     parts += [f"{name} accuracy {accuracy:.1%}, where a coin gives 50%" for name, _, accuracy in others]
     return f"held out: {'; '.join(parts)}"
@@ -106,7 +106,7 @@ def guess(
 
 
 def _likeliest(model: Bert, params: dict[str, Any], batch: Batch) -> tuple[Array, Array]:
-    predictions = predicted(model, params, batch)
+    predictions = apply_heads(model, params, batch)
     logits_bv = matmul(predictions.mlm_hidden_bpd[:, 0], predictions.vocab_kernel_dv, model.dtype)
     logits_bv = logits_bv.astype(jnp.float32) + predictions.vocab_bias_v[None]
     return jax.lax.top_k(jax.nn.softmax(logits_bv), _GUESSES)

@@ -19,7 +19,7 @@ from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer.files import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.objectives.names import figures
+from bertjax.runs.metrics import figures
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 SIZES = {
@@ -67,7 +67,7 @@ def names(config: BertConfig) -> dict[str, str]:
     add("pooler", "bert.pooler.dense", "kernel")
     add("mlm/hidden", "cls.predictions.transform.dense", "kernel")
     add("mlm/norm", "cls.predictions.transform.LayerNorm", "scale")
-    if config.tied_head:
+    if config.tie_word_embeddings:
         table["mlm/bias"] = DEAD_BIAS
     else:
         add("mlm/vocab", "cls.predictions.decoder", "kernel")
@@ -120,7 +120,7 @@ def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, fol
     check_exportable(config, folder)
     flat = dict(leaves(params))
     tensors = {theirs: to_theirs(ours, np.asarray(flat[ours])) for ours, theirs in names(config).items()}
-    if not config.tied_head:
+    if not config.tie_word_embeddings:
         tensors[DEAD_BIAS] = tensors["cls.predictions.decoder.bias"].copy()  # or it would be missing there
     from safetensors.numpy import save_file
 
@@ -173,7 +173,7 @@ def _json_files(config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
             "initializer_range": config.init_scale,
             "pad_token_id": tokenizer.vocabulary.pad,
             "position_embedding_type": "absolute",
-            "tie_word_embeddings": config.tied_head,
+            "tie_word_embeddings": config.tie_word_embeddings,
             "torch_dtype": "float32",
         },
         "tokenizer_config.json": {
@@ -215,7 +215,7 @@ def card(run: Config, environment: dict[str, Any], held_out: dict[str, float], t
     if held_out:
         heads = "; ".join(
             f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}"
-            for name, loss, accuracy in figures(held_out, run.data.objective, prefix="held_out_")
+            for name, loss, accuracy in figures(held_out, run.data.heads, prefix="held_out_")
         )
         evaluation = f"Held out, {corpus['held_out']['name']} at step {held_out['step']:,}: {heads}."
     return _CARD.format(

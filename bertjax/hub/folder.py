@@ -80,7 +80,7 @@ def _part(path: str) -> str:
 def _settle_decoder(folder: Path, config: BertConfig, theirs: dict[str, np.ndarray]) -> None:
     """A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own."""
     decoder = "cls.predictions.decoder"
-    if not config.tied_head:
+    if not config.tie_word_embeddings:
         if DEAD_BIAS in theirs:
             theirs.setdefault(f"{decoder}.bias", theirs[DEAD_BIAS])
         return
@@ -127,7 +127,7 @@ def read_config(folder: Path) -> BertConfig:
             raise BertjaxError(f"{path}: {SIZES[name]}={value!r} is not a number; fetch it again")
     settings = {"vocab_size": 30522} | sizes
     tied = bool(theirs.get("tie_word_embeddings", True))
-    return BertConfig(**settings, hidden_act=_THEIR_ACTIVATIONS[activation], tied_head=tied)  # type: ignore[arg-type]
+    return BertConfig(**settings, hidden_act=_THEIR_ACTIVATIONS[activation], tie_word_embeddings=tied)  # type: ignore[arg-type]
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

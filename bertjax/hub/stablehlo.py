@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bertjax.config import BertConfig
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import HEADS
-from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 
 PLATFORMS = ("cpu", "cuda")
@@ -23,21 +24,20 @@ def vocabulary_beside(file: Path) -> Path:
     return file.with_name(f"{file.stem}.tokenizer.json")
 
 
-def export(folder: str | Path, file: Path) -> None:
-    """Writes the encoder of a run's folder or a Hugging Face one, and its vocabulary beside it, whole or not at all.
+def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, file: Path) -> None:
+    """Writes an encoder, and its vocabulary beside it, whole or not at all.
 
     `jax.export.deserialize(...).call` is then a function of tokens, segments and mask (1, or 0 for padding), int32
     [b, t] for any b and any t up to the model's positions, that returns representations, float32 [b, t, d], which are 0
     at padding.
 
     Raises:
-      BertjaxError: a file is there already or cannot be written, flatbuffers is not installed, or as `load` does.
+      BertjaxError: a file is there already or cannot be written, or flatbuffers is not installed.
     """
     vocabulary = vocabulary_beside(file)
     _check_free(file, vocabulary)
     if importlib.util.find_spec("flatbuffers") is None:
         raise BertjaxError("to write StableHLO flatbuffers is needed: pip install 'bertjax[stablehlo]'")
-    config, params, tokenizer = load(folder)
     encoder = {name: part for name, part in params.items() if name not in HEADS}
     program = _program(Bert(config), encoder)
     try:

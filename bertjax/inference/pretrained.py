@@ -13,6 +13,7 @@ from bertjax.hub import folder as foreign
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.parameters import load_params
 
 
 class Pretrained(NamedTuple):
@@ -36,7 +37,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     if not foreign.is_hub_folder(folder):
         run = _run(folder)
         config = run.config().model
-        return Pretrained(config, run.load_params(Bert(config), mesh), run.tokenizer())
+        return Pretrained(config, load_params(run, Bert(config), mesh), run.tokenizer())
     read = foreign.read(folder)
     return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
 

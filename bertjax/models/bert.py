@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
         q_bhte, k_bhse, v_bhse = (heads(linear(name=name)(x_nd)) for name in ("query", "key", "value"))
         if c.positions == "rotary":
-            q_bhte, k_bhse = turned(q_bhte, positions_bt), turned(k_bhse, positions_bt)
+            q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
         scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * (d // c.num_heads) ** -0.5
         allowed_b1ts = attention_mask(sequences_bt)[:, None]
         # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
@@ -115,7 +115,7 @@ def attention_mask(sequences_bt: Array) -> Array:
     return (sequences_bt[:, :, None] == sequences_bt[:, None, :]) & (sequences_bt[:, None, :] > 0)
 
 
-def turned(x_bhte: Array, positions_bt: Array) -> Array:
+def apply_rotary(x_bhte: Array, positions_bt: Array) -> Array:
     """Rotary positions (Su et al. 2021, arXiv:2104.09864, section 3.2.2): feature pairs (i, i + e/2) as angles.
 
     A product of two turned vectors depends on the difference of their positions alone.
@@ -193,7 +193,7 @@ class MlmHead(nn.Module):
         c, (v, d) = self.config, token_embedding_vd.shape
         hidden_nd = ACTIVATIONS[c.hidden_act](Linear(d, c, self.dtype, name="hidden")(x_nd))
         hidden_nd = Norm(c, name="norm")(hidden_nd)
-        if c.tied_head:
+        if c.tie_word_embeddings:
             return hidden_nd, token_embedding_vd.T, self.param("bias", initializers.zeros, (v,))
         return hidden_nd, *Weights(v, c, biased=True, name="vocab")(d)
 

@@ -16,6 +16,9 @@ class Mean(NamedTuple):
     weight: Array
 
 
+Metrics = dict[str, Mean]
+
+
 def weighted_mean(values: Array, weights: Array) -> Mean:
     """Of values whose weight is 1; weights are 1 or 0."""
     return Mean((values * weights).sum(), weights.sum())
@@ -31,7 +34,7 @@ def mlm_loss_all_slots(logits_bpv: Array, labels_bp: Array) -> Mean:
     return weighted_mean(cross_entropy(logits_bpv, labels_bp), jnp.ones(labels_bp.shape))
 
 
-def hits(logits: Array, labels: Array) -> Array:
+def correct(logits: Array, labels: Array) -> Array:
     """float32, 1 where no class is likelier than the label, else 0."""
     of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return (of_label >= logits.max(axis=-1)).astype(jnp.float32)

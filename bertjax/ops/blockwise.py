@@ -128,8 +128,8 @@ def _totals(
         return totals_2 + _logits_and_totals(hidden_ncd[n], labels_nc[n], weights_nc[n], kernel_dv, split)[2]
 
     zeros = _zeros((2,), _rows_of(split))
-    loss, hits = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
-    return loss, hits
+    loss, correct = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
+    return loss, correct
 
 
 def _forward(
@@ -167,8 +167,8 @@ def _forward(
         _zeros((*hidden_ncd.shape[:2], d - 1), split),
         _zeros((d, v), split),
     )
-    (loss, hits), *grads = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
-    return (loss, hits), tuple(grads)
+    (loss, correct), *grads = lax.fori_loop(0, _blocks_that_count(weights_nc), add_block, zeros)
+    return (loss, correct), tuple(grads)
 
 
 def _backward(
@@ -198,7 +198,7 @@ def _blocks_that_count(weights_nc: Array) -> Array:
 def _logits_and_totals(
     hidden_cd: Array, labels_c: Array, weights_c: Array, kernel_dv: Array, split: tuple[str, ...]
 ) -> tuple[Array, Array, Array]:
-    """Logits [c, v], their log-sum-exp [c, 1], and the totals of loss and hits [2].
+    """Logits [c, v], their log-sum-exp [c, 1], and the totals of loss and correct [2].
 
     Where the vocabulary is split, the logits are of this device's words and the rest is of all words.
     """

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from bertjax.config import Config, DistributedConfig, OnFailure
 from bertjax.config.recipes import flat, load_config, save_config
@@ -28,9 +27,6 @@ from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import bert as hub
-from bertjax.models.bert import Bert, params_template
-from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.tensorboard import Events
 from bertjax.storage.json_lines import Lines
@@ -202,37 +198,12 @@ class RunFolder:
             )
         return step
 
-    def load_params(self, model: Bert, mesh: Mesh) -> dict[str, Any]:
-        """The newest sound checkpoint's parameters, averaged if the run does that.
-
-        Raises:
-          BertjaxError: the run has no checkpoint.
-        """
-        name = "params" if self.config().optim.ema_decay is None else "average"
-        template = params_template(model)
-        template = with_sharding(template, by_name(template, mesh))
-        with self.checkpoints() as checkpoints:
-            return checkpoints.restore(self.latest_step(checkpoints), {name: template})[name]
-
-    def export(self, folder: Path) -> None:
-        """The newest sound checkpoint as a Hugging Face folder. Raises BertjaxError as `bertjax.hub.bert.export` does."""
-        config, tokenizer = self.config(), self.tokenizer()
-        config = dataclasses.replace(
-            config, train=dataclasses.replace(config.train, steps=self.last_step() or config.train.steps)
-        )
-        hub.check_exportable(config.model, folder)
-        params = self.load_params(Bert(config.model), make_mesh(devices=jax.devices()[:1]))
-        try:
-            environment = json.loads(self._environment.read_text(encoding="utf-8"))
-            card = hub.card(config, environment, self.newest_evaluation(), tokenizer)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BertjaxError(f"{self._environment} does not tell what a card needs: {error!r}; train anew") from error
-        hub.export(config.model, params, tokenizer, folder, card=card)
-
     def check_same(self, prepared: Prepared) -> None:
         """Raises BertjaxError where going on with this configuration or corpus would not be the same run."""
         ours, theirs = flat(prepared.config), flat(self.config())
-        same_all_along = prepared.config.optim.schedule == "constant" and prepared.config.data.mlm_rate_end is None
+        same_all_along = (
+            prepared.config.optim.schedule == "constant" and prepared.config.data.mlm_probability_end is None
+        )
         may_change = _MAY_CHANGE | ({"train.steps"} if same_all_along else set())
         changed = [key for key in ours if ours[key] != theirs[key] and key not in may_change]
         if changed:
@@ -279,6 +250,13 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl; a kill may have cut the last one short."""
         return self._metrics.read()
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json tells: versions, devices, corpus. Raises BertjaxError where it cannot be read."""
+        try:
+            return json.loads(self._environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BertjaxError(f"{self._environment} cannot be read: {error!r}; train anew") from error
 
     def newest_evaluation(self) -> dict[str, Any]:
         """The metrics' last line that holds held-out figures; nothing where there is none."""

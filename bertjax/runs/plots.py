@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertjax.objectives.names import HEADS
+from bertjax.config import HEADS, Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, objective: str = "mlm+nsp") -> None:
+def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, objective: Objective = "mlm+nsp") -> None:
     """The loss of each head against the step, the held-out ones as points, as a PNG.
 
     Args:
@@ -21,7 +21,7 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, objective
     os.replace(unfinished, path)
 
 
-def draw_losses(metrics: list[dict[str, Any]], title: str, objective: str = "mlm+nsp") -> "Figure":
+def draw_losses(metrics: list[dict[str, Any]], title: str, objective: Objective = "mlm+nsp") -> "Figure":
     """What `plot_losses` saves."""
     from matplotlib.figure import Figure  # not pyplot: it would keep the figure, and choose a caller's backend
 

@@ -15,9 +15,11 @@ from bertjax.data.statistics import counts
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert, make_model
+from bertjax.objectives.metrics import Metrics
+from bertjax.objectives.pretraining import LossWeights
 from bertjax.parallel.sharding import place_params
 from bertjax.train.optimizer import make_optimizer, make_schedule
-from bertjax.train.step import LossWeights, Metrics, TrainState, compile_train_step, init_on, state_template
+from bertjax.train.step import TrainState, compile_train_step, init_on, state_template
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -43,7 +45,7 @@ def make_programs(prepared: Prepared, mesh: Mesh) -> Programs:
         return compile_train_step(
             *(mesh, model, make_optimizer(config.optim, steps), make_schedule(config.optim, steps)),
             seed=config.seed,
-            accumulate=config.train.accumulate,
+            gradient_accumulation_steps=config.train.gradient_accumulation_steps,
             weights=LossWeights(config.train.nsp_weight, config.train.z_loss),
             ema_decay=config.optim.ema_decay,
         )
@@ -77,7 +79,7 @@ def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict
     assert size is not None
     if model.frequency_bias:
         bias_v = counts.log_frequencies(corpus, vocabulary, size, predict_unk=data.predict_unk)
-        head = {"bias": bias_v} if model.tied_head else {"vocab": {"bias": bias_v}}
+        head = {"bias": bias_v} if model.tie_word_embeddings else {"vocab": {"bias": bias_v}}
         params = _merged(params, place_params({"mlm": head}, mesh))
     if model.cooccurrence_embedding:
         scale = model.init_scale if model.init == "bert" else 1.0

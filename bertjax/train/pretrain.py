@@ -13,17 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bertjax.config import Config, DistributedConfig, Objective
+from bertjax.config import HEADS, Config, DistributedConfig, Objective
 from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.evaluation.learned import guess, guesses_in_words, held_out_in_words, hidden_words
 from bertjax.models.bert import num_parameters
-from bertjax.objectives.names import figures
+from bertjax.objectives.metrics import Metrics
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import by_name, make_mesh, place_rows, rows_here, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.metrics import figures
 from bertjax.runs.plots import plot_losses
 from bertjax.runs.signals import Stop, stopping_on_signals
 from bertjax.train.budget import Budget
@@ -31,7 +32,7 @@ from bertjax.train.divergence import LossSpike, Rising, batch_of, loss_of, skip_
 from bertjax.train.initial_state import Programs, make_programs
 from bertjax.train.open_run import opened_by_all, with_its_model
 from bertjax.train.progress import Progress, describe_devices
-from bertjax.train.step import Metrics, TrainState
+from bertjax.train.step import TrainState
 
 
 def pretrain(config: Config, *, resume: bool = False) -> Path:
@@ -137,7 +138,7 @@ def _go_on(run: _Run, checkpoints: Checkpoints) -> TrainState | None:
     while step < steps:
         step += 1
         number = batch_of(step, skips)
-        rows = rows_here(batches.num_rows_at(number), run.mesh, parts=config.train.accumulate)
+        rows = rows_here(batches.num_rows_at(number), run.mesh, parts=config.train.gradient_accumulation_steps)
         state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, run.mesh))
         if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
             steps, train_step, budget = last, run.programs.train_step(last), None
@@ -212,7 +213,7 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
     held_out = run.prepared.held_out_batches
     rows = rows_here(held_out.num_rows, run.mesh)
     batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
-    means = evaluate(run.programs.eval_step, state.learnt, batches, rows, run.mesh)
+    means = evaluate(run.programs.eval_step, state.eval_params, batches, rows, run.mesh)
     if run.stop.after_step():
         return False
     run.progress.held_out(means)
@@ -223,7 +224,7 @@ def _learned(run: _Run, state: TrainState) -> list[str]:
     """Lines for the first process to print. All take part in the guesses."""
     tokenizer, max_length = run.prepared.tokenizer, run.prepared.config.data.max_length
     hidden = hidden_words(run.prepared)
-    guessed = guess(hidden, run.programs.model, state.learnt, run.mesh, tokenizer, max_length=max_length)
+    guessed = guess(hidden, run.programs.model, state.eval_params, run.mesh, tokenizer, max_length=max_length)
     if not run.processes.first:
         return []
     evaluation = run.folder.newest_evaluation()
@@ -278,7 +279,7 @@ def _conclude(
     """The textbook's two lines, what was learned, and where everything is."""
     if means := progress.running_means:
         since = f" (mean over steps {progress.first_step} to {progress.step})"
-        print(", ".join(f"{name} loss {loss:.3f}" for name, loss, _ in figures(means, objective)) + since)
+        print(", ".join(f"{name} loss {loss:.3f}" for name, loss, _ in figures(means, HEADS[objective])) + since)
         what = "sequences" if objective == "mlm" else "sentence pairs"
         print(
             f"{progress.pairs_per_second:,.1f} {what}/s on {describe_devices(mesh)} "

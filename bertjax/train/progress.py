@@ -8,11 +8,10 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from bertjax.config import Objective, TrainConfig
-from bertjax.objectives.metrics import RunningMeans
-from bertjax.objectives.names import Figures, figures, sequences
+from bertjax.config import HEADS, DataConfig, Objective, TrainConfig
+from bertjax.objectives.metrics import Metrics, RunningMeans
 from bertjax.runs.folder import RunFolder
-from bertjax.train.step import Metrics
+from bertjax.runs.metrics import Figures, figures
 
 
 class Progress:
@@ -114,7 +113,7 @@ class Progress:
         return self._pairs_in(step) if self._pairs_in else self._train.batch_size
 
     def _figures(self, means: dict[str, float]) -> list[Figures]:
-        return figures(means, self._objective)
+        return figures(means, HEADS[self._objective])
 
     def _expected_last_step(self) -> int:
         if self._seconds_left is None or not self._timed_steps:
@@ -124,7 +123,7 @@ class Progress:
     def _show(self, means: dict[str, float]) -> None:
         rate = f"compiled, {self.first_seconds:.1f} s"
         if self._timed_steps:
-            rate = f"{self.pairs_per_second:,.0f} {sequences(self._objective)}/s"
+            rate = f"{self.pairs_per_second:,.0f} {DataConfig(objective=self._objective).sequences}/s"
         line = "  ".join([*(f"{name.lower()} {loss:.3f}" for name, loss, _ in self._figures(means)), rate])
         if self._skipped_steps:
             line += f"  {self._skipped_steps} skipped, not finite"

@@ -12,23 +12,10 @@ from jax import Array
 from jax.sharding import Mesh
 
 from bertjax.data.batching.batches import Batch
-from bertjax.models.bert import Bert, Predictions, init_params
-from bertjax.objectives.metrics import Mean, cross_entropy, hits, weighted_mean
-from bertjax.ops.blockwise import blockwise_cross_entropy
-from bertjax.parallel.sharding import by_name, by_rows, gathered, replicated
-
-Metrics = dict[str, Mean]
-
-
-class LossWeights(NamedTuple):
-    """What the other losses count for beside that of the MLM head in the sum that gradients are taken of."""
-
-    nsp: float = 1.0
-    z: float = 0.0  # of the squared log of the softmax's denominator over the vocabulary
-
-
-PLAIN_SUM = LossWeights()  # of the MLM and the NSP loss
-
+from bertjax.models.bert import Bert, init_params
+from bertjax.objectives.metrics import Mean, Metrics
+from bertjax.objectives.pretraining import PLAIN_SUM, LossWeights, batch_metrics
+from bertjax.parallel.sharding import by_name, by_rows, replicated
 
 _RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
 
@@ -51,7 +38,7 @@ class TrainState(NamedTuple):
     average: dict[str, Any] | None = None  # of the parameters over the good steps, the older the less, if asked for
 
     @property
-    def learnt(self) -> dict[str, Any]:
+    def eval_params(self) -> dict[str, Any]:
         """The parameters that are evaluated, encoded with and exported: the average where there is one."""
         return self.params if self.average is None else self.average
 
@@ -80,55 +67,12 @@ def state_template(model: Bert, optimizer: optax.GradientTransformation, *, aver
     return jax.eval_shape(functools.partial(init_state, model, optimizer, 0, averaging=averaging))
 
 
-def batch_metrics(
-    model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None, *, z_loss: float = 0.0
-) -> Metrics:
-    """Losses and accuracies of a batch; dropout is on where there is a key for it, `z_loss` in gradients alone."""
-    return judged(model, predicted(model, params, batch, dropout_key), batch, z_loss=z_loss)
-
-
-def predicted(model: Bert, params: dict[str, Any], batch: Batch, dropout_key: Array | None = None) -> Predictions:
-    """What the heads say of a batch."""
-    outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
-    params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
-    return model.apply(
-        {"params": params},
-        *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
-        *(batch.mlm_positions_bp, batch.cls_positions_bk),
-        train=dropout_key is not None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-        method="predict",
-    )
-
-
-def judged(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float = 0.0) -> Metrics:
-    """Predictions beside what was to be predicted."""
-    mlm_loss, mlm_hits = blockwise_cross_entropy(
-        predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
-        predictions.vocab_kernel_dv,
-        predictions.vocab_bias_v,
-        batch.mlm_labels_bp.reshape(-1),
-        batch.mlm_weights_bp.reshape(-1),
-        dtype=model.dtype,
-        mesh=model.mesh,
-        z_loss=z_loss,
-    )
-    mlm_count = batch.mlm_weights_bp.sum()
-    nsp_logits_bk2 = predictions.nsp_logits_bk2
-    return {
-        "mlm_loss": Mean(mlm_loss, mlm_count),
-        "nsp_loss": weighted_mean(cross_entropy(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
-        "mlm_accuracy": Mean(mlm_hits, mlm_count),
-        "nsp_accuracy": weighted_mean(hits(nsp_logits_bk2, batch.nsp_labels_bk), batch.nsp_weights_bk),
-    }
-
-
 def gradients(
     model: Bert,
     params: dict[str, Any],
     batch: Batch,
     dropout_key: Array,
-    accumulate: int,
+    gradient_accumulation_steps: int,
     weights: LossWeights = PLAIN_SUM,
 ) -> tuple[dict[str, Any], Metrics]:
     """Gradients of the losses' sum, each the mean over the whole batch, however many parts compute it."""
@@ -143,11 +87,11 @@ def gradients(
     def part_gradients(part: Batch, key: Array) -> tuple[dict[str, Any], Metrics]:
         return jax.grad(share_of_loss, has_aux=True)(params, part, key)
 
-    if accumulate == 1:
+    if gradient_accumulation_steps == 1:
         return part_gradients(batch, dropout_key)
     # Every accumulate-th row makes a part, so that a part's rows lie on all devices as the batch's do.
-    parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
-    keys = jax.random.split(dropout_key, accumulate)
+    parts = jax.tree.map(lambda x: x.reshape(-1, gradient_accumulation_steps, *x.shape[1:]).swapaxes(0, 1), batch)
+    keys = jax.random.split(dropout_key, gradient_accumulation_steps)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(part_gradients, jax.tree.map(lambda x: x[0], parts), keys[0]))
 
     def add_part(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
@@ -164,13 +108,13 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     seed: int,
-    accumulate: int = 1,
+    gradient_accumulation_steps: int = 1,
     weights: LossWeights = PLAIN_SUM,
     ema_decay: float | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update, and the metrics of the batch before it. Without a finite loss and gradients, nothing is updated."""
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(model, state.params, batch, dropout_key, accumulate, weights)
+    grads, metrics = gradients(model, state.params, batch, dropout_key, gradient_accumulation_steps, weights)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(grads)
@@ -216,7 +160,7 @@ def compile_train_step(
     schedule: optax.Schedule,
     *,
     seed: int,
-    accumulate: int = 1,
+    gradient_accumulation_steps: int = 1,
     weights: LossWeights = PLAIN_SUM,
     ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -226,7 +170,13 @@ def compile_train_step(
       schedule: the optimizer's own learning rate, to be reported.
     """
     model = model.clone(mesh=mesh)
-    fixed = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": seed, "accumulate": accumulate}
+    fixed = {
+        "model": model,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "seed": seed,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+    }
     fixed |= {"weights": weights, "ema_decay": ema_decay}
     places = by_name(state_template(model, optimizer, averaging=ema_decay is not None), mesh)
     return jax.jit(

@@ -127,7 +127,7 @@ def test_the_models_vocabulary_size(tiny):
 
 
 def test_only_the_tokenizers_words_are_drawn(tiny):
-    prepared = prepare(change(tiny, model={"vocab_size": 5000}, data={"mlm_rate": 1.0}))
+    prepared = prepare(change(tiny, model={"vocab_size": 5000}, data={"mlm_probability": 1.0}))
     for batches in (prepared.train_batches, prepared.held_out_batches):
         assert batches.batch_at(0).tokens_bt.max() < prepared.tokenizer.vocab_size
 
@@ -166,7 +166,7 @@ def test_the_description(tiny, wikitext, small_docs):
 
 
 def test_batches_are_as_the_configuration_says(tiny):
-    prepared = prepare(change(tiny, data={"mlm_rate": 0.5, "max_length": 20}, train={"batch_size": 16}))
+    prepared = prepare(change(tiny, data={"mlm_probability": 0.5, "max_length": 20}, train={"batch_size": 16}))
     for batches in (prepared.train_batches, prepared.held_out_batches):
         assert batches.batch_at(0).tokens_bt.shape == (16, 20)
         assert batches.batch_at(0).mlm_labels_bp.shape == (16, 10)
@@ -177,11 +177,11 @@ def test_the_masking_rate_of_evaluations_is_its_own(tiny):
         config = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, **rates), eval=EvalConfig(0, eval_rate))
         return next(prepare(config).held_out_batches.first_epoch())
 
-    usual = held_out(mlm_rate=0.15)
-    for other in (held_out(0.15, mlm_rate=0.4), held_out(mlm_rate=0.15, mlm_rate_end=0.4)):
+    usual = held_out(mlm_probability=0.15)
+    for other in (held_out(0.15, mlm_probability=0.4), held_out(mlm_probability=0.15, mlm_probability_end=0.4)):
         for a, b in zip(usual, other, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert held_out(mlm_rate=0.4).mlm_weights_bp.sum() > 1.5 * usual.mlm_weights_bp.sum()
+    assert held_out(mlm_probability=0.4).mlm_weights_bp.sum() > 1.5 * usual.mlm_weights_bp.sum()
 
 
 def test_held_out_sequences_may_be_shorter_than_those_to_learn_from(tiny):
@@ -199,9 +199,9 @@ def test_held_out_sequences_may_be_shorter_than_those_to_learn_from(tiny):
 
 
 def test_the_rate_of_training_is_on_its_way_over_the_steps(tiny):
-    data = dataclasses.replace(tiny.data, mlm_rate=0.4, mlm_rate_end=0.1)
+    data = dataclasses.replace(tiny.data, mlm_probability=0.4, mlm_probability_end=0.1)
     batches = prepare(dataclasses.replace(tiny, data=data)).train_batches
-    assert [batches.mlm_rate_at(step) for step in range(5)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.1])
+    assert [batches.mlm_probability_at(step) for step in range(5)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.1])
 
 
 def test_packed_rows_are_as_the_configuration_says(tiny):

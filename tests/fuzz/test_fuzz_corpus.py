@@ -30,7 +30,7 @@ def open_corpus(folder: Path, documents=DOCUMENTS, tokenizer=TOKENIZER) -> Corpu
 
 
 def first_batch(corpus: Corpus, tokenizer=TOKENIZER, **changes) -> Batch:
-    settings = {"batch_size": 4, "max_length": 12, "vocabulary": tokenizer.vocabulary, "mlm_rate": 0.15}
+    settings = {"batch_size": 4, "max_length": 12, "vocabulary": tokenizer.vocabulary, "mlm_probability": 0.15}
     settings |= {"predict_unk": False, "too_long": "truncate", "seed": 1}
     return Batches(corpus, **settings | changes).batch_at(0)
 

@@ -146,7 +146,7 @@ def test_every_activation_and_tie(tmp_path: Path, pieces: Tokenizer, hidden_act:
     settings = TINY | {"hidden_act": hidden_act, "tie_word_embeddings": tied}
     model, tokenizer = their_folder(tmp_path, pieces, **settings)
     ours = load(tmp_path)
-    assert ours.config.tied_head is tied
+    assert ours.config.tie_word_embeddings is tied
     assert_close(differences(ours, model, tokenizer))
     for other in set(ACTIVATIONS) - {ours.config.hidden_act}:
         wrong = ours._replace(config=dataclasses.replace(ours.config, hidden_act=other))
@@ -203,12 +203,12 @@ def ours_written(folder: Path, tokenizer: Tokenizer, **settings: typing.Any) -> 
     return ours
 
 
-@pytest.mark.parametrize("tied_head", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("tie_word_embeddings", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("hidden_act", ACTIVATIONS)
-def test_they_compute_the_same(tmp_path: Path, pieces: Tokenizer, hidden_act: str, tied_head: bool) -> None:
+def test_they_compute_the_same(tmp_path: Path, pieces: Tokenizer, hidden_act: str, tie_word_embeddings: bool) -> None:
     """The textbook's untied head and its ReLU in the head among them. No weight is missing, and none is too many."""
     out = tmp_path / "out"
-    ours = ours_written(out, pieces, hidden_act=hidden_act, tied_head=tied_head)
+    ours = ours_written(out, pieces, hidden_act=hidden_act, tie_word_embeddings=tie_word_embeddings)
     model, info = transformers.BertForPreTraining.from_pretrained(out, output_loading_info=True)
     assert {name: found for name, found in info.items() if found} == {}
     assert_close(differences(ours, model.eval(), transformers.AutoTokenizer.from_pretrained(out)))
@@ -258,7 +258,7 @@ def test_sentence_vectors(tmp_path: Path, pieces: Tokenizer) -> None:
 
 def test_base_read_by_them(tmp_path: Path, lines: list[str]) -> None:
     pieces = Tokenizer.train(lines, min_frequency=2, rules=UNCASED, vocab_size=3000)
-    config = dataclasses.replace(BertConfig.base(30522), hidden_act="relu", tied_head=False)
+    config = dataclasses.replace(BertConfig.base(30522), hidden_act="relu", tie_word_embeddings=False)
     ours = Pretrained(config, random_params(config, noise=0.02), pieces)
     hub.export(*ours, tmp_path / "out", card="")
     model = transformers.BertForPreTraining.from_pretrained(tmp_path / "out").eval()

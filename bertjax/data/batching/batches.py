@@ -63,9 +63,9 @@ class Batches:
       max_length: tokens in a sequence at most.
       row_length: tokens a row (t); above max_length, several sequences share a row. By default max_length.
       vocabulary: the tokenizer's.
-      mlm_rate, mask_unit, predict_unk: as for `mask_tokens`.
-      mlm_rate_end, steps: the rate of step 0 is `mlm_rate`, and from there rises or falls evenly to this one at the
-        last of so many steps, after which it stays.
+      mlm_probability, mask_unit, predict_unk: as for `mask_tokens`.
+      mlm_probability_end, steps: the rate of step 0 is `mlm_probability`, and from there rises or falls evenly to this
+        one at the last of so many steps, after which it stays.
       warmup_steps: first ones of training, which have a share of a batch, as `share_at` has it.
       too_long: "truncate" from the longer side, or "drop" pairs, adjacent or with a stranger, that do not fit; of
         passages, single sentences.
@@ -87,8 +87,8 @@ class Batches:
         max_length: int,
         row_length: int | None = None,
         vocabulary: Vocabulary,
-        mlm_rate: float,
-        mlm_rate_end: float | None = None,
+        mlm_probability: float,
+        mlm_probability_end: float | None = None,
         steps: int = 1,
         warmup_steps: int = 0,
         mask_unit: Literal["token", "word", "span"] = "token",
@@ -98,7 +98,7 @@ class Batches:
     ):
         self.batch_size = self.num_rows = batch_size
         self.row_length = max_length if row_length is None else row_length
-        self._rates = (mlm_rate, mlm_rate if mlm_rate_end is None else mlm_rate_end)
+        self._rates = (mlm_probability, mlm_probability if mlm_probability_end is None else mlm_probability_end)
         self._last_step, self._warmup_steps = max(1, steps - 1), warmup_steps
         self.max_sequences, self.num_predictions = 1, most_to_predict(max_length, max(self._rates))
         self._ids, self._max_length, self._seed = np.asarray(corpus.ids), max_length, seed
@@ -142,7 +142,7 @@ class Batches:
         """
         batch, share = share_at(step, self.num_rows, self._warmup_steps)
         number, step_in_window = divmod(batch, self._steps_at_once)
-        return self._batch(self._window(number), step_in_window, share, rows, self.mlm_rate_at(step))
+        return self._batch(self._window(number), step_in_window, share, rows, self.mlm_probability_at(step))
 
     def num_rows_at(self, step: int) -> int:
         """Rows (b) in a training step."""
@@ -153,7 +153,7 @@ class Batches:
         share = share_at(step, self.num_rows, self._warmup_steps)
         return self.batch_size * len(range(self.num_rows)[share.rows.start : share.rows.stop]) / self.num_rows
 
-    def mlm_rate_at(self, step: int) -> float:
+    def mlm_probability_at(self, step: int) -> float:
         """Share of the words that are to be predicted in a training step."""
         (start, end), done = self._rates, min(1.0, step / self._last_step)
         return start * (1 - done) + end * done  # both exact where they are reached
@@ -171,7 +171,7 @@ class Batches:
         for number in range(-(-len(numbers) // (self._steps_at_once * self.batch_size))):
             window = self._window(number, numbers)
             for step in range(len(window.bounds) - 1):
-                yield self._batch(window, step, range(self.num_rows), rows, self.mlm_rate_at(0))
+                yield self._batch(window, step, range(self.num_rows), rows, self.mlm_probability_at(0))
 
     def _fix_shape(self) -> None:
         """From the first window: the slack that packs best, and what a row and a step hold at most."""
@@ -234,14 +234,14 @@ class Batches:
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
 
-    def _batch(self, window: _Window, step: int, share: range, rows: range | None, mlm_rate: float) -> Batch:
+    def _batch(self, window: _Window, step: int, share: range, rows: range | None, mlm_probability: float) -> Batch:
         """Of a step's share, some rows, or all."""
         rows = range(len(share)) if rows is None else rows
         first = share.start + rows.start
         row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
         some = slice(*window.bounds[step] + np.searchsorted(row_n, [first, min(share.start + rows.stop, share.stop)]))
         sequences, placement = window.sequences.take(some), window.placement.take(some)
-        batch = self._one_a_row(sequences, mlm_rate)
+        batch = self._one_a_row(sequences, mlm_probability)
         if not self.packed and len(sequences.keys_n) == len(rows):
             return batch
         return into_rows(
@@ -254,13 +254,13 @@ class Batches:
             num_predictions=self.num_predictions,
         )
 
-    def _one_a_row(self, sequences: Sequences, mlm_rate: float) -> Batch:
+    def _one_a_row(self, sequences: Sequences, mlm_probability: float) -> Batch:
         keys_n, *places, is_next_n = sequences
         tokens_nt, segments_nt, present_nt = lay_out(
             self._ids, *places, max_length=self._max_length, vocabulary=self._vocabulary
         )
         tokens_nt, mlm_positions_np, mlm_labels_np, mlm_weights_np = self._mask(
-            tokens_nt, present_nt, keys_n, rate=mlm_rate
+            tokens_nt, present_nt, keys_n, rate=mlm_probability
         )
         return Batch(
             tokens_bt=tokens_nt,

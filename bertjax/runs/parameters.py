@@ -1,0 +1,22 @@
+"""A run's parameters, as its newest sound checkpoint has them."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from bertjax.models.bert import Bert, params_template
+from bertjax.parallel.sharding import by_name, with_sharding
+from bertjax.runs.folder import RunFolder
+
+
+def load_params(run: RunFolder, model: Bert, mesh: Mesh) -> dict[str, Any]:
+    """Returns the newest sound checkpoint's parameters over the mesh, averaged if the run does that.
+
+    Raises:
+      BertjaxError: the run has no checkpoint.
+    """
+    name = "params" if run.config().optim.ema_decay is None else "average"
+    template = params_template(model)
+    template = with_sharding(template, by_name(template, mesh))
+    with run.checkpoints() as checkpoints:
+        return checkpoints.restore(run.latest_step(checkpoints), {name: template})[name]

@@ -1,0 +1,536 @@
+"""The command line, from its help to vectors in a file: what it prints, writes, refuses and leaves alone."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from bertjax.cli.main import main, program, tuned_environment
+from bertjax.config import Config
+from bertjax.config.recipes import flat
+
+pytestmark = pytest.mark.usefixtures("two_devices")
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = (
+    "pretrain",
+    "encode",
+    "fill-mask",
+    "neighbours",
+    "export",
+    "evaluate",
+    "prepare",
+    "launch",
+    "bench",
+    "trial",
+)
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the program in this process."""
+
+    def call(*argv: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as error:  # how argparse ends a --help
+            code = int(error.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+def options(config: Config) -> list[str]:
+    """A configuration as it is typed."""
+    return [f"--{key}={'null' if value is None else str(value)}" for key, value in flat(config).items()]
+
+
+@pytest.fixture(scope="module")
+def memory() -> dict[str, tuple[Path, Outcome]]:
+    return {}
+
+
+@pytest.fixture
+def trained(memory: dict[str, tuple[Path, Outcome]], tiny: Config, cli: Cli) -> tuple[Path, Outcome]:
+    """The `tiny` run and what its training printed; the first test that asks trains it, for all."""
+    if not memory:
+        outcome = cli("pretrain", *options(tiny))
+        assert outcome.code == 0, outcome
+        memory["run"] = (Path(tiny.run_dir), outcome)
+    return memory["run"]
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Everything in a folder but its lock, with size and time of change."""
+    there = [path for path in (folder, *folder.rglob("*")) if path.name != "lock"]
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in there}
+
+
+def assert_refused(outcome: Outcome, *parts: str) -> None:
+    """Exit code 2 and one line that holds these parts, on stderr."""
+    assert outcome.code == 2
+    assert outcome.err.startswith("bertjax: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
+    assert "Traceback" not in outcome.err
+    assert [part for part in parts if part not in outcome.err] == []
+
+
+# Help, version, mistakes.
+
+
+def test_help_names_the_commands(cli):
+    for flag in ("--help", "-h"):
+        code, out, err = cli(flag)
+        assert (code, err) == (0, "") and all(f"\n  {command} " in out for command in COMMANDS)
+    assert cli() == Outcome(2, out, "")
+
+
+@pytest.mark.parametrize(
+    "command, told",
+    [
+        ("pretrain", ["--config FILE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
+        ("prepare", ["--config FILE", "--data.path", "--tokenizer.min_frequency"]),
+        ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
+        ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH", "--half {even,odd}", "--json FILE"]),
+    ],
+)
+def test_help_of_a_command_names_its_options(cli, command, told):
+    code, out, err = cli(command, "--help")
+    assert (code, err) == (0, "") and out.startswith(f"usage: bertjax {command} ")
+    assert [part for part in told if part not in out] == []
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_every_key_has_a_help_text(cli):
+    out = cli("pretrain", "--help").out
+    for key in flat(Config()):
+        text = re.search(rf"\n  --{re.escape(key)} (.*(?:\n {{10,}}.*)*)", out)
+        assert text, key
+        assert len(re.sub(r"\(type: .*", "", text[1], flags=re.DOTALL).split()) > 2, f"{key} has no help"
+
+
+def test_version(cli):
+    code, out, err = cli("--version")
+    assert (code, err) == (0, "") and re.fullmatch(r"bertjax \d+\.\d+\.\d+\n", out)
+
+
+MISTAKES = [  # argv, what the line must hold
+    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, neighbours, export, evaluate, prepare, launch, bench"]),
+    (["--bogus"], ["'--bogus'"]),
+    (["pretrain", "extra"], ["extra"]),
+    (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
+    (["pretrain", "--train.steps"], ["--train.steps", "expected one argument"]),
+    (["pretrain", "--train.steps", "0"], ["train.steps=0", "1 or more"]),
+    (["pretrain", "--train.steps", "many"], ["train.steps", "whole number", "many"]),
+    (["pretrain", "--train.st", "3"], ["--train.st"]),  # no abbreviations
+    (["pretrain", "--config", "none.yaml"], ["none.yaml"]),
+    (["prepare", "--resume"], ["--resume"]),
+    (["prepare", "--seed", "-1"], ["seed=-1"]),
+    (["encode"], ["RUN", "bertjax encode --help"]),
+    (["encode", "run", "a", "b", "c"], ["c"]),
+    (["encode", "run", "a", "--bogus"], ["--bogus", "bertjax encode --help"]),
+    (["encode", "run", "a", "--out", "v.txt"], ["v.txt", ".npy"]),
+    (["encode", "none", "a"], ["none is not a run's folder", "config.yaml"]),
+    (["evaluate"], ["RUN"]),
+    (["evaluate", "none"], ["none is not a run's folder"]),
+    (["evaluate", "none", "--split", "dev"], ["'dev'", "'valid'"]),
+]
+
+
+@pytest.mark.parametrize("argv, parts", MISTAKES, ids=lambda value: " ".join(value))
+def test_mistake_is_one_line(cli, tmp_path, monkeypatch, argv, parts):
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(*argv)
+    assert_refused(outcome, *parts)
+    assert outcome.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_help_and_mistakes_do_not_wait_for_jax():
+    code = """
+import contextlib, sys
+from bertjax.cli.main import main, program, tuned_environment
+argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
+argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
+for command in ("pretrain", "encode", "evaluate", "prepare", "bench", "trial"):
+    argvs.append([command, "--help"])
+for argv in argvs:
+    with contextlib.suppress(SystemExit):
+        main(argv)
+    slow = {"jax", "flax", "optax", "orbax", "tokenizers", "matplotlib"} & set(sys.modules)
+    assert not slow, f"{argv} imports {slow}"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "script, argv, line",
+    [
+        ("pretrain.py", ["--train.steps", "0"], "bertjax: train.steps=0 is impossible; give 1 or more, below 2**31\n"),
+        (
+            "prepare_data.py",
+            ["--train.steps", "0"],
+            "bertjax: train.steps=0 is impossible; give 1 or more, below 2**31\n",
+        ),
+        (
+            "encode.py",
+            ["run", "text", "--out", "v.txt"],
+            "bertjax: --out v.txt does not end in .npy; give a name that does\n",
+        ),
+        (
+            "fill_mask.py",
+            ["run"],
+            "bertjax: the following arguments are required: TEXT; 'bertjax fill-mask --help' tells what it takes\n",
+        ),
+        (
+            "neighbours.py",
+            ["run", "--word", "crane", "--text", "a", "--out", "v"],
+            "bertjax: --out v does not end in .png; give a name that does\n",
+        ),
+        (
+            "evaluate.py",
+            [],
+            "bertjax: the following arguments are required: RUN; 'bertjax evaluate --help' tells what it takes\n",
+        ),
+        (
+            "bench.py",
+            [],
+            "bertjax: no bench is named; give one of train, data, start, layers, encode, growth, scaling\n",
+        ),
+    ],
+)
+def test_scripts_are_thin_doors(tmp_path, script, argv, line):
+    command = [sys.executable, ROOT / "scripts" / script, *argv]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+# The process's own environment.
+
+
+def test_the_environment_is_completed_and_what_is_set_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tuned = tuned_environment({"HOME": "/home/me"})
+    assert tuned["HOME"] == "/home/me"
+    assert tuned["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "bertjax" / "compiled")
+    if sys.platform == "linux":
+        assert tuned["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    theirs = {"JAX_COMPILATION_CACHE_DIR": "/mine", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
+    assert tuned_environment(theirs).items() >= theirs.items()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's malloc is told anything")
+def test_the_program_starts_itself_anew_once(monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/me"})
+    monkeypatch.setattr(sys, "argv", ["bertjax", "pretrain", "--train.steps", "0"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "bertjax", "pretrain", "--train.steps", "0"])
+    assert program() == 2
+    ((executable, argv, environment),) = started
+    assert executable == sys.executable and argv == [sys.executable, *sys.orig_argv[1:]]
+    monkeypatch.setattr(os, "environ", environment)
+    assert program() == 2 and len(started) == 1
+    monkeypatch.setattr(sys, "argv", ["bertjax", "--help"])
+    monkeypatch.setattr(os, "environ", {})
+    assert program() == 0 and len(started) == 1  # nothing to be gained
+
+
+def test_a_second_start_finds_its_programs_compiled(tmp_path, tiny):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for number in range(2):
+        command = [
+            sys.executable,
+            "-m",
+            "bertjax",
+            "pretrain",
+            *options(tiny),
+            "--run_dir",
+            str(tmp_path / str(number)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        compiled = {path.name for path in (tmp_path / "cache" / "bertjax" / "compiled").iterdir()}
+        if number == 0:
+            first = {name for name in compiled if "train_step" in name}
+    assert first and {name for name in compiled if "train_step" in name} == first
+
+
+# Preparing and training.
+
+
+def test_prepare_prints_the_counts_and_writes_no_run(cli, tiny):
+    code, out, err = cli("prepare", *options(tiny))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "train:    wikitext-2/train: 60 paragraphs, 240 sentences, 1,740 tokens, 180 pairs that fit",
+        "held out: wikitext-2/valid: 12 paragraphs, 48 sentences, 348 tokens, 36 pairs that fit",
+        "words:    17 in the vocabulary, special tokens included",
+    ]
+    assert not Path(tiny.run_dir).exists() and Path(tiny.data.cache).is_dir()
+
+
+def test_pretrain(trained):
+    run, (_, out, err) = trained
+    assert err == "" and "model:" in out and "devices:  2 x cpu" in out
+    assert [f"step {step}/4 " in out for step in (1, 2, 3, 4)] == [True] * 4
+    assert re.search(r"\nheld out at step 4: MLM loss \d\.\d{3}, accuracy \d+\.\d%; NSP loss", out)
+    assert re.search(r"\nMLM loss \d\.\d{3}, NSP loss \d\.\d{3} \(mean over steps 1 to 4\)\n", out)
+    assert re.search(r"\n[\d,]+\.\d sentence pairs/s on 2 x cpu", out)
+    assert f"bertjax encode {run} " in out and str(run / "loss.png") in out
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "environment.json",
+        "lock",
+        "loss.png",
+        "metrics.jsonl",
+        "special_tokens_map.json",
+        "timings.jsonl",
+        "tokenizer.json",
+        "word_counts.npy",
+    ]
+
+
+def test_second_pretrain_leaves_the_run_alone(trained, cli, tiny):
+    run, _ = trained
+    before = snapshot(run)
+    again = options(dataclasses.replace(tiny, run_dir=str(run)))
+    assert_refused(cli("pretrain", *again), str(run), "--resume", "--run_dir")
+    assert_refused(cli("pretrain", *again, "--resume", "--seed=1"), "seed=1 (the run has 0)")
+    assert snapshot(run) == before
+
+
+def test_resume_of_a_finished_run_draws_what_is_missing(trained, cli, tiny, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / "copy")
+    with open(run / "metrics.jsonl", "a") as file:  # it had gone on for a step when it was killed
+        file.write('{"step": 5, "mlm_loss": 2.5}\n')
+    (run / "loss.png").unlink()
+    code, out, err = cli("pretrain", *options(dataclasses.replace(tiny, run_dir=str(run))), "--resume")
+    assert (code, err) == (0, "") and "has made its 4 steps; give a greater --train.steps to go further" in out
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        assert (run / name).read_bytes() == (trained[0] / name).read_bytes()
+    assert {path.name for path in run.iterdir()} == {path.name for path in trained[0].iterdir()}
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        ("--train.batch_size=800", ["180 pairs", "train.batch_size=800"]),
+        ("--model.vocab_size=9", ["model.vocab_size=9", "17 tokens"]),
+        ("--data.path=/none", ["data.path=/none is not a folder"]),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(cli, tiny, change, parts):
+    assert_refused(cli("pretrain", *options(tiny), change), *parts)
+    assert not Path(tiny.run_dir).exists()
+
+
+# Encoding.
+
+
+def labels(out: str) -> list[str]:
+    """The tokens that the printed vectors are said to be of."""
+    return [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+
+
+def test_encode_prints_tokens_and_shapes(trained, cli):
+    run, _ = trained
+    before = snapshot(run)
+    code, out, err = cli("encode", run, "The noun1 SEES a")
+    assert (code, err) == (0, "")
+    assert "6 tokens: <cls> the noun1 sees a <sep>\n" in out
+    assert "[1, 6, 16]" in out and "[1, 16]" in out
+    assert labels(out) == ["<cls>", "the", "noun1", "sees", "a", "<sep>"]
+    assert snapshot(run) == before
+
+
+def test_encode_a_pair(trained, cli):
+    code, out, err = cli("encode", trained[0], "the noun1 sees", "a noun2")
+    assert (code, err) == (0, "") and "[1, 8, 16]" in out
+    assert labels(out) == ["<cls>", "the", "noun1", "sees", "<sep>", "a", "noun2", "<sep>"]
+
+
+def test_encode_saves_what_it_prints(trained, cli, tmp_path):
+    file = tmp_path / "v.npy"
+    code, out, err = cli("encode", trained[0], "the noun1 sees a", "--out", file)
+    assert (code, err) == (0, "") and str(file) in out
+    vectors = np.load(file)
+    assert vectors.dtype == np.float32 and vectors.shape == (1, 6, 16)
+    rows = [line.split()[1:] for line in out.splitlines() if line.startswith("  ")]
+    np.testing.assert_allclose(np.array(rows, float), vectors[0, :, :3], atol=1e-4)
+
+
+def test_encode_leaves_other_files_alone(trained, cli, tmp_path):
+    file = tmp_path / "v.npy"
+    file.write_bytes(b"mine")
+    assert_refused(cli("encode", trained[0], "the noun1", "--out", file), str(file), "another name")
+    assert_refused(cli("encode", trained[0], "the noun1", "--out", tmp_path / "v"), "does not end in .npy")
+    outcome = cli("encode", trained[0], "the noun1", "--out", tmp_path / "none" / "v.npy")
+    assert_refused(outcome, "there is no folder", "make it first")
+    assert file.read_bytes() == b"mine" and list(tmp_path.rglob("*.npy")) == [file]
+
+
+def test_encode_leaves_a_link_to_nowhere_alone(trained, cli, tmp_path):
+    link = tmp_path / "v.npy"
+    link.symlink_to(tmp_path / "not there yet.npy")
+    assert_refused(cli("encode", trained[0], "the noun1", "--out", link), str(link))
+    assert link.is_symlink()
+
+
+@pytest.mark.filterwarnings("default")
+def test_encode_warns_of_unknown_words_in_one_line(trained, cli):
+    code, out, err = cli("encode", trained[0], "the zebra sees a gnu")
+    assert code == 0 and "7 tokens" in out
+    assert "2 of 5 words" in err and err.startswith("warning: ") and "zebra, gnu" in err and err.count("\n") == 1
+
+
+def test_encode_a_file(trained, cli, tmp_path):
+    texts, out = tmp_path / "texts.txt", tmp_path / "v.npy"
+    texts.write_text("the noun1 sees\ta noun2\n\na noun2\n")
+    outcome = cli("encode", trained[0], "--input", texts, "--out", out, "--pooling", "cls", "--normalize")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.fullmatch(r"3 texts in \d+\.\d s, [\d,]+ texts/s; .*v\.npy: float32 \[3, 16\]\n", outcome.out)
+    np.testing.assert_allclose(np.linalg.norm(np.load(out), axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "argv, parts",
+    [
+        ([], ["there is no text", "--input FILE"]),
+        (["a", "--input", "FILE", "--out", "v.npy"], ["both a text and --input"]),
+        (["--input", "FILE"], ["--input needs --out", ".safetensors"]),
+        (["--input", "FILE", "--out", "v.npy", "--pooling", "tokens"], ["v.npy", ".safetensors or .parquet"]),
+        (["--input", "none.txt", "--out", "v.npy"], ["none.txt is not there", "- for standard input"]),
+        (["--input", "FILE", "--out", "v.txt"], [".npy, .parquet or .safetensors"]),
+        (["a", "--pooling", "max"], ["--pooling has no effect", "--input"]),
+        (["a", "--normalize"], ["--normalize has no effect"]),
+        (["--input", "FILE", "--out", "v.npy", "--pooling", "least"], ["least", "mean", "max", "cls", "tokens"]),
+    ],
+)
+def test_what_encode_does_not_take_together(cli, tmp_path, monkeypatch, argv, parts):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("a\n")
+    assert_refused(cli("encode", "no run", *argv), *parts)  # before the run is looked at
+    assert os.listdir() == ["FILE"]
+
+
+def test_encode_of_a_long_text(trained, cli):
+    words = [f"noun{number % 5}" for number in range(40)]
+    assert_refused(cli("encode", trained[0], " ".join(words)), "40 words", "30 fit", "truncate")
+    code, out, _ = cli("encode", trained[0], " ".join(words), "--truncate")
+    assert code == 0 and "[1, 32, 16]" in out
+    assert labels(out) == ["<cls>", *words[:30], "<sep>"]
+    assert "32 tokens: " in out
+
+
+def test_encode_of_a_long_pair(trained, cli):
+    code, out, _ = cli("encode", trained[0], "noun1 " * 20, "noun2 " * 20, "--truncate")
+    assert code == 0 and "[1, 32, 16]" in out
+    kept = labels(out)
+    assert len(kept) == 32 and kept[-1] == "<sep>" and kept.count("<sep>") == 2
+
+
+def test_encode_of_bytes_that_are_no_text(trained, cli):
+    assert_refused(cli("encode", trained[0], "caf\udce9"))  # how Python passes on a byte that is not UTF-8
+
+
+def test_run_without_a_checkpoint(trained, cli, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run, ignore=shutil.ignore_patterns("checkpoints"))
+    before = snapshot(run)
+    for argv in (["encode", run, "the noun1"], ["evaluate", run]):
+        assert_refused(cli(*argv), f"{run} has no checkpoint")
+    assert snapshot(run) == before
+
+
+def test_folder_that_is_no_run(cli, tmp_path):
+    for argv in (["encode", tmp_path, "the noun1"], ["evaluate", tmp_path]):
+        assert_refused(cli(*argv), f"{tmp_path} is not a run's folder", "config.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Looking.
+
+
+def test_fill_mask_prints_a_table_a_mask(trained, cli):
+    code, out, err = cli("fill-mask", trained[0], "the [MASK] sees a <mask>", "--top", "3")
+    assert (code, err) == (0, "")
+    tables = out.split("\n\n")
+    assert [table.splitlines()[0] for table in tables] == ["mask 1 of 2", "mask 2 of 2"]
+    for table in tables:
+        rows = [re.fullmatch(r"  (\S+) +(\d+\.\d\d)%", line) for line in table.splitlines()[1:]]
+        assert len(rows) == 3 and len({len(row[0]) for row in rows}) == 1
+        chances = [float(row[2]) for row in rows]
+        assert chances == sorted(chances, reverse=True)
+    assert_refused(cli("fill-mask", trained[0], "the noun1"), "there is no <mask> in 'the noun1'")
+    assert_refused(cli("fill-mask", "no run", "a <mask>", "--top", "0"), "--top 0", "1 or more")
+
+
+def test_neighbours_prints_a_table_and_draws(trained, cli, tmp_path):
+    picture = tmp_path / "n.png"
+    texts = ["--text", "the noun1 sees a noun2", "--text", "a noun1 near noun3"]
+    code, out, err = cli("neighbours", trained[0], "--word", "noun1", *texts, "--out", picture)
+    assert (code, err) == (0, "") and out.endswith(f"drawn in {picture}\n")
+    assert re.search(
+        r"  1  the noun1 sees a noun2\n +2    a noun1 near noun3\n\n +1 +2\n +1   1\.000 +[01]\.\d{3}\n", out
+    )
+    png = picture.read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert_refused(cli("neighbours", trained[0], "--word", "noun1", *texts, "--out", picture), "exists and is left")
+    other = tmp_path / "o.png"
+    for word, found in (("noun4", "'noun4' is in none of the 2 texts"), ("noun3", "'noun3' is only once in the 2")):
+        assert_refused(cli("neighbours", trained[0], "--word", word, *texts, "--out", other), found, "two uses")
+    assert_refused(cli("neighbours", "no run", "--word", "a", *texts, "--out", "n.jpg"), "does not end in .png")
+    assert picture.read_bytes() == png and list(tmp_path.glob("*.png")) == [picture]
+
+
+# Evaluating.
+
+
+def test_evaluate_prints_what_training_did(trained, cli):
+    run, (_, said, _) = trained
+    before = snapshot(run)
+    code, out, err = cli("evaluate", run)
+    assert (code, err) == (0, "") and out.startswith("wikitext-2/valid, 36 pairs")
+    losses = {head: float(loss) for head, loss in re.findall(r"(MLM|NSP) loss (\d\.\d{4}), accuracy \d+\.\d\d%", out)}
+    held_out = re.search(r"held out at step 4: MLM loss ([\d.]+).*NSP loss ([\d.]+)", said)
+    np.testing.assert_allclose([losses["MLM"], losses["NSP"]], [float(held_out[1]), float(held_out[2])], atol=6e-4)
+    assert snapshot(run) == before
+
+
+def test_evaluate_by_class_of_words_and_by_halves(trained, cli, tmp_path):
+    run, file = trained[0], tmp_path / "figures.json"
+    code, out, err = cli("evaluate", run, "--half", "odd", "--json", file)
+    assert (code, err) == (0, "") and out.startswith("wikitext-2/valid, the 18 odd ones of its pairs, masks fixed\n")
+    assert re.search(r"\n    frequent +\d+ +\d\.\d{4} +\d+\.\d\d%\n", out) and max(map(len, out.splitlines())) < 100
+    figures = json.loads(file.read_text())
+    assert figures["half"] == "odd" and f"MLM loss {figures['means']['mlm_loss']:.4f}" in out
+    assert sum(of_class["predictions"] for of_class in figures["classes"].values()) > 18
+    before = file.read_bytes()
+    assert_refused(cli("evaluate", run, "--json", file), "--json", "exists and is left as it is")
+    assert_refused(cli("evaluate", run, "--json", tmp_path / "none" / "a.json"), "there is no folder")
+    assert file.read_bytes() == before
+
+
+def test_evaluate_another_split(trained, cli):
+    code, out, err = cli("evaluate", trained[0], "--split", "train")
+    assert (code, err) == (0, "") and out.startswith("wikitext-2/train, 180 pairs")

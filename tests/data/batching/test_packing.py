@@ -1,0 +1,264 @@
+"""Packed rows: pairs are what they are alone, none is lost or doubled, and little is padding."""
+
+import collections
+import os
+
+import jax
+import numpy as np
+import pytest
+from made_up import MAX_LENGTH, assert_same, joined, make, random_corpus, steps
+
+from bertjax.config import BertConfig
+from bertjax.data.batching import batches as batches_module
+from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.packing import most_in_a_row, pack
+from bertjax.data.corpus.corpus import load_or_build
+from bertjax.data.sources.source import open_texts
+from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
+from bertjax.models.bert import Bert, init_params
+from bertjax.objectives.pretraining import batch_metrics
+
+REAL = os.environ.get("BERTJAX_DATA")
+ROW_LENGTH = 3 * MAX_LENGTH - 5
+CORPUS = random_corpus(seed=1, paragraphs=300)
+WINDOW = 8192  # pairs
+
+
+def make_packed(corpus=CORPUS, **changes):
+    return make(corpus, **{"row_length": ROW_LENGTH, "batch_size": 512} | changes)
+
+
+def examples(batch):
+    """How often each pair comes, by all that a model is told of it, wherever in a row it is."""
+    found = collections.Counter()
+    for row in range(len(batch.tokens_bt)):
+        b = Batch(*(field[row] for field in batch))
+        for k in range(b.sequences_bt.max()):
+            [here] = np.nonzero(b.sequences_bt == k + 1)
+            start, end = here[0], here[-1] + 1
+            assert len(here) == end - start and b.cls_positions_bk[k] == start and b.tokens_bt[start] == CLS
+            [predicted] = np.nonzero(
+                (b.mlm_weights_bp > 0) & (b.mlm_positions_bp >= start) & (b.mlm_positions_bp < end)
+            )
+            parts = [field[here] for field in (b.tokens_bt, b.segments_bt, b.positions_bt)]
+            parts += [b.mlm_positions_bp[predicted] - start, b.mlm_labels_bp[predicted]]
+            parts.append([b.nsp_labels_bk[k], b.nsp_weights_bk[k]])
+            found[tuple(tuple(map(int, part)) for part in parts)] += 1
+    return found
+
+
+# Where sequences go.
+
+
+def some_lengths(seed, count=3000, longest=60):
+    return np.random.default_rng(seed).integers(5, longest + 1, count)
+
+
+@pytest.mark.parametrize("slack", [0, 12])
+@pytest.mark.parametrize("row_length, max_sequences", [(60, 1), (60, 4), (128, 3), (128, 5), (500, 11), (500, 100)])
+def test_every_sequence_has_a_place_of_its_own(row_length, max_sequences, slack):
+    lengths = some_lengths(seed=row_length)
+    placement = pack(lengths, row_length=row_length, max_sequences=max_sequences, slack=slack)
+    rows = collections.defaultdict(list)
+    for row, offset, slot, length in zip(*placement, lengths, strict=True):
+        rows[row].append((slot, offset, length))
+    assert set(rows) == set(range(placement.num_rows))
+    for row in rows.values():
+        end = 0
+        for expected_slot, (slot, offset, length) in enumerate(sorted(row)):
+            assert (slot, offset) == (expected_slot, end)
+            end += length
+        assert end <= row_length and len(row) <= max_sequences
+
+
+def rows_of_best_fit(lengths, row_length):
+    """Best-fit decreasing, by a loop over sequences."""
+    rooms = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [room for room in rooms if room >= length]
+        room = min(fitting, default=row_length)
+        if fitting:
+            rooms.remove(room)
+        rooms.append(room - length)
+    return len(rooms)
+
+
+@pytest.mark.parametrize("row_length, slack", [(128, 8), (160, 2), (256, 0)])
+def test_it_packs_no_worse_than_best_fit(row_length, slack):
+    lengths = some_lengths(seed=3, longest=64)
+    num_rows = pack(lengths, row_length=row_length, max_sequences=99, slack=slack).num_rows
+    assert lengths.sum() / row_length <= num_rows <= rows_of_best_fit(lengths, row_length)
+
+
+def test_what_fits_exactly_is_found():
+    lengths = np.array([7] * 50 + [6] * 50 + [5] * 50 + [9] * 100 + [18] * 20)
+    assert pack(lengths, row_length=18, max_sequences=3, slack=0).num_rows == 50 + 50 + 20
+
+
+def test_the_most_in_a_row():
+    """Against all ways to fill it."""
+
+    def most(room, sequences):
+        fitting = [length for length in range(1, min(room, 7) + 1) if values[length]]
+        return max((values[i] + most(room - i, sequences - 1) for i in fitting), default=0) if sequences else 0
+
+    for seed in range(20):
+        values = np.random.default_rng(seed).integers(0, 9, 8) * (np.arange(8) > 1)
+        for max_sequences in (1, 2, 4):
+            assert most_in_a_row(values, row_length=13, max_sequences=max_sequences) == most(13, max_sequences)
+
+
+# Batches of them.
+
+
+@pytest.mark.parametrize("mlm_probability", [0.15, 0.01, 1.0])
+def test_types_and_shapes(mlm_probability):
+    batches = make_packed(mlm_probability=mlm_probability)
+    r, k, p = batches.num_rows, batches.max_sequences, batches.num_predictions
+    shapes = [(r, ROW_LENGTH)] * 4 + [(r, p)] * 3 + [(r, k)] * 3
+    for batch in [batches.batch_at(0), batches.batch_at(20), *batches.first_epoch()]:
+        for field, expected, shape in zip(batch, make(CORPUS).batch_at(0), shapes, strict=True):
+            assert (field.dtype, field.shape) == (expected.dtype, shape)
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+@pytest.mark.parametrize("mlm_probability, predict_unk", [(0.15, False), (0.5, True)])
+def test_a_window_has_the_pairs_of_the_plain_rows(too_long, mlm_probability, predict_unk):
+    settings = {"too_long": too_long, "mlm_probability": mlm_probability, "predict_unk": predict_unk, "batch_size": 512}
+    packed, plain = make_packed(**settings), make(CORPUS, **settings)
+    for first in (0, 48):
+        assert examples(steps(packed, 16, first)) == examples(steps(plain, 16, first))
+    batch = packed.batch_at(3)
+    nothing = batch.sequences_bt == 0
+    assert (batch.tokens_bt[nothing] == PAD).all()
+    assert not batch.positions_bt[nothing].any() and not batch.segments_bt[nothing].any()
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize("objective", ["mlm+nsp", "mlm+sop", "mlm"])
+@pytest.mark.parametrize("mlm_probability", [0.15, 1.0])
+def test_no_prediction_is_lost_whatever_the_objective(objective, unit, mlm_probability):
+    """A row has room for all; at a rate of 1 none could be more."""
+    inside = frozenset(range(NUM_SPECIAL, NUM_SPECIAL + len(CORPUS.ids), 3))
+    settings = {"objective": objective, "mask_unit": unit, "mlm_probability": mlm_probability, "batch_size": 512}
+    settings["vocabulary"] = Vocabulary(NUM_SPECIAL + len(CORPUS.ids), continuing=inside)
+    packed, plain = steps(make_packed(**settings), 16), steps(make(CORPUS, **settings), 16)
+    assert examples(packed) == examples(plain)
+    in_pairs = packed.nsp_weights_bk.sum()
+    assert in_pairs == (0 if objective == "mlm" else WINDOW)
+    assert packed.segments_bt.any() == (in_pairs > 0)
+
+
+def test_epochs_lose_and_double_no_pair():
+    packed = make_packed(mlm_probability=0.01)
+    pairs = packed.num_sequences
+    windows = 3
+    firsts = collections.Counter()
+    for label in examples(steps(packed, 16 * windows)).elements():
+        tokens, positions, labels = list(label[0]), label[3], label[4]
+        for position, word in zip(positions, labels, strict=True):
+            tokens[position] = word
+        firsts[tokens[1]] += 1
+    assert firsts.total() == WINDOW * windows and len(firsts) == pairs
+    assert set(firsts.values()) <= {WINDOW * windows // pairs, -(-WINDOW * windows // pairs)}
+
+
+def test_a_batch_depends_on_the_step_alone():
+    batches = make_packed()
+    later = batches.batch_at(1000)
+    steps(batches, 3)
+    assert_same(later, batches.batch_at(1000))
+    assert_same(later, make_packed().batch_at(1000))
+
+
+def test_the_first_epoch_is_the_plain_one():
+    plain, packed = (joined(batches.first_epoch()) for batches in (make(CORPUS), make_packed(batch_size=7)))
+    assert examples(packed) == examples(plain)
+    assert len(packed.tokens_bt) < len(plain.tokens_bt) / 2
+
+
+@pytest.mark.parametrize("batch_size", [7, 512])
+def test_every_other_sequence_is_as_in_the_whole(batch_size):
+    batches = make_packed(batch_size=batch_size)
+    even, odd, whole = (examples(joined(batches.first_epoch(half=half))) for half in ("even", "odd", None))
+    assert even + odd == whole
+    assert (even.total(), odd.total()) == (-(-whole.total() // 2), whole.total() // 2)
+
+
+def test_a_step_may_have_one_pair_or_none():
+    packed = make_packed(batch_size=1)
+    assert packed.num_rows == 1
+    some = steps(packed, WINDOW)
+    assert examples(some) == examples(steps(make(CORPUS, batch_size=512), 16))
+    assert not some.nsp_weights_bk.any(axis=1).all()
+
+
+def test_of_steps_with_two_rows_none_is_empty():
+    packed = make_packed(batch_size=4)
+    assert packed.num_rows == 2
+    pairs_s = [int(packed.batch_at(step).nsp_weights_bk.sum()) for step in range(WINDOW // 4)]
+    assert 0 < min(pairs_s) and sum(pairs_s) == WINDOW
+
+
+def test_no_step_is_given_the_long_or_the_short_ones():
+    batches = make_packed()
+    everything = steps(batches, 16)
+    lengths = (everything.sequences_bt > 0).sum(axis=1) / np.maximum(everything.nsp_weights_bk.sum(axis=1), 1)
+    for step in range(16):
+        rows = lengths[step * batches.num_rows : (step + 1) * batches.num_rows]
+        assert abs(rows.mean() - lengths.mean()) < 5 * lengths.std() / len(rows) ** 0.5
+
+
+def test_rows_that_are_too_few_cost_words_but_no_pair():
+    packed, plain = make_packed(), make(CORPUS, batch_size=512)
+    packed.num_rows = int(0.8 * packed.num_rows)
+    cut, whole = steps(packed, 16), steps(plain, 16)
+    assert cut.tokens_bt.shape == (16 * packed.num_rows, ROW_LENGTH)
+    assert cut.nsp_weights_bk.sum() == whole.nsp_weights_bk.sum() == WINDOW
+    lengths = [sorted(len(example[0]) for example in examples(batch).elements()) for batch in (cut, whole)]
+    longest = lengths[0][-1]
+    assert longest < MAX_LENGTH and lengths[0] == [min(length, longest) for length in lengths[1]]
+    assert_same(packed.batch_at(5), packed.batch_at(5))
+
+
+def test_losses_are_those_of_plain_rows(monkeypatch):
+    monkeypatch.setattr(batches_module, "_AT_ONCE", 512)
+    corpus = random_corpus(seed=2)
+    packed, plain = make_packed(corpus, batch_size=64), make(corpus, batch_size=64)
+    model = Bert(
+        BertConfig(
+            vocab_size=len(corpus.ids) + 5,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            max_position=MAX_LENGTH,
+        )
+    )
+    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
+    metrics = jax.jit(lambda batch: batch_metrics(model, params, batch))
+
+    def totals(batches):
+        return jax.tree.map(lambda *parts: sum(map(float, parts)), *(metrics(batches.batch_at(i)) for i in range(8)))
+
+    mine, others = totals(packed), totals(plain)
+    for name in ("mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy"):
+        assert mine[name].weight == others[name].weight > 0
+        np.testing.assert_allclose(mine[name].total, others[name].total, rtol=1e-5)
+
+
+@pytest.mark.skipif(REAL is None, reason="BERTJAX_DATA, the folder of the real text, is not set")
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+@pytest.mark.parametrize("max_length, row_length", [(64, 128), (64, 160), (128, 256)])
+def test_little_of_real_text_is_padding(tmp_path, max_length, row_length, too_long):
+    text = open_texts("wikitext-2", ["valid"], path=f"{REAL}/wikitext-2", cache=tmp_path).splits["valid"]
+    words = (sentence for document in text.documents() for paragraph in document for sentence in paragraph)
+    tokenizer = Tokenizer.train(words, min_frequency=5)
+    corpus = load_or_build(tmp_path, text.name, text.fingerprint, text.documents(), tokenizer)
+    settings = {"max_length": max_length, "too_long": too_long, "batch_size": 256}
+    packed = make(corpus, row_length=row_length, **settings)
+    fill = np.mean([(packed.batch_at(step).sequences_bt > 0).mean() for step in range(64)])
+    assert fill > 0.95
+    np.testing.assert_allclose(packed.fill, fill, rtol=0.01)
+    slots = [steps(batches, 32).mlm_weights_bp.mean() for batches in (packed, make(corpus, **settings))]
+    assert slots[0] > 0.75 > slots[1] + 0.05

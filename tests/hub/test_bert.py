@@ -1,0 +1,264 @@
+"""Hugging Face folders: what is read equals what `transformers` made, what is written reads back equal."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bertjax.config import BertConfig, Config, TokenizerConfig
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.hub import bert as hub
+from bertjax.hub import folder as foreign
+from bertjax.inference.encoder import Encoder
+from bertjax.models.bert import Bert, init_params, params_template
+from bertjax.train.pretrain import pretrain
+
+BERT = Path(__file__).parents[1] / "reference" / "bert"
+TINY = BertConfig(vocab_size=40, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=12, max_position=20)
+WORDS = Tokenizer.train(["a crane is flying Over it"], min_frequency=1)
+PIECES = Tokenizer.train(
+    ["a crane is flying Over it"],
+    min_frequency=1,
+    rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
+    vocab_size=40,
+)
+
+
+def random_params(config: BertConfig) -> dict:
+    """Norms and biases too, which would otherwise hide mistakes."""
+    params = init_params(Bert(config), jax.random.key(0))
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.3, leaf.shape), np.float32), params)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the folder that `transformers` made."""
+    return Path(shutil.copytree(BERT, tmp_path / "bert"))
+
+
+# Read.
+
+
+def test_it_says_what_transformers_says() -> None:
+    """Against figures that `transformers` computed (make_bert.py)."""
+    theirs, expected = foreign.read(BERT), np.load(BERT / "expected.npz")
+    tokens, real = expected["tokens"], expected["real"]
+    b, t = tokens.shape
+    positions = np.broadcast_to(np.arange(t), (b, t))
+    batch = (tokens, expected["segments"], positions, real)
+    model = Bert(theirs.config)
+    hidden = model.apply({"params": theirs.params}, *batch, method=model.encode)
+    mlm, nsp = model.apply({"params": theirs.params}, *batch, positions, np.zeros((b, 1), int))
+    there = real > 0
+    np.testing.assert_allclose(np.asarray(hidden)[there], expected["hidden"][there], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(mlm)[there], expected["mlm"][there], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(nsp)[:, 0], expected["nsp"][:, ::-1], atol=1e-5)  # is next = 1 here
+    assert np.abs(expected["nsp"][:, 0] - expected["nsp"][:, 1]).min() > 0.1
+
+
+def test_its_tokens_are_theirs() -> None:
+    tokenizer, expected = foreign.read(BERT).tokenizer, np.load(BERT / "expected.npz")
+    assert tokenizer.vocabulary[1:6] == (0, 2, 3, 4, 5)  # wherever they stand
+    for row, texts in enumerate([("A crane is flying!", "he just left,"), ("the [MASK] came", "東 Été")]):
+        first, second = (tokenizer.ids(tokenizer.split(text)) for text in texts)
+        ids = [3, *first, 4, *second, 4]
+        assert ids == expected["tokens"][row, : len(ids)].tolist()
+
+
+def test_an_encoder_of_it() -> None:
+    expected = np.load(BERT / "expected.npz")
+    encoder = Encoder.load(BERT)
+    encoded = encoder.encode(["A crane is flying!"], ["he just left,"], pooling="cls")
+    np.testing.assert_allclose(encoded[0], expected["hidden"][0, 0], atol=1e-5)
+
+
+def test_old_names_and_only_a_vocabulary(folder: Path) -> None:
+    """TensorFlow's names of norms, no heads, no `bert.`, and vocab.txt alone, as folders of 2019 are."""
+    old = {}
+    for name, array in load_file(folder / "model.safetensors").items():
+        if name.startswith("bert."):
+            name = name.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma")
+            old[name.replace("LayerNorm.bias", "LayerNorm.beta")] = array
+    save_file(old, folder / "model.safetensors")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    whole, read = foreign.read(BERT), foreign.read(folder)
+    assert read.tokenizer.to_json() == whole.tokenizer.to_json()
+    assert set(whole.params) - set(read.params) == {"mlm", "nsp"}
+    for name, leaf in hub.leaves(read.params):
+        np.testing.assert_array_equal(leaf, dict(hub.leaves(whole.params))[name])
+
+
+def rewrite(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def without_weight(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["bert.encoder.layer.1.output.dense.bias"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def of_sentence_pieces(folder: Path) -> None:
+    unigram = {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}
+    splitter = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"}
+    rewrite(folder / "tokenizer.json", pre_tokenizer=splitter, model=unigram, added_tokens=[])
+
+
+def misnumbered(folder: Path) -> None:
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace('"over": 16', '"over": 99'))
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (lambda folder: rewrite(folder / "config.json", model_type="roberta"), "is a 'roberta' model; only BERT"),
+        (lambda folder: rewrite(folder / "config.json", hidden_act="mish"), "hidden_act='mish' is not supported"),
+        (lambda folder: rewrite(folder / "config.json", type_vocab_size=1), "type_vocab_size=1 is not supported"),
+        (lambda folder: rewrite(folder / "config.json", hidden_size="8"), "hidden_size='8' is not a number"),
+        (
+            lambda folder: rewrite(folder / "config.json", hidden_size=12),
+            r"is \[32, 8\], not what its config",
+        ),
+        (lambda folder: rewrite(folder / "config.json", vocab_size=22), "word_embeddings.weight is"),
+        (misnumbered, "its 23 tokens are not numbered from 0 on"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (without_weight, "has no weight bert.encoder.layer.1.output.dense.bias"),
+        (pickled, "pytorch_model.bin is a pickle, which could run anything, and is not read"),
+        (cut, "model.safetensors cannot be read"),
+        (of_sentence_pieces, "another kind .Unigram, BertNormalizer, Metaspace."),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
+        (lambda folder: rewrite(folder / "tokenizer_config.json", mask_token="<m>"), "lacks the special tokens <m>"),
+        (lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "vocab.txt")], "vocab.txt"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(folder: Path, change: object, complaint: str) -> None:
+    change(folder)  # type: ignore[operator]
+    with pytest.raises(BertjaxError, match=complaint) as caught:
+        foreign.read(folder)
+    assert str(folder) in str(caught.value)
+
+
+# Written.
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+def test_every_parameter_has_a_name_there(tie_word_embeddings: bool) -> None:
+    config = dataclasses.replace(TINY, tie_word_embeddings=tie_word_embeddings)
+    table = hub.names(config)
+    assert set(table) == {path for path, _ in hub.leaves(params_template(Bert(config)))}
+    assert len(set(table.values())) == len(table)
+    if tie_word_embeddings:
+        assert set(table.values()) == set(load_file(BERT / "model.safetensors"))
+
+
+@pytest.mark.parametrize("tokenizer", [WORDS, PIECES], ids=["words", "pieces"])
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_what_is_written_is_read_back(
+    tmp_path: Path, tokenizer: Tokenizer, tie_word_embeddings: bool, hidden_act: str
+) -> None:
+    config = dataclasses.replace(
+        TINY, tie_word_embeddings=tie_word_embeddings, hidden_act=hidden_act, layer_norm_eps=1e-5
+    )
+    params = random_params(config)
+    hub.export(config, params, tokenizer, tmp_path / "deep" / "out", card="# A card\n")
+    read = foreign.read(tmp_path / "deep" / "out")
+    assert read.config == config and read.tokenizer.to_json() == tokenizer.to_json()
+    jax.tree.map(np.testing.assert_array_equal, params, read.params)  # in one structure, too
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert len({path.stat().st_mode for path in (tmp_path / "deep" / "out").glob("*.*")}) == 1  # none is private
+
+
+NOT_BERTS = {
+    "norm": ("pre", "post"),
+    "norm_kind": ("rms", "layer"),
+    "embedding_norm": (False, "true"),
+    "positions": ("rotary", "learned"),
+    "biases": (False, "true"),
+    "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
+    "nsp_features": ("pair", "cls"),
+}
+PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True}
+PLAIN |= {"tie_word_embeddings": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
+
+
+@pytest.mark.parametrize("key", NOT_BERTS)
+def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path, key: str) -> None:
+    value, carried = NOT_BERTS[key]
+    config = dataclasses.replace(TINY, **{key: value})
+    with pytest.raises(BertjaxError) as caught:
+        hub.export(config, random_params(config), WORDS, tmp_path / "out", card="")
+    message = str(caught.value)
+    assert message.startswith(f"BERT's format has no place for model.{key}={str(value).lower()} (")
+    assert f"; train with model.{key}={carried}, or export" in message and "\n" not in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_setting_of_the_model_is_carried_or_refused() -> None:
+    sizes = {*hub.SIZES, "vocab_size"}
+    assert {field.name for field in dataclasses.fields(BertConfig)} == sizes | NOT_BERTS.keys() | PLAIN.keys()
+
+
+def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, **{key: value for key, (value, _) in NOT_BERTS.items()})
+    with pytest.raises(BertjaxError) as caught:
+        hub.check_exportable(config, tmp_path / "out")
+    assert all(f"model.{key}=" in str(caught.value) for key in NOT_BERTS)
+    hub.check_exportable(dataclasses.replace(TINY, **PLAIN), tmp_path / "out")
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BertjaxError, match="exists and is left as it is"):
+        hub.export(TINY, {}, WORDS, tmp_path / "out", card="")
+    (tmp_path / "file").touch()
+    with pytest.raises(BertjaxError, match="cannot write"):
+        hub.export(TINY, random_params(TINY), WORDS, tmp_path / "file" / "out", card="")
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+def test_a_run_and_its_export_encode_alike(tiny: Config, tmp_path: Path, capsys, kind: str) -> None:
+    from bertjax.cli.main import main
+
+    model = dataclasses.replace(tiny.model, embedding_norm=True)
+    size = 40 if kind == "wordpiece" else None
+    tokenizer = TokenizerConfig(kind, size, min_frequency=1)  # type: ignore[arg-type]
+    run = pretrain(dataclasses.replace(tiny, model=model, tokenizer=tokenizer))
+    out = tmp_path / "exported"
+    assert main(["export", str(run), str(out)]) == 0
+    texts = ["the noun1 sees a noun2", "near"]
+    np.testing.assert_array_equal(Encoder.load(out).encode(texts), Encoder.load(run).encode(texts))
+    card = (out / "README.md").read_text()
+    for part in (
+        "wikitext-2/train",
+        "for 4 steps of 8 pairs",
+        "wikitext-2/valid at step 4: MLM loss",
+        "jax ",
+    ):
+        assert part in card
+    assert str(tmp_path) not in card
+    capsys.readouterr()
+    assert main(["export", str(run), str(out)]) == 2
+    assert "exists and is left as it is" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), str(tmp_path / "other")]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err

@@ -1,0 +1,203 @@
+"""Trained folders of both kinds, and runs that start from one: its weights, its vocabulary, its special tokens."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
+from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.hub import bert as hub
+from bertjax.hub.export import export_run
+from bertjax.inference.encoder import Encoder
+from bertjax.inference.pretrained import load, model_config
+from bertjax.models.bert import Bert, init_params
+from bertjax.parallel.sharding import by_name, make_mesh
+from bertjax.runs.folder import RunFolder
+from bertjax.train.pretrain import pretrain
+
+pytestmark = pytest.mark.usefixtures("two_devices")
+
+ODD = ("</s>", "<unk>", "<s>", "<sep/>", "<?>")
+PIECES = ["the", "near", "sees", "a", ".", "n", "##o", "##u", "##n", *(f"##{digit}" for digit in range(10))]
+MODEL = BertConfig(
+    vocab_size=40,  # rows of padding after the tokens
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=24,
+    max_position=32,
+    dropout=0.3,
+    hidden_act="gelu_tanh",
+)
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder whose special tokens have odd names and odd numbers."""
+    tokens = [PIECES[0], ODD[3], ODD[0], *PIECES[1:5], ODD[4], ODD[2], *PIECES[5:], ODD[1]]
+    tokenizer = Tokenizer.of({token: number for number, token in enumerate(tokens)}, Rules("wordpiece", special=ODD))
+    rng = np.random.default_rng(0)
+    params = init_params(Bert(MODEL), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.1, leaf.shape), np.float32), params)
+    folder = tmp_path_factory.mktemp("hub") / "theirs"
+    hub.export(MODEL, params, tokenizer, folder, card="")
+    return folder
+
+
+def held_out(run: Path) -> dict[str, float]:
+    line = [line for line in RunFolder(run).metrics() if "held_out_mlm_loss" in line][-1]
+    return {key: value for key, value in line.items() if key.startswith("held_out")}
+
+
+def standing_still(config: Config, folder: Path, source: Path) -> Config:
+    """A run from there whose only step changes nothing."""
+    train = dataclasses.replace(config.train, steps=1)
+    return dataclasses.replace(
+        config, run_dir=str(folder), init_from=str(source), optim=OptimConfig("adam", 1e-30), train=train
+    )
+
+
+def assert_equal_params(ours: Path, theirs: Path) -> None:
+    jax.tree.map(np.testing.assert_array_equal, load(ours).params, load(theirs).params)
+
+
+# Where each parameter lies.
+
+
+def test_each_device_has_its_share(theirs: Path, devices: Callable[[int], None]) -> None:
+    devices(4)
+    mesh = make_mesh(1, 2, 2)
+    here, there = load(theirs), load(theirs, mesh)
+    assert here.config == there.config == model_config(theirs) == MODEL
+    for one, other, sharding in zip(
+        *map(jax.tree.leaves, (here.params, there.params, by_name(here.params, mesh))), strict=True
+    ):
+        assert other.sharding == sharding
+        np.testing.assert_array_equal(one, other)
+
+
+# Vocabularies that are read.
+
+
+def test_a_vocabulary_that_is_read(tiny: Config, theirs: Path) -> None:
+    tokenizer = TokenizerConfig(min_frequency=99, path=str(theirs / "tokenizer.json"))
+    run = RunFolder(pretrain(dataclasses.replace(tiny, tokenizer=tokenizer)))
+    ours, read = run.tokenizer(), load(theirs).tokenizer
+    assert (ours.rules, ours.vocabulary) == (read.rules, read.vocabulary) and read.vocabulary[:6] == (
+        24,
+        2,
+        23,
+        8,
+        1,
+        7,
+    )
+    config = run.config()
+    assert config.tokenizer == TokenizerConfig("wordpiece", strip_accents=True, path=str(theirs / "tokenizer.json"))
+    assert config.model == dataclasses.replace(tiny.model, vocab_size=24)
+    assert json.loads((run.path / "special_tokens_map.json").read_text())["mask_token"] == "<?>"
+    more = dataclasses.replace(tiny, tokenizer=tokenizer, train=dataclasses.replace(tiny.train, steps=5))
+    pretrain(more, resume=True)
+    own = dataclasses.replace(tiny, run_dir=f"{run.path}-own", tokenizer=TokenizerConfig(path=str(run.path)))
+    assert RunFolder(pretrain(own)).tokenizer().to_json() == run.tokenizer().to_json()
+
+
+def test_where_there_is_no_vocabulary(tiny: Config, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        with pytest.raises(BertjaxError, match=f"{path}.*cannot be read"):
+            pretrain(dataclasses.replace(tiny, tokenizer=TokenizerConfig(path=str(path))))
+    assert not Path(tiny.run_dir).exists()
+
+
+# Runs that start from a folder.
+
+
+def test_odd_names_from_end_to_end(tiny: Config, theirs: Path, tmp_path: Path) -> None:
+    run = pretrain(dataclasses.replace(tiny, init_from=str(theirs)))
+    config = RunFolder(run).config()
+    assert config.model == dataclasses.replace(MODEL, dropout=tiny.model.dropout)
+    assert config.tokenizer.kind == "wordpiece" and config.tokenizer.path is None
+    export_run(RunFolder(run), tmp_path / "out")
+    assert "It began with the weights of `theirs`." in (tmp_path / "out" / "README.md").read_text()
+    ours, again = Encoder.load(run), Encoder.load(tmp_path / "out")
+    for encoder in (ours, again):
+        assert encoder.tokenizer.rules.special == ODD
+        assert encoder.tokens_read(["the", "<?>"], ["a"]) == ["<s>", "the", "<?>", "<sep/>", "a", "<sep/>"]
+    texts = ["The noun1 sees <?> noun2", "near"]
+    np.testing.assert_array_equal(ours.encode(texts), again.encode(texts))
+    assert np.abs(ours.encode(texts) - Encoder.load(theirs).encode(texts)).max() > 1e-2  # it has learnt something
+    on_and_on = pretrain(dataclasses.replace(tiny, run_dir=str(tmp_path / "on"), init_from=str(run)))
+    assert RunFolder(on_and_on).tokenizer().rules.special == ODD
+
+
+@pytest.mark.parametrize("mesh", [(2, 1, 1), (1, 2, 2)], ids=["rows", "sharded"])
+def test_a_run_starts_where_another_ended(
+    tiny: Config, tmp_path: Path, devices: Callable[[int], None], mesh: tuple[int, int, int]
+) -> None:
+    source = pretrain(tiny)
+    devices(int(np.prod(mesh)))
+    run = pretrain(dataclasses.replace(standing_still(tiny, tmp_path / "next", source), mesh=MeshConfig(*mesh)))
+    assert held_out(run) == pytest.approx(held_out(source), rel=1e-5)
+    assert_equal_params(run, source)
+
+
+def test_what_a_folder_lacks_is_fresh_and_said(
+    tiny: Config, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bare = Path(shutil.copytree(theirs, tmp_path / "bare"))
+    tensors = load_file(bare / "model.safetensors")
+    save_file({name: t for name, t in tensors.items() if "cls.pred" not in name}, bare / "model.safetensors")
+    run = pretrain(standing_still(tiny, tmp_path / "run", bare))
+    assert f"NOTICE:   {bare} has no weights of mlm: the run starts with fresh ones" in capsys.readouterr().out
+    fresh = init_params(Bert(RunFolder(run).config().model), jax.random.key(tiny.seed))
+    params, source = load(run).params, load(theirs).params
+    np.testing.assert_allclose(params["mlm"]["hidden"]["kernel"], fresh["mlm"]["hidden"]["kernel"], atol=1e-7)
+    jax.tree.map(np.testing.assert_array_equal, params["nsp"], source["nsp"])
+    jax.tree.map(np.testing.assert_array_equal, params["block_0"], source["block_0"])
+
+
+def test_going_on_equals_never_having_stopped(tiny: Config, theirs: Path, tmp_path: Path) -> None:
+    """Before the first checkpoint the folder is read again; after it nobody asks for it."""
+    source = Path(shutil.copytree(theirs, tmp_path / "source"))
+    config = dataclasses.replace(
+        tiny, init_from=str(source), checkpoint=CheckpointConfig(every=1, keep=4), eval=EvalConfig(every=1)
+    )
+    whole = pretrain(config)
+    for steps in (0, 2):
+        killed = Path(shutil.copytree(whole, tmp_path / f"killed-{steps}"))
+        for step in range(steps + 1, 5):
+            shutil.rmtree(killed / "checkpoints" / str(step))
+        if steps:
+            shutil.rmtree(source)
+        pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
+        assert_equal_params(killed, whole)
+        assert RunFolder(killed).metrics_file.read_bytes() == RunFolder(whole).metrics_file.read_bytes()
+    shutil.rmtree(killed / "checkpoints")
+    with pytest.raises(BertjaxError, match="source"):
+        pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
+
+
+def test_what_does_not_go_with_it(tiny: Config, theirs: Path, tmp_path: Path) -> None:
+    with pytest.raises(BertjaxError, match="tokenizer.path=x has no effect with init_from=y"):
+        dataclasses.replace(tiny, init_from="y", tokenizer=TokenizerConfig(path="x"))
+    for name in ("frequency_bias", "cooccurrence_embedding"):
+        with pytest.raises(BertjaxError, match=f"model.{name}=true has no effect with init_from=y"):
+            dataclasses.replace(tiny, init_from="y", model=dataclasses.replace(tiny.model, **{name: True}))
+    long = dataclasses.replace(
+        tiny,
+        init_from=str(theirs),
+        data=dataclasses.replace(tiny.data, max_length=64),
+        model=dataclasses.replace(tiny.model, max_position=64),
+    )
+    with pytest.raises(BertjaxError, match="data.max_length=64 is above model.max_position=32"):
+        pretrain(long)
+    with pytest.raises(BertjaxError, match="it has neither config.yaml nor config.json"):
+        pretrain(dataclasses.replace(tiny, init_from=str(tmp_path)))
+    assert not Path(tiny.run_dir).exists()

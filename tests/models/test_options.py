@@ -1,0 +1,198 @@
+"""What BERT does not have: each option does what it says, and nothing else."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config import BertConfig
+from bertjax.models.bert import (
+    Attention,
+    Bert,
+    Block,
+    FeedForward,
+    Norm,
+    apply_rotary,
+    compared,
+    init_params,
+    params_template,
+)
+
+SMALL = BertConfig(
+    vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=32, dropout=0.0
+)
+KEY = jax.random.key(0)
+B, T = 2, 8
+
+
+def small(**options: Any) -> BertConfig:
+    return dataclasses.replace(SMALL, **options)
+
+
+def names(config: BertConfig) -> set[str]:
+    paths = jax.tree_util.tree_leaves_with_path(params_template(Bert(config)))
+    return {"/".join(step.key for step in path) for path, _ in paths}
+
+
+def inputs(seed: int = 0) -> tuple[jax.Array, ...]:
+    """Two rows of a pair each: tokens, segments, positions, sequences."""
+    tokens_bt = jax.random.randint(jax.random.key(seed), (B, T), 5, 50)
+    segments_bt = jnp.broadcast_to(jnp.arange(T) >= 5, (B, T)).astype(jnp.int32)
+    positions_bt = jnp.broadcast_to(jnp.arange(T), (B, T))
+    return tokens_bt, segments_bt, positions_bt, jnp.ones((B, T), jnp.int32)
+
+
+def encode(config: BertConfig, params: dict, *args: jax.Array) -> jax.Array:
+    return Bert(config).apply({"params": params}, *args, method="encode")
+
+
+# Positions.
+
+
+def test_rotary_attention_depends_on_distances_alone() -> None:
+    config = small(positions="rotary")
+    x_nd, sequences_bt = jax.random.normal(KEY, (B * T, 16)), jnp.ones((B, T), jnp.int32)
+    attention = Attention(config, jnp.float32)
+    positions_bt = inputs()[2]
+    variables = attention.init(KEY, x_nd, positions_bt, sequences_bt, train=False)
+    variables = jax.tree.map(lambda leaf: 20 * leaf, variables)  # else all weights are near 1/t
+
+    def attend(positions_bt: jax.Array) -> jax.Array:
+        return attention.apply(variables, x_nd, positions_bt, sequences_bt, train=False)
+
+    here = attend(positions_bt)
+    np.testing.assert_allclose(attend(positions_bt + 1000), here, atol=2e-3)
+    assert float(jnp.abs(attend(2 * positions_bt) - here).max()) > 0.1
+    assert float(jnp.abs(attend(positions_bt[:, ::-1]) - here).max()) > 0.1
+
+
+def test_rotary_turns_and_does_not_stretch() -> None:
+    x_bhte = jax.random.normal(KEY, (B, 2, T, 6))
+    turned_bhte = apply_rotary(x_bhte, inputs()[2])
+    np.testing.assert_allclose(jnp.linalg.norm(turned_bhte, axis=-1), jnp.linalg.norm(x_bhte, axis=-1), rtol=1e-5)
+    np.testing.assert_array_equal(turned_bhte[:, :, 0], x_bhte[:, :, 0])
+    # The first pair of features turns by one radian a position, the last by 10,000 ** (-2 / 3).
+    for pair, speed in ((0, 1.0), (2, 10_000 ** (-2 / 3))):
+        z, turned_z = (x[0, 0, 5, pair] + 1j * x[0, 0, 5, pair + 3] for x in (x_bhte, turned_bhte))
+        assert complex(turned_z / z) == pytest.approx(np.exp(5j * speed), abs=1e-5)
+
+
+def test_rotary_has_no_table_of_positions_but_tells_them_apart() -> None:
+    config = small(positions="rotary")
+    assert names(SMALL) - names(config) == {"position_embedding"}
+    tokens_bt, *rest = inputs()
+    params = jax.tree.map(lambda leaf: 10 * leaf, init_params(Bert(config), KEY))
+    swapped_bt = tokens_bt.at[:, 2].set(tokens_bt[:, 3]).at[:, 3].set(tokens_bt[:, 2])
+    plain, swapped = (encode(config, params, tokens, *rest) for tokens in (tokens_bt, swapped_bt))
+    assert float(jnp.abs(plain[:, 0] - swapped[:, 0]).max()) > 1e-3
+
+
+# Norms.
+
+
+def test_pre_norm_leaves_the_residual_alone() -> None:
+    block = Block(small(norm="pre"), jnp.float32)
+    x_nd = jax.random.normal(KEY, (B * T, 16)) * 7
+    _, _, positions_bt, sequences_bt = inputs()
+    variables = block.init(KEY, x_nd, positions_bt, sequences_bt, train=False)
+    silent = jax.tree.map_with_path(lambda path, leaf: leaf * (path[-2].key != "out"), variables)
+    np.testing.assert_array_equal(block.apply(silent, x_nd, positions_bt, sequences_bt, train=False), x_nd)
+    scaled = [block.apply(variables, x, positions_bt, sequences_bt, train=False) - x for x in (x_nd, 3 * x_nd)]
+    np.testing.assert_allclose(*scaled, atol=1e-4)  # what a sublayer reads is normalised
+
+
+def test_pre_norm_ends_with_a_norm() -> None:
+    assert names(small(norm="pre")) - names(SMALL) == {"final_norm/scale", "final_norm/bias"}
+    encoded = encode(small(norm="pre"), init_params(Bert(small(norm="pre")), KEY), *inputs())
+    np.testing.assert_allclose(encoded.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(encoded.std(-1), 1, atol=1e-3)
+
+
+def test_rms_norm_divides_by_the_root_of_the_mean_square() -> None:
+    x_nd = jax.random.normal(KEY, (3, 16)) + 5
+    norm = Norm(small(norm_kind="rms"))
+    variables = norm.init(KEY, x_nd)
+    assert list(variables["params"]) == ["scale"]
+    expected = x_nd / jnp.sqrt((x_nd**2).mean(-1, keepdims=True))
+    np.testing.assert_allclose(norm.apply(variables, x_nd), expected, rtol=1e-5)
+
+
+# Feed-forward layers and biases.
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"), [("geglu", lambda x: jax.nn.gelu(x, approximate=False)), ("swiglu", jax.nn.silu)]
+)
+def test_gated_layers_multiply_two_products(name: str, activation: Any) -> None:
+    layer, x_nd = FeedForward(small(hidden_act=name), jnp.float32), jax.random.normal(KEY, (3, 16))
+    variables = layer.init(KEY, x_nd)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), variables)
+    inner, gate, out = (variables["params"][part] for part in ("in", "gate", "out"))
+    product = activation(x_nd @ inner["kernel"] + inner["bias"][None]) * (x_nd @ gate["kernel"] + gate["bias"][None])
+    np.testing.assert_allclose(layer.apply(variables, x_nd), product @ out["kernel"] + out["bias"][None], atol=1e-5)
+
+
+def test_without_biases_there_is_the_vocabularys_alone() -> None:
+    for options in ({}, {"norm": "pre", "hidden_act": "geglu"}, {"tie_word_embeddings": False}):
+        left = {name for name in names(small(biases=False, **options)) if name.endswith("bias")}
+        assert left == {"mlm/bias" if options.get("tie_word_embeddings", True) else "mlm/vocab/bias"}
+        assert names(small(biases=False, **options)) < names(small(**options))
+
+
+def test_initial_scale() -> None:
+    params = init_params(Bert(small(init_scale=0.5, vocab_size=2000)), KEY)
+    for leaf in (params["token_embedding"], params["block_0"]["ffn"]["in"]["kernel"]):
+        assert float(leaf.std()) == pytest.approx(0.5, rel=0.15)
+
+
+# What compares the sentences of a pair.
+
+
+def test_compared_means() -> None:
+    x_btd = jax.random.normal(KEY, (1, 6, 4))
+    segments_bt, sequences_bt = jnp.array([[0, 0, 1, 0, 1, 0]]), jnp.array([[1, 1, 1, 2, 2, 0]])
+    found = compared(x_btd, segments_bt, sequences_bt, num_sequences=3)
+    for sequence, (first, second) in enumerate([((0, 1), (2,)), ((3,), (4,))]):
+        a, b = (x_btd[0, list(tokens)].mean(0) for tokens in (first, second))
+        np.testing.assert_allclose(found[0, sequence], jnp.concatenate((a * b, jnp.abs(a - b), a + b)), atol=1e-6)
+    np.testing.assert_array_equal(found[0, 2], jnp.zeros(12))
+
+
+# All of them at once.
+
+EVERY = {
+    "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
+    "compared": {"nsp_features": "pair", "hidden_act": "swiglu"},
+}
+
+
+@pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
+def test_padding_and_neighbours_change_nothing(options: dict[str, Any]) -> None:
+    config = small(**options)
+    params = init_params(Bert(config), KEY)
+    tokens_bt, segments_bt, positions_bt, sequences_bt = inputs()
+    predictions_bp, cls_bk = jnp.full((B, 1), 2), jnp.zeros((B, 1), jnp.int32)
+    apply = jax.jit(Bert(config).apply)
+    alone = apply({"params": params}, tokens_bt, segments_bt, positions_bt, sequences_bt, predictions_bp, cls_bk)
+
+    def doubled(x_bt: jax.Array, other_bt: jax.Array) -> jax.Array:
+        return jnp.concatenate((x_bt, other_bt), axis=1)
+
+    others = (inputs(seed=1)[0], 1 - segments_bt, positions_bt, 2 * sequences_bt)
+    cls_b2 = jnp.concatenate((cls_bk, cls_bk + T), axis=1)
+    rows = [doubled(*pair) for pair in zip((tokens_bt, segments_bt, positions_bt, sequences_bt), others, strict=True)]
+    packed = apply({"params": params}, *rows, predictions_bp, cls_b2)
+    np.testing.assert_allclose(packed[0], alone[0], atol=1e-5)
+    np.testing.assert_allclose(packed[1][:, 0], alone[1][:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
+def test_scanned_layers_are_the_same(options: dict[str, Any]) -> None:
+    config = small(**options)
+    params = init_params(Bert(config), KEY)
+    for how in ({"scan_layers": True}, {"remat": True}):
+        other = Bert(config, **how).apply({"params": params}, *inputs(), method="encode")
+        np.testing.assert_allclose(other, encode(config, params, *inputs()), atol=1e-5)

@@ -1,0 +1,129 @@
+"""Schedules have the values they say; each optimiser updates what it should, as its paper has it."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config import BertConfig, OptimConfig
+from bertjax.models.bert import Bert, init_params, params_template
+from bertjax.train.optimizer import decay_mask, make_optimizer, make_schedule, muon_labels
+
+SMALL = BertConfig(vocab_size=9, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4, max_position=4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("constant", {0: 0.25, 1: 0.5, 3: 1.0, 4: 1.0, 11: 1.0}),
+        ("linear", {0: 0.25, 3: 1.0, 4: 1.0, 8: 0.5, 11: 0.125}),
+        ("wsd", {0: 0.25, 3: 1.0, 4: 1.0, 9: 1.0, 10: 2 / 3, 11: 1 / 3}),
+        ("cosine", {0: 0.25, 3: 1.0, 4: 1.0, 8: 0.5, 10: (1 + np.cos(np.pi * 6 / 8)) / 2}),
+    ],
+)
+def test_schedules_at_named_updates(schedule: str, values: dict[int, float]) -> None:
+    config = OptimConfig(schedule=schedule, warmup_steps=4, learning_rate=3.0, decay_share=0.25)
+    rate = make_schedule(config, steps=12)
+    for update, share in values.items():
+        assert float(rate(update)) == pytest.approx(3 * share, rel=1e-6), update
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "wsd"])
+def test_no_update_is_wasted_on_a_rate_of_zero(schedule: str) -> None:
+    for warmup, share in itertools.product((0, 1, 4, 5), (0.01, 0.5, 1.0)):
+        rate = make_schedule(OptimConfig(schedule=schedule, warmup_steps=warmup, decay_share=share), steps=5)
+        assert all(rate(update) > 0 for update in range(5))
+
+
+def answers(tree: Any) -> dict[str, Any]:
+    return {"/".join(step.key for step in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+LAYERS = ("attention/query", "attention/key", "attention/value", "attention/out", "ffn/in", "ffn/out")
+
+
+def test_decay_is_for_matrices_and_tables() -> None:
+    linears = [*(f"block_0/{name}" for name in LAYERS), "pooler", "nsp", "mlm/hidden"]
+    norms = ["block_0/attention_norm", "block_0/ffn_norm", "embedding_norm", "mlm/norm"]
+    expected = {f"{name}_embedding": True for name in ("token", "segment", "position")}
+    expected |= {f"{name}/kernel": True for name in linears} | {f"{name}/bias": False for name in linears}
+    expected |= {f"{name}/{leaf}": False for name in norms for leaf in ("scale", "bias")} | {"mlm/bias": False}
+    assert answers(decay_mask(params_template(Bert(SMALL)))) == expected
+
+
+def update(config: OptimConfig, gradient: float) -> dict[str, jax.Array]:
+    params = {"kernel": jnp.full((2, 2), 10.0), "bias": jnp.full(2, 10.0)}
+    optimizer = make_optimizer(config, steps=10)
+    return optimizer.update(jax.tree.map(lambda x: x * 0 + gradient, params), optimizer.init(params), params)[0]
+
+
+def test_adamw_decays_only_what_the_mask_says() -> None:
+    updates = update(OptimConfig(name="adamw", learning_rate=0.1, weight_decay=0.5), gradient=0.0)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 10)
+    np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def test_clipping_scales_long_gradients_to_the_norm() -> None:
+    # eps dominates the root of the mean of squares, so that Adam's first update is the gradient over eps.
+    config = OptimConfig(name="adam", learning_rate=1.0, eps=1e6, clip_norm=1.0)
+    length = 6**0.5 * 100  # of six gradients of 100
+    np.testing.assert_allclose(update(config, 100.0)["bias"], -100 / length / 1e6, rtol=1e-4)
+    np.testing.assert_allclose(update(config, 0.1)["bias"], -0.1 / 1e6, rtol=1e-4)
+
+
+def test_lamb_moves_each_parameter_by_its_rate_times_the_parameters_norm() -> None:
+    """You et al. 2020, algorithm 2: the length of an update does not depend on that of its gradient."""
+    for gradient in (1.0, 1e-3):
+        updates = update(OptimConfig(name="lamb", learning_rate=0.1), gradient)
+        for leaf in updates.values():
+            np.testing.assert_allclose(leaf, -0.1 * 10, rtol=1e-5)
+    decayed = update(OptimConfig(name="lamb", learning_rate=0.1, weight_decay=0.5), gradient=0.0)
+    np.testing.assert_allclose(decayed["kernel"], -0.1 * 10, rtol=1e-5)
+    np.testing.assert_array_equal(decayed["bias"], 0)
+
+
+# Muon.
+
+
+def test_muon_is_for_the_matrices_of_the_layers() -> None:
+    config = dataclasses.replace(SMALL, hidden_act="geglu", norm="pre", tie_word_embeddings=False)
+    labels = answers(muon_labels(params_template(Bert(config))))
+    expected = {f"block_0/{name}/kernel" for name in (*LAYERS, "ffn/gate")}
+    assert {name for name, label in labels.items() if label == "muon"} == expected
+    others = {name for name, label in labels.items() if label == "adamw"}
+    assert others == labels.keys() - expected
+    tables = {f"{name}_embedding" for name in ("token", "segment", "position")}
+    assert tables | {"pooler/kernel", "nsp/kernel", "mlm/hidden/kernel", "mlm/vocab/kernel"} < others
+
+
+def two_updates(config: OptimConfig) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Parameters, and the second update of each, for random gradients."""
+    sizes = dataclasses.replace(SMALL, hidden_size=16, intermediate_size=64)
+    params = init_params(Bert(sizes), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.5, params)
+    optimizer, rng = make_optimizer(config, steps=10), np.random.default_rng(0)
+    state, updates = optimizer.init(params), {}
+    for _ in range(2):
+        gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
+        updates, state = optimizer.update(gradients, state, params)
+    return answers(params), answers(updates)
+
+
+def test_muons_updates_are_orthogonal_and_the_rest_are_adamws() -> None:
+    config = OptimConfig(learning_rate=1e-3, muon_learning_rate=0.25, warmup_steps=4)
+    _, adamw = two_updates(dataclasses.replace(config, weight_decay=0.1))
+    params, plain = two_updates(dataclasses.replace(config, name="muon"))
+    _, decayed = two_updates(dataclasses.replace(config, name="muon", weight_decay=0.1))
+    rate = 0.25 * 2 / 4  # of the second update
+    for name, leaf in plain.items():
+        if name.startswith("block_0") and name.endswith("kernel"):
+            features_in, features_out = leaf.shape
+            sizes = np.linalg.svd(leaf, compute_uv=False) / rate / max(1, features_out / features_in) ** 0.5
+            assert 0.6 < sizes.min() and sizes.max() < 1.3, name
+            np.testing.assert_allclose(decayed[name] - leaf, -rate * 0.1 * params[name], atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(decayed[name], adamw[name], err_msg=name)
