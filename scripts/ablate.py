@@ -1,8 +1,11 @@
-"""Thin door to `bertjax trial ablate`."""
+"""Thin door to `python -m benchmarks`."""
 
 import sys
+from pathlib import Path
 
-from bertjax.cli.main import program
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.__main__ import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(program("trial", "ablate"))
+    sys.exit(main(["trial", "ablate", *sys.argv[1:]]))

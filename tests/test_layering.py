@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+CODE_RUNNERS = {"eval", "exec", "compile", "__import__", "import_module"}
 
 # From the ground up; a package imports only from those before it. Beside each: the packages of others that it may use.
 FLOORS = {
@@ -50,7 +51,7 @@ def complaints(module: str, source: str) -> Iterator[str]:
         elif package not in sys.stdlib_module_names and package not in FLOORS[floor].split():
             yield f"imports {package}, which is not for it"
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in ("eval", "exec", "__import__", "import_module"):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in CODE_RUNNERS:
             yield f"uses {node.id}"
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             yield "allows pickle"

@@ -85,8 +85,6 @@ commands:
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config configs/textbook.yaml
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config configs/tiny.yaml
-  bench      speed, memory, the machine's ceiling: bertjax bench train
-  trial      long runs, killed or watched:         bertjax trial torture
 
 bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
@@ -252,18 +250,6 @@ def _launch(argv: list[str]) -> int:
     return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
 
 
-def _bench(argv: list[str]) -> None:
-    from benchmarks.speed.command import bench
-
-    bench(argv, environment=tuned_environment(os.environ))
-
-
-def _trial(argv: list[str]) -> int:
-    from benchmarks.trials import trial
-
-    return 0 if trial(argv, environment=tuned_environment(os.environ)) else 1
-
-
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": _pretrain,
     "encode": _encode,
@@ -273,6 +259,4 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "evaluate": _evaluate,
     "prepare": _prepare,
     "launch": _launch,
-    "bench": _bench,
-    "trial": _trial,
 }

@@ -14,7 +14,7 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,7 +31,6 @@ from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.tensorboard import Events
 from bertjax.storage.json_lines import Lines
 from bertjax.storage.lock import locked
-from bertjax.train.divergence import Skip
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
@@ -41,6 +40,13 @@ _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard"}
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
+
+
+class Skip(NamedTuple):
+    """Batches left out after a step, because the loss rose among them."""
+
+    after_step: int
+    batches: int
 
 
 class RunFolder:

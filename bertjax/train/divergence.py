@@ -2,23 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
+from bertjax.runs.folder import Skip
 
 _SETTLED = 100  # steps in which a loss may do anything
 _ROLLBACKS = 3  # to one checkpoint: by then it is not the batches
-
-
-class Skip(NamedTuple):
-    """Batches left out after a step, because the loss rose among them."""
-
-    after_step: int
-    batches: int
 
 
 class LossSpike(Exception):
