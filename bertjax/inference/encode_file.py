@@ -27,6 +27,7 @@ from bertjax.inference.engine import Pooling, Vectors
 from bertjax.inference.texts import Item
 from bertjax.inference.vector_files import HEADER, Rows, check_format, finish
 from bertjax.runs.signals import terminated_as_interrupted
+from bertjax.storage.atomic import atomic_write
 from bertjax.storage.lock import locked
 
 
@@ -191,12 +192,8 @@ class Partial:
             self._rows += len(vectors)
         _append(self._vectors, vectors if isinstance(vectors, list) else [vectors])
         self.place = place
-        unfinished = self._state.with_suffix(".unfinished")
-        with open(unfinished, "w", encoding="utf-8") as file:
+        with atomic_write(self._state) as file:
             json.dump({"asked": self._asked, "place": place, "rows": self._rows}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self._state)
 
     def finish(self) -> str:
         """Puts the file in its place and tells what is in it. Raises OSError, or BertjaxError where there is one."""

@@ -9,11 +9,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 
 HEADER = 256
 SUFFIXES = (".npy", ".parquet", ".safetensors")
@@ -50,9 +51,8 @@ def check_format(out: Path, *, several: bool) -> None:
 def finish(rows: Rows, out: Path) -> None:
     """Makes the file and puts it in its place; the rows are in it, or are left where they are. Raises OSError."""
     if out.suffix == ".parquet":
-        unfinished = rows.path.with_suffix(".parquet")
-        _write_parquet(rows, unfinished)
-        os.replace(unfinished, out)
+        with atomic_write(out, binary=True) as written:
+            _write_parquet(rows, written)
         return
     with open(rows.path, "r+b") as file:
         if rows.ends is not None:
@@ -84,14 +84,14 @@ def _safetensors_header(rows: Rows) -> bytes:
     return (HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8).encode("ascii")
 
 
-def _write_parquet(rows: Rows, path: Path) -> None:
+def _write_parquet(rows: Rows, written: IO[bytes]) -> None:
     import pyarrow
     import pyarrow.parquet
 
     vector = pyarrow.list_(pyarrow.float32(), rows.hidden_size)
     column = ("vector", vector) if rows.ends is None else ("vectors", pyarrow.list_(vector))
     schema = pyarrow.schema([("line", pyarrow.int64()), column])
-    with open(rows.path, "rb") as file, pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with open(rows.path, "rb") as file, pyarrow.parquet.ParquetWriter(written, schema) as writer:
         file.seek(HEADER)
         line = 1
         for counts in _groups(rows):
@@ -103,8 +103,6 @@ def _write_parquet(rows: Rows, path: Path) -> None:
             lines = pyarrow.array(np.arange(line, line + len(counts)))
             writer.write_table(pyarrow.Table.from_arrays([lines, array], schema=schema))
             line += len(counts)
-    with open(path, "rb") as written:
-        os.fsync(written.fileno())
 
 
 def _groups(rows: Rows) -> Iterator[np.ndarray]:

@@ -26,7 +26,8 @@ import orbax.checkpoint as ocp
 
 from bertjax.config import OnFailure
 from bertjax.errors import BertjaxError
-from bertjax.storage.manifest import damage, sync_folder, write_manifest
+from bertjax.storage.atomic import sync_folder
+from bertjax.storage.manifest import damage, write_manifest
 
 
 class Checkpoints:

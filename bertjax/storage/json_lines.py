@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 
 
 class Lines:
@@ -62,9 +63,8 @@ class Lines:
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
         """Puts others in their place, and of what was kept."""
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        os.replace(unfinished, self.path)
+        with atomic_write(self.path) as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
         self._unwritten = b""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import sync_folder
 
 MANIFEST = "manifest.json"
 _MOST_BYTES = 2**24  # read of a manifest at most: 80,000 files
@@ -34,15 +35,6 @@ def write_manifest(folder: Path, step: int) -> None:
         os.fsync(manifest.fileno())
     for inside, _, _ in os.walk(folder):
         sync_folder(Path(inside))
-
-
-def sync_folder(folder: Path) -> None:
-    """Forces the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def damage(folder: Path, step: int) -> str | None:
