@@ -28,7 +28,7 @@ from bertjax.inference.texts import Item
 from bertjax.inference.vector_files import HEADER, Rows, check_format, finish
 from bertjax.runs.signals import terminated_as_interrupted
 from bertjax.storage.atomic import atomic_write
-from bertjax.storage.lock import locked
+from bertjax.storage.locks import locked
 
 
 class Place(NamedTuple):

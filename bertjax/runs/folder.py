@@ -29,8 +29,8 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.tensorboard import Events
-from bertjax.storage.json_lines import Lines
-from bertjax.storage.lock import locked
+from bertjax.storage.json_lines import JsonLines
+from bertjax.storage.locks import locked
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
@@ -67,7 +67,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.timings_file = self.path / "timings.jsonl"
         self._on_failure: OnFailure = on_failure
-        self._metrics, self._timings = Lines(self.metrics_file), Lines(self.timings_file)
+        self._metrics, self._timings = JsonLines(self.metrics_file), JsonLines(self.timings_file)
         self._events = Events(self.path / "tensorboard") if tensorboard and writes else None
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
@@ -239,7 +239,7 @@ class RunFolder:
         if self._events:
             self._events.close()
 
-    def _append(self, lines: Lines, record: dict[str, Any]) -> None:
+    def _append(self, lines: JsonLines, record: dict[str, Any]) -> None:
         if not self._writes:
             return
         try:

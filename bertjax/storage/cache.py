@@ -2,20 +2,21 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.locks import locked_beside
 
 Found = TypeVar("Found")
 _SUMS = "sums.json"
+_BUILDING = ".building-"
 
 
 def cache_folder() -> Path:
@@ -46,49 +47,35 @@ def writing_in(cache: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def building_in(parent: Path) -> Iterator[Path]:
-    """A folder to build in, gone afterwards; what builders that were killed left behind goes too.
+    """Makes a folder to build in, which is removed afterwards, as is what builders that were killed left behind.
 
-    Whoever builds shares a lock on the parent, which the system takes back from the dead. So a process that can have
-    the lock for itself knows that nobody builds. Where the file system has no such lock, leftovers stay.
+    Each builder holds a lock beside its folder, so a folder whose lock is free is nobody's. On a file system without
+    locks such folders stay.
     """
-    holder = os.open(parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in parent.glob(".building-*"):
+    for path in parent.glob(f"{_BUILDING}*"):
+        leftover = path.with_name(path.name.removesuffix(".lock"))
+        with locked_beside(leftover, wait=False) as is_nobodys:
+            if is_nobodys:
                 shutil.rmtree(leftover, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            fcntl.flock(holder, fcntl.LOCK_SH)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent) as unfinished:
-            yield Path(unfinished)
-    finally:
-        os.close(holder)
+    folder = parent / f"{_BUILDING}{secrets.token_hex(8)}"
+    with locked_beside(folder):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[Path]:
-    """A folder, made if need be, that may be removed; another process that comes waits until it is left.
+    """Makes the folder if need be; it may be removed meanwhile, and another process that comes waits until it is left.
 
-    Where the file system has no locks nobody waits.
+    On a file system without locks nobody waits.
     """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            holder = open(folder / "lock", "a")
-        except FileNotFoundError:  # removed in this moment
-            continue
-        with holder:
-            try:
-                fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"another process builds what is needed in {folder}: waiting for it", flush=True)
-                fcntl.flock(holder, fcntl.LOCK_EX)
-            except OSError:
-                pass
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(holder.fileno()), os.stat(folder / "lock")):
-                    yield folder
-                    return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked_beside(folder):
+        folder.mkdir(exist_ok=True)
+        yield folder
 
 
 def read_whole(folder: Path, read: Callable[[Path], Found | None]) -> Found | None:

@@ -10,8 +10,8 @@ from bertjax.errors import BertjaxError
 from bertjax.storage.atomic import atomic_write
 
 
-class Lines:
-    """Lines that cannot be written, as when the disk is full, are kept and go before the next ones."""
+class JsonLines:
+    """JsonLines that cannot be written, as when the disk is full, are kept and go before the next ones."""
 
     def __init__(self, path: Path):
         self.path = path

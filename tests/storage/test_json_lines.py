@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from bertjax.errors import BertjaxError
-from bertjax.storage.json_lines import Lines
+from bertjax.storage.json_lines import JsonLines
 
 
 def test_numbers_that_json_cannot_carry_become_null(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "x.jsonl")
+    lines = JsonLines(tmp_path / "x.jsonl")
     lines.append({"step": 1, "loss": math.nan})
     assert lines.path.read_text() == '{"step": 1, "loss": null}\n'
 
 
 def test_a_line_for_which_there_is_no_room_goes_before_the_next(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "x.jsonl")
+    lines = JsonLines(tmp_path / "x.jsonl")
     lines.append({"step": 1})
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))  # the next line begins in it and does not end in it
@@ -33,7 +33,7 @@ def test_a_line_for_which_there_is_no_room_goes_before_the_next(tmp_path: Path) 
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "gone" / "x.jsonl")
+    lines = JsonLines(tmp_path / "gone" / "x.jsonl")
     with pytest.raises(FileNotFoundError):
         lines.append({"step": 1})
     lines.path.parent.mkdir()
@@ -42,7 +42,7 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_short_is_not_read(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "x.jsonl")
+    lines = JsonLines(tmp_path / "x.jsonl")
     assert lines.read() == []
     lines.append({"step": 1})
     lines.path.write_text(lines.path.read_text() + '{"step"')
@@ -55,7 +55,7 @@ def test_a_line_cut_short_is_not_read(tmp_path: Path) -> None:
     "line", ["{", "[]", "{}", '{"step": "1"}', '{"step": 1, "loss": "x"}', '{"step": 1, "x": NaN}']
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
-    lines = Lines(tmp_path / "x.jsonl")
+    lines = JsonLines(tmp_path / "x.jsonl")
     lines.append({"step": 1})
     lines.path.write_text(lines.path.read_text() + line + "\n")
     with pytest.raises(BertjaxError, match="x.jsonl, line 2, is not as it was written"):

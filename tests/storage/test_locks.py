@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from bertjax.errors import BertjaxError
-from bertjax.storage.lock import locked
+from bertjax.storage.cache import alone_in
+from bertjax.storage.locks import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bertjax.storage.lock import locked
+from bertjax.storage.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -51,3 +53,44 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: p
     with pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: let no other run"):
         with locked(tmp_path / "lock"):
             pass
+
+
+TAKE_TURNS = """
+import sys
+from pathlib import Path
+from bertjax.storage.cache import alone_in
+with alone_in(Path(sys.argv[1])) as folder:
+    (folder / "shard").write_text("")
+    print("held", flush=True)
+    sys.stdin.read(1)
+    if sys.argv[2] == "removes":
+        (folder / "shard").unlink()
+        folder.rmdir()
+"""
+
+
+def test_a_folder_is_one_processs_after_the_other(tmp_path: Path) -> None:
+    """Though the one before removes it, or is killed."""
+    folder, ends = tmp_path / "folder", ["removes", "is killed", "leaves"]
+    command = [sys.executable, "-c", TAKE_TURNS, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    waiting = {
+        process.stdout: (process, end) for end in ends for process in [subprocess.Popen([*command, end], **pipes)]
+    }
+    while waiting:
+        [holds], _, _ = select.select(waiting, [], [], 60)
+        process, end = waiting.pop(holds)
+        assert holds.readline() == "held\n"
+        assert not select.select(waiting, [], [], 0.3)[0]
+        if end == "is killed":
+            process.kill()
+        process.communicate("x")
+    with alone_in(folder):
+        pass
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_an_older_version_left_in_the_lock_file_is_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("process 1 on another\n" * 10)
+    with locked(tmp_path / "lock"):
+        assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
