@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.models.bert import (
-    Attention,
-    Bert,
-    Block,
-    FeedForward,
-    Norm,
-    apply_rotary,
-    compared,
-    init_params,
-    params_template,
-)
+from bertjax.models.bert import Bert, init_params, params_template
+from bertjax.models.encoder import Attention, Block, FeedForward
+from bertjax.models.heads import compared
+from bertjax.models.layers import Norm
+from bertjax.ops.rotary import apply_rotary
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=32, dropout=0.0

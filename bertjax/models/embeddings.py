@@ -1,0 +1,40 @@
+"""From ids to vectors: token, segment and position embeddings (Devlin et al. 2019, section 3, figure 2)."""
+
+import flax.linen as nn
+from jax import Array
+from jax.nn import initializers
+from jax.sharding import Mesh
+
+from bertjax.config import BertConfig
+from bertjax.models.layers import Norm
+from bertjax.ops.dropout import dropout
+from bertjax.parallel.sharding import on_rows
+
+
+class Embeddings(nn.Module):
+    """The sum of a token's embeddings, perhaps with norm and dropout. `config.vocab_size` must be set."""
+
+    config: BertConfig
+    mesh: Mesh | None
+
+    def setup(self) -> None:
+        c = self.config
+        assert c.vocab_size is not None
+        table = initializers.truncated_normal(c.init_scale) if c.init == "bert" else initializers.normal(1.0)
+        self.token_embedding = self.param("token_embedding", table, (c.vocab_size, c.hidden_size))
+        self.segment_embedding = self.param("segment_embedding", table, (2, c.hidden_size))
+        if c.positions == "learned":
+            self.position_embedding = self.param("position_embedding", table, (c.max_position, c.hidden_size))
+        if c.embedding_norm:
+            self.embedding_norm = Norm(c)
+
+    def __call__(self, tokens_bt: Array, segments_bt: Array, positions_bt: Array, *, train: bool) -> Array:
+        """Returns float32 [n, d], n = b*t."""
+        c = self.config
+        x_btd = self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
+        if c.positions == "learned":
+            x_btd += self.position_embedding[positions_bt]
+        x_nd = on_rows(x_btd.reshape(tokens_bt.size, -1), self.mesh)
+        if c.embedding_norm:
+            x_nd = dropout(self.embedding_norm(x_nd), c.dropout, self.make_rng("dropout") if train else None)
+        return x_nd

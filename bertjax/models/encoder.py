@@ -1,0 +1,134 @@
+"""The stack of encoder layers (Vaswani et al. 2017, arXiv:1706.03762, section 3.1; Devlin et al. 2019, section 3).
+
+Letters: b rows, t and s tokens of a row, n = b*t, h heads, e features of a head, d hidden, f features inside a layer.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from bertjax.config import BertConfig
+from bertjax.models.layers import Linear, Norm
+from bertjax.ops.activations import ACTIVATIONS, GATED
+from bertjax.ops.attention import attention
+from bertjax.ops.dropout import dropout
+from bertjax.ops.rotary import apply_rotary
+from bertjax.parallel.sharding import gathered, on_rows
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention inside each sequence of a row (Vaswani et al. 2017, section 3.2.2)."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+        c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
+        linear = functools.partial(Linear, d, c, self.dtype)
+
+        def heads(y_nd: Array) -> Array:
+            return y_nd.reshape(b, t, c.num_heads, d // c.num_heads).swapaxes(1, 2)
+
+        q_bhte, k_bhse, v_bhse = (heads(linear(name=name)(x_nd)) for name in ("query", "key", "value"))
+        if c.positions == "rotary":
+            q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
+        key = self.make_rng("dropout") if train else None
+        mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key)
+        return linear(name="out")(mixed_bhte.swapaxes(1, 2).reshape(n, d))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them, and perhaps a third that gates it (Shazeer 2020)."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_nd: Array) -> Array:
+        c = self.config
+        inner_nf = ACTIVATIONS[c.hidden_act](Linear(c.intermediate_size, c, self.dtype, name="in")(x_nd))
+        if c.hidden_act in GATED:
+            inner_nf *= Linear(c.intermediate_size, c, self.dtype, name="gate")(x_nd)
+        return Linear(x_nd.shape[-1], c, self.dtype, name="out")(inner_nf)
+
+
+class Block(nn.Module):
+    """An encoder layer: attention, then feed-forward, each with dropout and residual, and a norm after or before it."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+        c = self.config
+        attention, feed_forward = Attention(c, self.dtype, name="attention"), FeedForward(c, self.dtype, name="ffn")
+
+        def attend(x_nd: Array) -> Array:
+            return attention(x_nd, positions_bt, sequences_bt, train=train)
+
+        for sublayer, name in ((attend, "attention_norm"), (feed_forward, "ffn_norm")):
+            norm = Norm(c, name=name)
+            y_nd = sublayer(norm(x_nd) if c.norm == "pre" else x_nd)
+            x_nd += dropout(y_nd, c.dropout, self.make_rng("dropout") if train else None)
+            x_nd = norm(x_nd) if c.norm == "post" else x_nd
+        return x_nd
+
+
+class Encoder(nn.Module):
+    """`config.num_layers` blocks one after the other, and a norm at the end where norms are before the sublayers.
+
+    The attributes are `Bert`'s.
+    """
+
+    config: BertConfig
+    dtype: DTypeLike
+    remat: bool
+    scan_layers: bool
+    mesh: Mesh | None
+
+    def setup(self) -> None:
+        self.block = [Block(self.config, self.dtype) for _ in range(self.config.num_layers)]
+        if self.config.norm == "pre":
+            self.final_norm = Norm(self.config)
+
+    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+        """Returns the representations [n, d], float32 whatever the blocks compute in."""
+        if jax.default_backend() != "cpu":  # there float32 arithmetic between the products is the faster
+            x_nd = x_nd.astype(self.dtype)
+        if self.is_initializing():
+            for block in self.block:
+                block(x_nd, positions_bt, sequences_bt, train=False)
+        else:
+            x_nd = self._apply_blocks(x_nd, positions_bt, sequences_bt, train)
+        if self.config.norm == "pre":
+            x_nd = self.final_norm(x_nd)
+        return x_nd.astype(jnp.float32)
+
+    def _apply_blocks(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, train: bool) -> Array:
+        c = self.config
+        keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
+        layers = [(block.variables["params"], key) for block, key in zip(self.block, keys, strict=True)]
+        block = Block(c, self.dtype, parent=None)
+
+        def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
+            params, key = layer
+            params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
+            rngs = {"dropout": key} if train else None
+            return block.apply({"params": params}, x_nd, positions_bt, sequences_bt, train=train, rngs=rngs), None
+
+        if self.remat:
+            apply_block = jax.checkpoint(apply_block, prevent_cse=not self.scan_layers)
+        if self.scan_layers:
+            # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+            return jax.lax.scan(apply_block, x_nd, stacked)[0]
+        for layer in layers:
+            x_nd, _ = apply_block(x_nd, layer)
+        return x_nd

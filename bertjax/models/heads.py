@@ -1,0 +1,68 @@
+"""The heads of pretraining: masked words, and pairs of sentences (Devlin et al. 2019, section 3.1).
+
+Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden, v vocabulary.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import initializers
+from jax.typing import DTypeLike
+
+from bertjax.config import BertConfig
+from bertjax.models.layers import Linear, Norm, Weights
+from bertjax.ops.activations import ACTIVATIONS
+
+
+class Predictions(NamedTuple):
+    """What the two heads say. MLM logits are `mlm_hidden_bpd @ vocab_kernel_dv + vocab_bias_v`."""
+
+    mlm_hidden_bpd: Array
+    vocab_kernel_dv: Array
+    vocab_bias_v: Array
+    nsp_logits_bk2: Array  # float32
+
+
+class MlmHead(nn.Module):
+    """Logits of words but for the last product: hidden states [m, d], the vocabulary's kernel [d, v] and bias [v]."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_md: Array, token_embedding_vd: Array) -> tuple[Array, Array, Array]:
+        c, (v, d) = self.config, token_embedding_vd.shape
+        hidden_md = ACTIVATIONS[c.hidden_act](Linear(d, c, self.dtype, name="hidden")(x_md))
+        hidden_md = Norm(c, name="norm")(hidden_md)
+        if c.tie_word_embeddings:
+            return hidden_md, token_embedding_vd.T, self.param("bias", initializers.zeros, (v,))
+        return hidden_md, *Weights(v, c, biased=True, name="vocab")(d)
+
+
+class NspHead(nn.Module):
+    """Logits, float32 [m, 2], of whether a sequence's second sentence is the next: a pooler, then a linear layer."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    def setup(self) -> None:
+        self.pooler = Linear(self.config.hidden_size, self.config, self.dtype)
+        self.nsp = Linear(2, self.config, self.dtype)
+
+    def __call__(self, features_mf: Array) -> Array:
+        return self.nsp(jnp.tanh(self.pooler(features_mf))).astype(jnp.float32)
+
+
+def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:
+    """[b, k, 3d]: a * b, |a - b| and a + b of the means a and b of a sequence's segments (Conneau et al. 2017, 3.1)."""
+    numbers_1k1 = 1 + jnp.arange(num_sequences)[None, :, None]
+
+    def mean(segment: int) -> Array:
+        chosen_bkt = ((sequences_bt[:, None] == numbers_1k1) & (segments_bt[:, None] == segment)).astype(jnp.float32)
+        totals_bkd = jnp.einsum("bkt,btd->bkd", chosen_bkt, x_btd)
+        return totals_bkd / jnp.maximum(chosen_bkt.sum(-1, keepdims=True), 1)
+
+    a_bkd, b_bkd = mean(0), mean(1)
+    return jnp.concatenate((a_bkd * b_bkd, jnp.abs(a_bkd - b_bkd), a_bkd + b_bkd), -1)

@@ -1,0 +1,28 @@
+"""A model's parameters: fresh ones, and their shapes."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
+    """Returns fresh parameters, a plain nested dict of float32 arrays. Jit it to make them on the device.
+
+    Args:
+      model: a `Bert`.
+      key: a `jax.random.key`; the same one gives the same parameters, bit for bit.
+    """
+    b1 = jnp.zeros((1, 1), jnp.int32)
+    params: dict[str, Any] = model.init(key, b1, b1, b1, b1, b1, b1)["params"]
+    return params
+
+
+@functools.cache  # a deep model takes half a second to be traced
+def params_template(model: nn.Module) -> dict[str, Any]:
+    """Returns shapes and dtypes of the parameters; nothing is computed."""
+    template: dict[str, Any] = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+    return template
