@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config import Config
-from bertjax.config.recipes import config_parser, parse_config, save_config
+from bertjax.config.parser import config_parser, parse_config
+from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
 
 HELP = """\

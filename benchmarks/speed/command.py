@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertjax.config import Config
-from bertjax.config.recipes import config_parser, parse_config
+from bertjax.config.parser import config_parser, parse_config
 from bertjax.errors import BertjaxError
 
 HELP = """\

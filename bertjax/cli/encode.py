@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertjax.config.arguments import Parser
+from bertjax.cli.arguments import Parser
 from bertjax.errors import BertjaxError
 
 if TYPE_CHECKING:

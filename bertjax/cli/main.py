@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bertjax.config.arguments import Parser
+from bertjax.cli.arguments import Parser
 from bertjax.errors import BertjaxError
 
 
@@ -90,7 +90,7 @@ bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
 
 def _pretrain(argv: list[str]) -> None:
-    from bertjax.config.recipes import config_parser, parse_config
+    from bertjax.config.parser import config_parser, parse_config
 
     parser = config_parser(
         "bertjax pretrain",
@@ -112,7 +112,7 @@ def _pretrain(argv: list[str]) -> None:
 
 
 def _prepare(argv: list[str]) -> None:
-    from bertjax.config.recipes import config_parser, parse_config
+    from bertjax.config.parser import config_parser, parse_config
 
     parser = config_parser(
         "bertjax prepare",

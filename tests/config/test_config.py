@@ -257,7 +257,7 @@ def test_null_as_an_override(recipe):
 @pytest.mark.parametrize("text", ["model: 3", "model: [1]", "model: null", "model:", "model: bert", "model: ''"])
 def test_part_that_is_no_mapping(recipe, text):
     message = refusal(recipe(f"seed: 1\n{text}\n"))
-    assert "model is a part and takes keys" in message
+    assert "model is a section and takes keys" in message
 
 
 @pytest.mark.parametrize("override", ["model=3", "model=null", "model=", "model=other.yaml"])
@@ -270,7 +270,7 @@ def test_override_of_a_part(recipe, tmp_path, monkeypatch, override):
 
 def test_part_that_names_a_file_is_no_include(recipe, tmp_path):
     (tmp_path / "other.yaml").write_text("hidden_size: 24")
-    assert "model is a part and takes keys" in refusal(recipe("model: other.yaml"))
+    assert "model is a section and takes keys" in refusal(recipe("model: other.yaml"))
 
 
 # Values that cannot be. Each row: keys, and what the message must hold.
@@ -297,7 +297,7 @@ IMPOSSIBLE = [
     (["data.row_length=127"], ["data.row_length=127", "data.max_length=128", "leave it out"]),
     (["data.max_length=4"], ["data.max_length=4", "5 or more"]),
     (["data.mlm_probability=0"], ["data.mlm_probability=0", "0 < mlm_probability"]),
-    (["data.mlm_probability=1.01"], ["data.mlm_probability=1.01", "rate <= 1"]),
+    (["data.mlm_probability=1.01"], ["data.mlm_probability=1.01", "mlm_probability <= 1"]),
     (["tokenizer.min_frequency=0"], ["tokenizer.min_frequency=0", "1 or more"]),
     (["tokenizer.vocab_size=5"], ["tokenizer.vocab_size=5", "6 to 16,777,216"]),
     (["tokenizer.vocab_size=16777217"], ["tokenizer.vocab_size=16777217", "6 to 16,777,216"]),

@@ -1,0 +1,64 @@
+"""Keys of a configuration in dotted form, such as train.steps, and how messages speak of them."""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any
+
+from bertjax.config.config import Config
+
+SECTIONS: dict[str, Any] = {
+    name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)
+}
+"""Dataclass of each section, by its name in a recipe."""
+
+TYPES: dict[str, Any] = {name: kind for name, kind in typing.get_type_hints(Config).items() if name not in SECTIONS} | {
+    f"{name}.{key}": kind for name, part in SECTIONS.items() for key, kind in typing.get_type_hints(part).items()
+}
+"""Type of every key, by its dotted form."""
+
+RENAMED = {
+    "data.mlm_rate": "data.mlm_probability",
+    "data.mlm_rate_end": "data.mlm_probability_end",
+    "eval.mlm_rate": "eval.mlm_probability",
+    "train.accumulate": "train.gradient_accumulation_steps",
+    "model.tied_head": "model.tie_word_embeddings",
+}
+"""Today's name of every key that once had another. Files with the old names are read; the command line refuses them."""
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every key in dotted form with its value: `{"seed": 0, "data.source": "wikitext-2", ...}`."""
+    rows: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        rows |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return rows
+
+
+def describe_unknown(key: str, given: str | None = None) -> str:
+    """Says that there is no such key, and the one to give instead.
+
+    Args:
+      key: in dotted form.
+      given: what was typed, such as "option --train.stepss"; by default "key train.stepss".
+    """
+    if key in RENAMED:
+        return f"{key} is now {RENAMED[key]}; give that"
+    known = {name.split(".")[-1]: name for name in (*TYPES, *SECTIONS)}
+    near = difflib.get_close_matches(key.split(".")[-1], known, n=1)
+    instead = f"did you mean {known[near[0]]}?" if near else "'bertjax pretrain --help' lists every key"
+    return f"there is no {given or f'key {key}'}; {instead}"
+
+
+def takes_keys(section: str) -> str:
+    """Says that a section is not a single value."""
+    return f"{section} is a section and takes keys, such as {section}.{dataclasses.fields(SECTIONS[section])[0].name}"
+
+
+def describe_type(kind: Any) -> str:
+    """Says what a key of a type takes, such as "a whole number or null"."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if typing.get_args(kind):
+        return " or ".join(describe_type(choice) for choice in typing.get_args(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "null")

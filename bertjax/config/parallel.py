@@ -1,0 +1,66 @@
+"""The mesh and distributed sections: the devices and processes that a run is spread over."""
+
+import dataclasses
+
+from bertjax.config.checks import require, require_at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices; the product of the three is their number, and -1 stands for what the others leave"""
+
+    data: int = -1
+    """parts of a batch's rows; each part's devices hold the whole model between them"""
+    fsdp: int = 1
+    """parts of a batch's rows, and of parameters and optimiser state; must divide model.hidden_size"""
+    tensor: int = 1
+    """parts of heads, feed-forward layers and vocabulary; must divide model.num_heads and model.intermediate_size"""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            require(
+                value == -1 or 1 <= value < 2**31,
+                f"mesh.{name}={value} is impossible; give 1 or more devices, or -1 for what is left",
+            )
+        left = [f"mesh.{name}" for name, value in dataclasses.asdict(self).items() if value == -1]
+        require(len(left) < 2, f"{' and '.join(left)} are all -1; give a number to all but one of them")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes; on SLURM, Open MPI and Cloud TPU they are found without this"""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, as the others reach it"""
+    num_processes: int | None = None
+    """processes of the run"""
+    process_id: int | None = None
+    """this one's number, from 0"""
+    bind_address: str | None = None
+    """address that process 0 listens on, where it is not the coordinator's HOST"""
+    timeout: float = 300.0
+    """seconds in which all have to come, and process 0 to prepare the corpus"""
+
+    def __post_init__(self) -> None:
+        given = [getattr(self, name) is not None for name in ("coordinator", "num_processes", "process_id")]
+        require(
+            all(given) or not any(given),
+            "distributed.coordinator, distributed.num_processes and distributed.process_id belong together; "
+            "give all of them or none",
+        )
+        require(
+            1 <= self.timeout < 2**31, f"distributed.timeout={self.timeout} is impossible; give 1 or more, below 2**31"
+        )
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        require(
+            bool(host.strip("[]")) and port.isdecimal() and 0 < int(port) < 2**16,
+            f"distributed.coordinator={self.coordinator} is not an address; give HOST:PORT, such as 127.0.0.1:8476",
+        )
+        require_at_least(self, "distributed", 1, "num_processes")
+        require(
+            0 <= self.process_id < self.num_processes,
+            f"distributed.process_id={self.process_id} is not one of distributed.num_processes={self.num_processes}; "
+            f"give 0 to {self.num_processes - 1}",
+        )

@@ -1,0 +1,87 @@
+"""The command line's options, one for every key of `Config`, and what is said of mistakes in them."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jsonargparse
+
+from bertjax.config.config import Config
+from bertjax.config.files import find_recipe, read_recipe
+from bertjax.config.keys import SECTIONS, TYPES, describe_type, describe_unknown, flat, takes_keys
+from bertjax.errors import BertjaxError
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentParser:
+    """Makes a parser of `--config RECIPE` and one dotted option for every key of `Config`.
+
+    Args:
+      prog: the command as it is typed.
+      texts: argparse's `usage`, `description`, `epilog`.
+    """
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None, **texts)
+    parser.add_argument(
+        "--config", action="config", metavar="RECIPE", help="a recipe's name, such as textbook, or a YAML file's path"
+    )
+    parser.add_class_arguments(Config)
+    for action in parser._actions:  # a section is given key by key, or in the recipe, never as a file of its own
+        if action.dest in SECTIONS:
+            action.help = jsonargparse.SUPPRESS
+    return parser
+
+
+def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tuple[Config, Any]:
+    """Returns the `Config` that the arguments ask for, and the parser's whole namespace.
+
+    Raises:
+      BertjaxError: an unknown key, a wrong type or an impossible value, named with its remedy.
+    """
+    try:
+        namespace = parser.parse_args(_with_recipes_read(args))
+    except jsonargparse.ArgumentError as error:
+        raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
+    except RecursionError as error:
+        raise BertjaxError("a value is nested too deeply; every key takes a single value") from error
+    except OverflowError as error:  # a whole number where a float is wanted
+        raise BertjaxError("a number has more than 308 digits; no key takes one so large") from error
+    values = {field.name: namespace[field.name] for field in dataclasses.fields(Config)}
+    for name, section in SECTIONS.items():
+        keys = values[name].as_dict() if isinstance(values[name], jsonargparse.Namespace) else {}
+        if "__path__" in keys or not keys:
+            raise BertjaxError(takes_keys(name))
+        values[name] = section(**keys)
+    config = Config(**values)
+    for key, value in flat(config).items():
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            raise BertjaxError(f"{key}={value!r} holds a NUL or half a character, as no name may; give UTF-8 text")
+    return config, namespace
+
+
+def _with_recipes_read(args: Sequence[str]) -> list[str]:
+    """Puts the text of each recipe in place of its name or path; jsonargparse takes either."""
+    read: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--config" and (name := next(words, None)) is not None:
+            word = f"--config={name}"
+        option, _, name = word.partition("=")
+        read.append(f"--config={read_recipe(find_recipe(name))}" if option == "--config" and "=" in word else word)
+    return read
+
+
+def _in_our_words(message: str) -> str:
+    """Returns jsonargparse's message with what was needed in the reader's terms, and the remedy."""
+    if wrong := re.match(r"Parser key \"(.+?)\":.*?(?:Got|Given) value: ?(.*)", message):
+        key, value = wrong.groups()
+        if key in TYPES:
+            return f"{key}: expected {describe_type(TYPES[key])}, got {value or 'nothing'}"
+    if (whole := re.match(r"Parser key \"(\w+)\": Unable to load config", message)) and whole[1] in SECTIONS:
+        return takes_keys(whole[1])
+    if unknown := re.search(r"Group '(.+?)' does not accept option '(.+?)'", message):
+        return describe_unknown(".".join(unknown.groups()))
+    if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        return describe_unknown(unknown[1].lstrip("-").split("=")[0], f"option {unknown[1]}")
+    return message
