@@ -13,7 +13,7 @@ from jax import Array
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.bert import HEADS
+from bertjax.hub.family import HEADS
 from bertjax.models.bert import Bert
 
 PLATFORMS = ("cpu", "cuda")

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import folder as foreign
+from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 from bertjax.runs.folder import RunFolder
@@ -34,18 +34,18 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
     folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
-    if not foreign.is_hub_folder(folder):
+    if not is_hub_folder(folder):
         run = _run(folder)
         config = run.config().model
         return Pretrained(config, load_params(run, Bert(config), mesh), run.tokenizer())
-    read = foreign.read(folder)
+    read = read_folder(folder)
     return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
 
 
 def model_config(folder: str | Path) -> BertConfig:
     """The settings of a folder's model. Raises BertjaxError where there are none that can be read."""
     folder = Path(folder)
-    return foreign.read_config(folder) if foreign.is_hub_folder(folder) else _run(folder).config().model
+    return read_model_config(folder) if is_hub_folder(folder) else _run(folder).config().model
 
 
 def _run(folder: Path) -> RunFolder:
