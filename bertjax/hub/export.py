@@ -1,4 +1,4 @@
-"""A run as a Hugging Face folder."""
+"""Exports a run as a Hugging Face folder."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ from bertjax.runs.parameters import load_params
 
 
 def export_run(run: RunFolder, folder: Path) -> None:
-    """Writes the newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
+    """Writes a run's newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
 
     Raises:
       BertjaxError: the folder exists or cannot be written, the run has no checkpoint, or BERT's format cannot carry

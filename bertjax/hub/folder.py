@@ -6,7 +6,6 @@ Nothing but JSON, text and safetensors is looked at.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,9 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import HEADS, Family, Tensors, check_carried
-from bertjax.models.bert import Bert, params_template
+from bertjax.models.bert import Bert
+from bertjax.models.parameters import params_template
+from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (BERT,)
 
@@ -198,16 +199,14 @@ def write_folder(
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
-            built = Path(unfinished) / "built"
-            (built / "1_Pooling").mkdir(parents=True)
+        with atomic_folder(folder) as built:
+            (built / "1_Pooling").mkdir()
             save_file(tensors, built / "model.safetensors", metadata={"format": "pt"})
             (built / "tokenizer.json").write_text(tokenizer.to_hub_json(), encoding="utf-8")
             (built / "README.md").write_text(card, encoding="utf-8")
             for name, content in _json_files(family, config, tokenizer).items():
                 (built / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             shutil.copymode(built / "config.json", built / "model.safetensors")  # which the library makes private
-            os.rename(built, folder)
     except OSError as error:
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
 
