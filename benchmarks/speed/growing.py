@@ -15,7 +15,7 @@ from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
-from bertjax.data.sources.wikitext import file_name
+from bertjax.data.sources.wikitext_download import file_name
 from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL
 from bertjax.models.operations import training_operations
 
