@@ -1,4 +1,4 @@
-"""One round of `bertjax bench growth`: seconds and operations at every size of every axis."""
+"""One round of `python -m benchmarks growth`: seconds and operations at every size of every axis."""
 
 import dataclasses
 import statistics
