@@ -1,6 +1,11 @@
-"""Thin door to `python -m benchmarks ablate`."""
+"""Thin door to `python -m benchmarks`."""
 
-from checkout import run
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.__main__ import main  # noqa: E402
 
 if __name__ == "__main__":
-    run("benchmarks", "ablate")
+    sys.exit(main(["trial", "ablate", *sys.argv[1:]]))

@@ -57,11 +57,12 @@ def encode(argv: list[str]) -> None:
         return
     if args.out is None:
         raise BertjaxError("--input needs --out; give a name in .npy, .safetensors or .parquet")
-    from bertjax.inference.encode_file import check_input, check_out, encode_file
+    from bertjax.inference.encode_file import check_out, encode_file
     from bertjax.inference.encoder import Encoder
+    from bertjax.inference.text_lines import check_source
 
     pooling: Pooling = args.pooling or "mean"
-    check_input(args.input)
+    check_source(args.input)
     check_out(args.out, pooling)
     encoder = Encoder.load(args.run, precision=args.precision)
     encode_file(encoder, args.input, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
@@ -114,7 +115,8 @@ def neighbours(argv: list[str]) -> None:
     import numpy as np
 
     from bertjax.inference.encoder import Encoder
-    from bertjax.inference.neighbours import contexts, cosines, plot, render
+    from bertjax.inference.neighbours import contexts, cosines, render
+    from bertjax.inference.neighbours_plot import plot
 
     uses = Encoder.load(args.run).word_vectors(args.word, args.text, truncate=args.truncate)
     if len(uses) < 2:

@@ -1,10 +1,11 @@
 """The command line. Each command imports what it needs when it is called: help and mistakes answer at once."""
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"bertjax {importlib.metadata.version('bertjax')}")
         return 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _logs_printed():
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         try:
             if argv[0] not in _COMMANDS:
@@ -69,6 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+class _Printer(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+@contextlib.contextmanager
+def _logs_printed() -> Iterator[None]:
+    """Inside, what the library logs for people to read is printed as plain lines."""
+    log, printer = logging.getLogger("bertjax"), _Printer(logging.INFO)
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(printer)
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)
+        log.setLevel(level)
 
 
 _HELP = """\

@@ -1,7 +1,7 @@
-"""A trained BERT, whichever kind of folder it is in: a run's, or a Hugging Face one."""
+"""A trained model from either kind of folder: a run's, or a Hugging Face one."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -9,11 +9,12 @@ from jax.sharding import Mesh
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
+from bertjax.hub import folder as hub
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
-from bertjax.runs.folder import RunFolder
-from bertjax.runs.parameters import load_params
+
+if TYPE_CHECKING:
+    from bertjax.runs.folder import RunFolder
 
 
 class Pretrained(NamedTuple):
@@ -25,30 +26,36 @@ class Pretrained(NamedTuple):
 
 
 def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
-    """The newest sound checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
+    """Reads the newest sound checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
 
     Args:
-      mesh: where the parameters are to lie, each device having its share; by default on one device.
+      folder: a run's or a Hugging Face one.
+      mesh: the devices that share the parameters; by default one device has them all.
 
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
     folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
-    if not is_hub_folder(folder):
-        run = _run(folder)
-        config = run.config().model
-        return Pretrained(config, load_params(run, Bert(config), mesh), run.tokenizer())
-    read = read_folder(folder)
-    return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
+    if hub.is_hub_folder(folder):
+        read = hub.read(folder)
+        return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
+    from bertjax.runs.parameters import load_params
+
+    run = _run(folder)
+    config = run.config().model
+    return Pretrained(config, load_params(run, Bert(config), mesh), run.tokenizer())
 
 
 def model_config(folder: str | Path) -> BertConfig:
-    """The settings of a folder's model. Raises BertjaxError where there are none that can be read."""
+    """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
     folder = Path(folder)
-    return read_model_config(folder) if is_hub_folder(folder) else _run(folder).config().model
+    return hub.read_config(folder) if hub.is_hub_folder(folder) else _run(folder).config().model
 
 
-def _run(folder: Path) -> RunFolder:
+def _run(folder: Path) -> "RunFolder":
+    # Imported only here: a Hugging Face folder needs nothing of a run's, and need not wait for what that imports.
+    from bertjax.runs.folder import RunFolder
+
     run = RunFolder(folder)
     if not run.begun:
         kinds = "is not a run's folder nor a Hugging Face one: it has neither config.yaml nor config.json"

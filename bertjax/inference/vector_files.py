@@ -1,6 +1,6 @@
-"""Vectors as .npy, .safetensors or Parquet, made at the end of float32 rows that were written one after the other.
+"""Files of vectors: .npy, .safetensors or Parquet, made at the end of float32 rows that were written one by one.
 
-Before the rows stay `HEADER` bytes free: what .npy and .safetensors say there, how many rows follow, is known last.
+Before the rows `HEADER` bytes stay free: .npy and .safetensors say there how many rows follow, which is known last.
 """
 
 import importlib.util
@@ -18,24 +18,25 @@ from bertjax.storage.atomic import atomic_write
 
 HEADER = 256
 SUFFIXES = (".npy", ".parquet", ".safetensors")
-_NUMBERS_AT_ONCE = 2**22  # of those copied, and of a row group of Parquet
+_NUMBERS_PER_GROUP = 2**22  # in a row group of Parquet, which is held in memory
 
 
-class Rows(NamedTuple):
-    """What was written."""
+class RawVectors(NamedTuple):
+    """Rows of float32 as they were written."""
 
-    path: Path  # HEADER bytes, then the rows
+    path: Path  # a file of HEADER bytes, then the rows
     num_rows: int
     hidden_size: int
     num_texts: int
-    ends: Path | None = None  # where a text has several rows: after each text the number of rows so far, int64
+    ends: Path | None = None  # where a text has several rows: a file of int64, the rows up to the end of each text
 
 
 def check_format(out: Path, *, several: bool) -> None:
     """Raises BertjaxError where a file of that name cannot be made.
 
     Args:
-      several: a text has several rows.
+      out: the file; its suffix tells the format.
+      several: a text has several raw.
     """
     if out.suffix not in SUFFIXES:
         raise BertjaxError(f"--out {out} does not end in .npy, .parquet or .safetensors; give a name that does")
@@ -48,56 +49,60 @@ def check_format(out: Path, *, several: bool) -> None:
         raise BertjaxError(f"to write {out} pyarrow is needed: pip install 'bertjax[parquet]'")
 
 
-def finish(rows: Rows, out: Path) -> None:
-    """Makes the file and puts it in its place; the rows are in it, or are left where they are. Raises OSError."""
+def finish(raw: RawVectors, out: Path) -> None:
+    """Turns the rows into a file in the format of `out`'s suffix, and puts it there; the rows may be moved into it.
+
+    Raises:
+      OSError: it cannot be written; called again, this goes on.
+    """
     if out.suffix == ".parquet":
-        with atomic_write(out, binary=True) as written:
-            _write_parquet(rows, written)
+        with atomic_write(out, binary=True) as file:
+            _write_parquet(raw, file)
         return
-    with open(rows.path, "r+b") as file:
-        if rows.ends is not None:
+    with open(raw.path, "r+b") as file:
+        if raw.ends is not None:
             file.seek(0, os.SEEK_END)
             file.write(bytes(8))
-            with open(rows.ends, "rb") as ends:
+            with open(raw.ends, "rb") as ends:
                 shutil.copyfileobj(ends, file)
         file.seek(0)
-        file.write(_npy_header(rows) if out.suffix == ".npy" else _safetensors_header(rows))
+        file.write(_npy_header(raw) if out.suffix == ".npy" else _safetensors_header(raw))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(rows.path, out)
+    os.replace(raw.path, out)
 
 
-def _npy_header(rows: Rows) -> bytes:
-    shape = (rows.num_rows, rows.hidden_size)
+def _npy_header(raw: RawVectors) -> bytes:
+    shape = (raw.num_rows, raw.hidden_size)
     text = repr({"descr": "<f4", "fortran_order": False, "shape": shape})
     start = np.lib.format.magic(1, 0) + (HEADER - 10).to_bytes(2, "little")
     return start + text.ljust(HEADER - 11).encode("ascii") + b"\n"
 
 
-def _safetensors_header(rows: Rows) -> bytes:
-    size = rows.num_rows * rows.hidden_size * 4
-    tree = {"vectors": {"dtype": "F32", "shape": [rows.num_rows, rows.hidden_size], "data_offsets": [0, size]}}
-    if rows.ends is not None:
-        end = size + 8 * (rows.num_texts + 1)
-        tree["offsets"] = {"dtype": "I64", "shape": [rows.num_texts + 1], "data_offsets": [size, end]}
+def _safetensors_header(raw: RawVectors) -> bytes:
+    size = raw.num_rows * raw.hidden_size * 4
+    tree = {"vectors": {"dtype": "F32", "shape": [raw.num_rows, raw.hidden_size], "data_offsets": [0, size]}}
+    if raw.ends is not None:
+        end = size + 8 * (raw.num_texts + 1)
+        tree["offsets"] = {"dtype": "I64", "shape": [raw.num_texts + 1], "data_offsets": [size, end]}
     text = json.dumps(tree, separators=(",", ":"))
     return (HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8).encode("ascii")
 
 
-def _write_parquet(rows: Rows, written: IO[bytes]) -> None:
+def _write_parquet(raw: RawVectors, out: IO[bytes]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    vector = pyarrow.list_(pyarrow.float32(), rows.hidden_size)
-    column = ("vector", vector) if rows.ends is None else ("vectors", pyarrow.list_(vector))
+    vector = pyarrow.list_(pyarrow.float32(), raw.hidden_size)
+    column = ("vector", vector) if raw.ends is None else ("vectors", pyarrow.list_(vector))
     schema = pyarrow.schema([("line", pyarrow.int64()), column])
-    with open(rows.path, "rb") as file, pyarrow.parquet.ParquetWriter(written, schema) as writer:
+    with open(raw.path, "rb") as file, pyarrow.parquet.ParquetWriter(out, schema) as writer:
         file.seek(HEADER)
         line = 1
-        for counts in _groups(rows):
-            numbers = np.fromfile(file, "<f4", int(counts.sum()) * rows.hidden_size)
+        for counts in _groups(raw):
+            numbers = np.fromfile(file, "<f4", int(counts.sum()) * raw.hidden_size)
             array = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(numbers), type=vector)
-            if rows.ends is not None:
+            if raw.ends is not None:
                 offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
                 array = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), array)
             lines = pyarrow.array(np.arange(line, line + len(counts)))
@@ -105,15 +110,15 @@ def _write_parquet(rows: Rows, written: IO[bytes]) -> None:
             line += len(counts)
 
 
-def _groups(rows: Rows) -> Iterator[np.ndarray]:
-    """How many rows each text has, for as many texts as are to be together in memory."""
-    most = max(1, _NUMBERS_AT_ONCE // rows.hidden_size)
-    if rows.ends is None:
-        for start in range(0, rows.num_texts, most):
-            yield np.ones(min(most, rows.num_texts - start), np.int64)
+def _groups(raw: RawVectors) -> Iterator[np.ndarray]:
+    """Yields how many rows each text has, for as many texts as make a row group."""
+    most = max(1, _NUMBERS_PER_GROUP // raw.hidden_size)
+    if raw.ends is None:
+        for start in range(0, raw.num_texts, most):
+            yield np.ones(min(most, raw.num_texts - start), np.int64)
         return
-    with open(rows.ends, "rb") as file:
-        yield from _groups_of(file, rows.num_texts, most)
+    with open(raw.ends, "rb") as file:
+        yield from _groups_of(file, raw.num_texts, most)
 
 
 def _groups_of(file: BinaryIO, texts: int, most: int) -> Iterator[np.ndarray]:

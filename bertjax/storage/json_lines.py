@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow by whole lines, whatever fails in between."""
+"""A file of JSON lines that grows by whole ones: each is in it altogether or not at all."""
 
 import json
 import math
@@ -11,30 +11,20 @@ from bertjax.storage.atomic import atomic_write
 
 
 class JsonLines:
-    """A file of one JSON object a line, each of which is in it altogether or not at all.
-
-    Lines that cannot be written, as when the disk is full, are kept and go before the next ones.
-    """
+    """JsonLines that cannot be written, as when the disk is full, are kept and go before the next ones."""
 
     def __init__(self, path: Path):
         self.path = path
         self._unwritten = b""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line.
-
-        Args:
-          record: `step` and numbers about it; those that JSON cannot carry (NaN, infinity) become null.
-
-        Raises:
-          OSError: the line cannot be written and is kept.
-        """
+        """Adds a line; numbers that JSON cannot carry become null. Raises OSError where it is kept, not written."""
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._unwritten += json.dumps(record).encode("utf-8") + b"\n"
         self.flush()
 
     def flush(self) -> None:
-        """Writes the lines that were kept. Raises OSError where they still cannot be written."""
+        """Writes what was kept. Raises OSError where it still cannot be."""
         if not self._unwritten:
             return
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -54,7 +44,7 @@ class JsonLines:
         self._unwritten = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the whole lines, less a last one that a kill cut short. Raises BertjaxError where one is damaged."""
+        """The whole lines; a kill may have cut the last one short. Raises BertjaxError where another is damaged."""
         if not self.path.exists():
             return []
         records = []
@@ -72,14 +62,14 @@ class JsonLines:
         return records
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
-        """Replaces all lines, those that were kept too. Raises OSError where that fails."""
+        """Puts others in their place, and of what was kept."""
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
         self._unwritten = b""
 
 
 def _is_record(record: Any) -> bool:
-    """Tells whether it is a step and numbers about it."""
+    """A step, and numbers about it."""
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return False
     return all(value is None or (type(value) in (int, float) and abs(value) < 2**63) for value in record.values())

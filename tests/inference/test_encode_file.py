@@ -19,9 +19,10 @@ import safetensors.numpy
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.inference import encode_file as room
-from bertjax.inference.encode_file import Partial, encode_file
+from bertjax.inference import text_lines
+from bertjax.inference.encode_file import encode_file
 from bertjax.inference.encoder import Encoder
+from bertjax.inference.partial_vectors import PartialVectors
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_position=20)
@@ -38,8 +39,9 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(autouse=True)
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Encoder, "tokens_at_once", 8 * WINDOW)
+def small_windows(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "bertjax")
+    monkeypatch.setattr(Encoder, "tokens_per_window", 8 * WINDOW)
 
 
 @pytest.fixture
@@ -64,12 +66,12 @@ class Killed(BaseException):
 @pytest.fixture
 def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], None]:
     """Ends the next encoding in so many windows: in the middle of the one after them."""
-    whole = Partial.append
+    whole = PartialVectors.append
 
     def prepare(windows: int, error: BaseException) -> None:
         left = [windows]
 
-        def append(self: Partial, vectors: Any, place: Any) -> None:
+        def append(self: PartialVectors, vectors: Any, place: Any) -> None:
             left[0] -= 1
             if left[0] >= 0:
                 return whole(self, vectors, place)
@@ -77,14 +79,14 @@ def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException]
                 file.write(b"half a window")
             raise error
 
-        monkeypatch.setattr(Partial, "append", append)
+        monkeypatch.setattr(PartialVectors, "append", append)
 
     yield prepare  # type: ignore[misc]
 
 
 def goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(Encoder, "tokens_at_once", 8 * WINDOW)
+    monkeypatch.setattr(Encoder, "tokens_per_window", 8 * WINDOW)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
@@ -107,7 +109,7 @@ def test_a_line_is_a_vector_in_every_format(encoder: Encoder, tmp_path: Path, en
 
 
 def test_all_tokens_of_a_line(encoder: Encoder, texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertjax.inference.vector_files._NUMBERS_AT_ONCE", 8 * 16)  # row groups of a few lines
+    monkeypatch.setattr("bertjax.inference.vector_files._NUMBERS_PER_GROUP", 8 * 16)  # row groups of a few lines
     expected = encoder.encode(items(), pooling="tokens")
     for suffix in (".safetensors", ".parquet"):
         encode_file(encoder, texts, tmp_path / f"v{suffix}", pooling="tokens")
@@ -131,7 +133,7 @@ def test_killed_and_resumed_it_is_the_same_to_the_bit(
     tmp_path: Path,
     kill_after: Callable,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
     name: str,
     pooling: Any,
 ) -> None:
@@ -143,10 +145,10 @@ def test_killed_and_resumed_it_is_the_same_to_the_bit(
             encode_file(encoder, texts, out, pooling=pooling)
         goes_on(monkeypatch)
         assert json.loads((partial_of(out) / "state.json").read_text())["place"][0] == done and not out.exists()
-    capsys.readouterr()
+    caplog.clear()
     encode_file(encoder, texts, out, pooling=pooling)
-    said = capsys.readouterr().out
-    assert f"going on after line 30, up to which {partial_of(out)} holds" in said and "\n34 texts in" in said
+    going_on, done = caplog.messages
+    assert f"going on after line 30, up to which {partial_of(out)} holds" in going_on and done.startswith("34 texts in")
     assert out.read_bytes() == whole.read_bytes()
     assert not partial_of(out).exists()
 
@@ -174,7 +176,7 @@ def test_standard_input_is_read_again_up_to_there(
     encoder: Encoder, texts: str, tmp_path: Path, kill_after: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def piped() -> None:
-        monkeypatch.setattr(room.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path(texts).read_bytes())))
+        monkeypatch.setattr(text_lines.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path(texts).read_bytes())))
 
     piped()
     kill_after(3, Killed())
@@ -229,7 +231,7 @@ def test_it_goes_on_only_as_it_was_begun(
     ],
 )
 def test_a_line_that_is_put_right_is_gone_on_from(
-    encoder: Encoder, texts: str, tmp_path: Path, line: bytes, complaint: str, capsys: pytest.CaptureFixture
+    encoder: Encoder, texts: str, tmp_path: Path, line: bytes, complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = Path(texts).read_bytes().split(b"\n")
     Path(texts).write_bytes(b"\n".join([*lines[:41], line, *lines[42:]]))
@@ -238,7 +240,7 @@ def test_a_line_that_is_put_right_is_gone_on_from(
     assert partial_of(tmp_path / "v.npy").exists()
     Path(texts).write_bytes(b"\n".join(lines))
     encode_file(encoder, texts, tmp_path / "v.npy")
-    assert "going on after line " in capsys.readouterr().out
+    assert "going on after line " in caplog.text
     assert np.load(tmp_path / "v.npy").shape == (64, 8)
 
 
@@ -264,26 +266,26 @@ def test_a_signal_keeps_what_is_done(
     texts: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
     number: int,
 ) -> None:
-    whole = Partial.append
+    whole = PartialVectors.append
 
-    def append(self: Partial, vectors: Any, place: Any) -> None:
+    def append(self: PartialVectors, vectors: Any, place: Any) -> None:
         whole(self, vectors, place)
         if place.lines == 20:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Partial, "append", append)
+    monkeypatch.setattr(PartialVectors, "append", append)
     handler = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         encode_file(encoder, texts, tmp_path / "v.npy")
     assert signal.getsignal(number) == handler
-    said = capsys.readouterr().err
-    assert f"stopped: 20 texts are done and kept in {partial_of(tmp_path / 'v.npy')}; the same command goes on" in said
+    kept = f"stopped: 20 texts are done and kept in {partial_of(tmp_path / 'v.npy')}; the same command goes on"
+    assert kept in caplog.text
     goes_on(monkeypatch)
     encode_file(encoder, texts, tmp_path / "v.npy")
-    assert "\n44 texts in" in capsys.readouterr().out
+    assert caplog.messages[-1].startswith("44 texts in")
 
 
 def test_what_is_there_is_left(encoder: Encoder, texts: str, tmp_path: Path) -> None:
@@ -303,7 +305,7 @@ def test_what_is_there_is_left(encoder: Encoder, texts: str, tmp_path: Path) -> 
 
 def test_two_do_not_write_the_same_file(encoder: Encoder, texts: str, tmp_path: Path) -> None:
     out = tmp_path / "v.npy"
-    with Partial(out, {"pooling": "mean"}, 8).opened():
+    with PartialVectors(out, {"pooling": "mean"}, 8).opened():
         with pytest.raises(BertjaxError, match="v.npy.partial is in use by process .* or give another --out"):
             encode_file(encoder, texts, out)
         assert partial_of(out).is_dir()

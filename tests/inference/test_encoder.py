@@ -82,7 +82,7 @@ def test_any_number_of_devices_gives_the_same_vectors(
     params = jax.device_get(encoder._params)
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer)
-    assert (encoder._inference.num_devices, alone._inference.num_devices) == (8, 1)
+    assert (encoder._engine.num_devices, alone._engine.num_devices) == (8, 1)
     for one, other in zip(
         encoder.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
         alone.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
@@ -169,7 +169,7 @@ def test_the_warning_points_at_the_caller(encoder: Encoder) -> None:
     with pytest.warns(UserWarning) as caught:
         encoder.encode_tokens(["zebra"])
         encoder.encode("zebra")
-    assert [Path(warning.filename).name for warning in caught] == ["test_encode.py"] * 2
+    assert [Path(warning.filename).name for warning in caught] == ["test_encoder.py"] * 2
 
 
 def test_text_longer_than_the_positions(encoder: Encoder) -> None:
@@ -188,11 +188,11 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     fresh = Encoder(encoder.config, encoder._params, encoder.tokenizer)
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
-    assert fresh._inference.forward._cache_size() == 2  # lengths 16 and 40
-    fresh._inference.forward.clear_cache()
+    assert fresh._engine.forward._cache_size() == 2  # lengths 16 and 40
+    fresh._engine.forward.clear_cache()
     for texts in (1, 2, 9, 64, 65, 200, 1000, 3000):
         fresh.encode(["a crane"] * texts)
-    assert fresh._inference.forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
+    assert fresh._engine.forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
 
 
 def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
@@ -204,7 +204,7 @@ def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
         encoder.encode([" ".join("a" * rng.integers(0, 298)) for _ in range(texts)])
         encoder.encode([" ".join("a" * rng.integers(0, 30)) for _ in range(texts)])
     encoder.encode_tokens(["a"])
-    assert 4 <= encoder._inference.forward._cache_size() <= 7
+    assert 4 <= encoder._engine.forward._cache_size() <= 7
 
 
 def test_neighbours_in_a_row_change_nothing(encoder: Encoder) -> None:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.inference.engine import Inference, late
-from bertjax.inference.texts import Row
+from bertjax.inference.engine import Engine, delayed
+from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(
@@ -13,29 +13,29 @@ CONFIG = BertConfig(
 )
 
 
-def inference() -> Inference:
-    return Inference(CONFIG, jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0)), "float32")
+def engine() -> Engine:
+    return Engine(CONFIG, jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0)), "float32")
 
 
-def test_batches_are_read_back_late() -> None:
+def test_batches_are_read_back_delayed() -> None:
     made: list[int] = []
     items = (made.append(number) or number for number in range(5))  # type: ignore[func-returns-value]
-    seen = [(number, len(made)) for number in late(items, 2)]
-    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(late([], 2)) == []
+    seen = [(number, len(made)) for number in delayed(items, 2)]
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)] and list(delayed([], 2)) == []
 
 
 def test_every_text_is_in_one_batch_at_one_place() -> None:
-    rng, ours = np.random.default_rng(0), inference()
-    rows = [Row([2, *rng.integers(5, 20, rng.integers(0, 38)).tolist(), 3], 2) for _ in range(3000)]
-    seen = np.zeros(len(rows), int)
-    batches = list(ours._batches(rows))
+    rng, ours = np.random.default_rng(0), engine()
+    texts = [TokenIds([2, *rng.integers(5, 20, rng.integers(0, 38)).tolist(), 3], 2) for _ in range(3000)]
+    seen = np.zeros(len(texts), int)
+    batches = list(ours._batches(texts))
     for chosen, placement in batches:
         seen[chosen] += 1
-        tokens_bt, segments_bt, positions_bt, sequences_bt = ours._batch([rows[n] for n in chosen], placement)
+        tokens_bt, segments_bt, positions_bt, sequences_bt = ours._batch([texts[n] for n in chosen], placement)
         assert len(tokens_bt) % ours.num_devices == 0
-        assert (sequences_bt > 0).sum() == sum(len(rows[n].ids) for n in chosen)  # so that no two overlap
+        assert (sequences_bt > 0).sum() == sum(len(texts[n].ids) for n in chosen)  # so that no two overlap
         for number, row, offset, slot in list(zip(chosen, *placement, strict=True))[::50]:
-            ids = rows[number].ids
+            ids = texts[number].ids
             here = row, slice(offset, offset + len(ids))
             assert tokens_bt[here].tolist() == ids and positions_bt[here].tolist() == list(range(len(ids)))
             assert segments_bt[here].tolist() == [0, 0] + [1] * (len(ids) - 2)
@@ -44,8 +44,8 @@ def test_every_text_is_in_one_batch_at_one_place() -> None:
 
 
 def test_windows_keep_to_themselves() -> None:
-    windows = [[Row([2, 7, 3], 3), Row([2, 3], 2)], [], [Row([2, 9, 8, 3], 4)]]
-    ours = inference()
+    windows = [[TokenIds([2, 7, 3], 3), TokenIds([2, 3], 2)], [], [TokenIds([2, 9, 8, 3], 4)]]
+    ours = engine()
     together = list(ours.vectors(iter(windows), "mean", False))
     assert [np.shape(vectors) for vectors in together] == [(2, 8), (0, 8), (1, 8)]
-    np.testing.assert_allclose(together[2][0], ours.tokens(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together[2][0], ours.token_vectors(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from bertjax.inference.neighbours import Context, contexts, cosines, draw, plot, render
+from bertjax.inference.neighbours import Context, contexts, cosines, render
+from bertjax.inference.neighbours_plot import draw, plot
 
 TEXTS = ["a crane is flying", "Crane, or crane? Cranes fly", "the tall grues", "x " * 40 + "CRANE" + " y" * 40]
 

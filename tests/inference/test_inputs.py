@@ -4,13 +4,13 @@ import pytest
 
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.inference.texts import Reader, as_items
+from bertjax.inference.inputs import Reader, as_items
 
 WORDS = "a crane is flying"
 
 
-def reader(*, shorten: bool = False) -> Reader:
-    return Reader(Tokenizer.train([WORDS], min_frequency=1), 8, shorten=shorten)
+def reader(*, truncate: bool = False) -> Reader:
+    return Reader(Tokenizer.train([WORDS], min_frequency=1), 8, truncate=truncate)
 
 
 def test_items() -> None:
@@ -21,7 +21,7 @@ def test_items() -> None:
 
 def test_rows_and_their_segments() -> None:
     ids = dict(zip(WORDS.split(), reader()._tokenizer.ids(WORDS.split()), strict=True))
-    one, pair, empty = reader().rows([("A crane", None), ("is", "a"), ("", "")], str)
+    one, pair, empty = reader().read_all([("A crane", None), ("is", "a"), ("", "")], str)
     assert one == ([2, ids["a"], ids["crane"], 3], 4)
     assert pair == ([2, ids["is"], 3, ids["a"], 3], 3)
     assert empty == ([2, 3, 3], 2)
@@ -29,16 +29,17 @@ def test_rows_and_their_segments() -> None:
 
 def test_texts_are_numbered_from_the_first_call_on() -> None:
     ours = reader()
-    ours.rows([("a", None), ("a", None)], "text {}".format)
+    ours.read_all([("a", None), ("a", None)], "text {}".format)
     with pytest.raises(BertjaxError, match="^text 3 has 7 words, but only 6 fit"):
-        ours.rows([("a", None), ("a " * 7, None)], "text {}".format)
-    assert [len(row.ids) for row in reader(shorten=True).rows([("a " * 7, None), ("a " * 7, "a " * 7)], str)] == [8, 8]
+        ours.read_all([("a", None), ("a " * 7, None)], "text {}".format)
+    read = reader(truncate=True).read_all([("a " * 7, None), ("a " * 7, "a " * 7)], str)
+    assert [len(text.ids) for text in read] == [8, 8]
 
 
 def test_unknown_words_are_counted_over_all_calls() -> None:
     ours = reader()
-    assert ours.complaint is None
-    ours.rows([("a zebra <unk>", None)], str)
-    ours.rows([("zebra gnu", "b c d")], str)
+    assert ours.unknown_words is None
+    ours.read_all([("a zebra <unk>", None)], str)
+    ours.read_all([("zebra gnu", "b c d")], str)
     said = "read as <unk>, for the vocabulary lacks them: 6 of 8 words, such as zebra, gnu, b, c, d"
-    assert ours.complaint == said
+    assert ours.unknown_words == said

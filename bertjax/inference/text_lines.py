@@ -1,0 +1,109 @@
+"""Lines of a text file as the inputs of an encoder: a line a text, and with a tab in it a pair of texts."""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from bertjax.errors import BertjaxError
+from bertjax.inference.inputs import Item
+
+
+class Place(NamedTuple):
+    """A place between two lines of a file, and what lies before it."""
+
+    lines: int = 0
+    digest: str = hashlib.sha256().hexdigest()  # of their bytes
+
+
+class Window(NamedTuple):
+    """Lines that are encoded together."""
+
+    items: list[Item]
+    end: Place  # after the last of them
+    num_bytes: int
+
+
+def check_source(source: str) -> None:
+    """Raises BertjaxError where there are no texts. It opens nothing: a pipe can be opened only once."""
+    if source != "-" and not os.path.exists(source):
+        raise BertjaxError(f"--input {source} is not there; give a file of text, or - for standard input")
+
+
+def source_name(source: str) -> str:
+    """Returns what a message calls the source."""
+    return "standard input" if source == "-" else source
+
+
+@contextlib.contextmanager
+def open_lines(source: str) -> Iterator[tuple[Iterator[bytes], int | None]]:
+    """Opens a file, or standard input for "-".
+
+    Yields:
+      its lines, and its size in bytes, None where that is not known.
+
+    Raises:
+      BertjaxError: it cannot be read; while lines are taken, too.
+    """
+    if source == "-":
+        yield _lines(sys.stdin.buffer, source), None
+        return
+    try:
+        file = open(source, "rb")
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from None
+    with file:
+        yield _lines(file, source), os.fstat(file.fileno()).st_size or None
+
+
+def _lines(file: BinaryIO, source: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except OSError as error:
+        raise _unreadable(source, error) from None
+
+
+def _unreadable(source: str, error: OSError | ValueError) -> BertjaxError:
+    reason = getattr(error, "strerror", None) or error
+    return BertjaxError(f"--input {source} cannot be read: {reason}; give a file of text, or - for standard input")
+
+
+def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tokens: int) -> Iterator[Window]:
+    """Yields some thousands of lines at a time, cut by nothing but what is in them.
+
+    Args:
+      lines: the source's, without those before `after`.
+      source: their name in errors.
+      after: how many lines lie before the first.
+      digest: a `hashlib` digest that has taken in those lines.
+      tokens: roughly so many make a window.
+
+    Raises:
+      BertjaxError: a line is not UTF-8, or has several tabs.
+    """
+    items: list[Item] = []
+    num_bytes = 0
+    number = after
+    for number, line in enumerate(lines, after + 1):
+        digest.update(line)
+        items.append(_item(line, number, source))
+        num_bytes += len(line)
+        if len(items) >= tokens // 8 or num_bytes >= tokens * 4:
+            yield Window(items, Place(number, digest.hexdigest()), num_bytes)
+            items, num_bytes = [], 0
+    if items:
+        yield Window(items, Place(number, digest.hexdigest()), num_bytes)
+
+
+def _item(line: bytes, number: int, source: str) -> Item:
+    where = f"line {number} of {source_name(source)}"
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise BertjaxError(f"{where} is not UTF-8 text (byte {error.start + 1}); convert the texts first") from None
+    first, *rest = text.removesuffix("\n").removesuffix("\r").split("\t")
+    if len(rest) > 1:
+        raise BertjaxError(f"{where} has {len(rest)} tabs; one makes a pair of texts, so give one at most")
+    return first, (rest[0] if rest else None)
