@@ -1,6 +1,7 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
+# make bench: time pretraining steps.   make bench ARGS="torture --kills 10": another benchmark; ARGS=--help lists them.
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
 
 ARGS :=
@@ -12,7 +13,7 @@ RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(s
 # An NVIDIA GPU needs jax's own build for it.
 EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
 
-.PHONY: setup train test test-interop check fuzz
+.PHONY: setup train test test-interop check fuzz bench
 
 setup: .venv/ready
 
@@ -42,6 +43,9 @@ test-interop: .venv-interop/ready
 	@$(PYTHON) -m venv .venv-interop
 	@.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
 	@touch $@
+
+bench: setup
+	.venv/bin/python -m benchmarks $(or $(ARGS),train)
 
 fuzz: setup
 	.venv/bin/pytest tests/fuzz --hypothesis-profile long

@@ -1,27 +1,71 @@
-"""`python -m benchmarks bench ...` and `python -m benchmarks trial ...`, from the repository's root."""
+"""The repository's own measurements, from its root: `python -m benchmarks NAME ...`; `--help` lists the names."""
 
 import os
 import sys
+import warnings
+from collections.abc import Sequence
 
+from benchmarks.environment import with_checkout
 from bertjax.cli.main import tuned_environment
 from bertjax.errors import BertjaxError
 
+NAMES = {
+    "speed": ("train", "data", "start", "layers", "encode", "growth", "scaling"),
+    "learning": ("ablate", "speedrun"),
+    "stress": ("torture", "soak", "corpus"),
+}
+HELP = """\
+usage: python -m benchmarks NAME [--json FILE] [--config RECIPE] [--KEY VALUE ...]
 
-def main(argv: list[str]) -> int:
-    """Runs a bench or a trial and returns its exit code."""
-    environment = tuned_environment(os.environ)
-    try:
-        if argv[:1] == ["bench"]:
-            from benchmarks.speed.command import bench
+speed, in rounds, each contender in a process of its own:
+  train     pretraining steps, data loading included, and the share of the machine's ceiling reached
+  data      batches on one core, and how long a corpus takes to build
+  start     seconds to a run's first step, the first time and again; to a help text; to a mistake's message
+  layers    how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
+  encode    texts to vectors
+  growth    time against batch, length, layers, hidden size and corpus, as exponents
+  scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
 
-            bench(argv[1:], environment)
-            return 0
-        from benchmarks.trials import trial
+learning:
+  ablate    a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth
+  speedrun  seconds, pairs and joules until a held-out loss is reached
 
-        return 0 if trial(argv[1:], environment) else 1
-    except BertjaxError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
+stress:
+  torture   kill a run again and again, resume it each time, and compare it with one left alone, bit for bit
+  soak      a long run and a long stream of texts: whether memory, open files and threads stay flat
+  corpus    a large corpus built, killed on the way, and drawn from: how fast, and whether memory stays flat
+
+python -m benchmarks NAME --help tells more."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a benchmark.
+
+    Returns:
+      The exit code: 0; 1 where what was tried did not come out well; 2 for bad input; 130 after Ctrl-C.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    name, rest, environment = argv[0], argv[1:], with_checkout(tuned_environment(os.environ))
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        try:
+            if name in NAMES["speed"]:
+                from benchmarks.speed.command import run
+            elif name in NAMES["learning"]:
+                from benchmarks.learning.command import run
+            elif name in NAMES["stress"]:
+                from benchmarks.stress.command import run
+            else:
+                known = ", ".join(name for group in NAMES.values() for name in group)
+                raise BertjaxError(f"there is no benchmark {name!r}; give one of {known}")
+            return 0 if run(name, rest, environment) else 1
+        except BertjaxError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
 
 
 if __name__ == "__main__":

@@ -1,11 +1,6 @@
-"""Thin door to `python -m benchmarks`."""
+"""Thin door to `python -m benchmarks speedrun`."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.__main__ import main  # noqa: E402
+from checkout import run
 
 if __name__ == "__main__":
-    sys.exit(main(["trial", "speedrun", *sys.argv[1:]]))
+    run("benchmarks", "speedrun")

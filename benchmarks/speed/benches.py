@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.environment import with_checkout
 from benchmarks.speed import table
 from benchmarks.speed.contest import Contender, Figures, ratios, run, summarise, take_turns
 from benchmarks.speed.shared_folder import SharedFolder
@@ -51,7 +52,7 @@ def measure(
     """The report of a bench, as `--json` writes it; with `peer_packages`, the peers that are made of them too."""
     say("preparing the text")
     prepared, text = prepare_text(config, folder)
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    offline = with_checkout(os.environ) | {"HF_HUB_OFFLINE": "1"}
     setting = Setting(str(folder / "config.yaml"), prepared, folder, environment, offline, bool(peer_packages))
     contenders = BENCHES[name].contenders(setting)
     runs = take_turns({"ceiling": Contender("ceiling", {}, environment), **contenders}, rounds, say)

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from benchmarks.speed.shared_folder import SharedFolder, nested
 from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.hub import bert as hub
+from bertjax.hub.folder import write_folder
 from bertjax.models.operations import encoding_figures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,7 +28,7 @@ Encode = Callable[[list[str]], np.ndarray]
 def export(*, config: str, folder: str) -> dict[str, Any]:
     """Our weights as a folder of transformers' and as an ONNX file."""
     shared = SharedFolder(folder)
-    hub.export(
+    write_folder(
         load_config(config).model, nested(shared.weights()), load_tokenizer(shared.tokenizer), shared.exported, card=""
     )
     _export_onnx(transformers.BertModel.from_pretrained(shared.exported, add_pooling_layer=False).eval(), shared)

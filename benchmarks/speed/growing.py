@@ -1,4 +1,4 @@
-"""One round of `bertjax bench growth`: seconds and operations at every size of every axis."""
+"""One round of `python -m benchmarks growth`: seconds and operations at every size of every axis."""
 
 import dataclasses
 import statistics
@@ -15,7 +15,7 @@ from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batch
 from bertjax.data.prepare import prepare
-from bertjax.data.sources.wikitext import file_name
+from bertjax.data.sources.wikitext_download import file_name
 from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL
 from bertjax.models.operations import training_operations
 

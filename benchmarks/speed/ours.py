@@ -38,7 +38,7 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
     Args:
       batches: anything with `batch_at`.
     """
-    mesh = make_mesh()
+    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
     train_step = compile_train_step(
@@ -67,11 +67,11 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
     """A training step compiled and not run: how long it takes, and what the program would hold beside its arguments."""
     recipe = load_config(config, overrides)
-    mesh, model = make_mesh(devices=jax.devices()[:1]), make_model(recipe.model, recipe.train)
+    mesh, model = make_mesh(*recipe.mesh_sizes(jax.device_count())), make_model(recipe.model, recipe.train)
     optimizer = make_optimizer(recipe.optim, recipe.train.steps)
     schedule = make_schedule(recipe.optim, recipe.train.steps)
     train_step: Any = compile_train_step(mesh, model, optimizer, schedule, seed=0)
-    batch = jax.tree.map(jax.typeof, prepare(recipe).train_batches.batch_at(0))
+    batch = place_batch(prepare(recipe).train_batches.batch_at(0), mesh)
     state = state_template(model, optimizer)
     start = time.perf_counter()
     program = train_step.lower(state, batch).compile()

@@ -72,7 +72,7 @@ def heading(report: dict[str, Any]) -> list[str]:
             f"copies {_giga(ceiling['copy_bytes_per_second'])}B/s"
         ),
     }
-    lines = [f"bertjax bench {report['bench']}, {_times(report['rounds'])}: median (lowest to highest)"]
+    lines = [f"python -m benchmarks {report['bench']}, {_times(report['rounds'])}: median (lowest to highest)"]
     for label, paragraph in paragraphs.items():
         if paragraph:
             lines += textwrap.wrap(f"{label:<8} {paragraph}", WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)

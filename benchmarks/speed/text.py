@@ -10,8 +10,8 @@ from bertjax.config import Config
 from bertjax.config.recipes import save_config
 from bertjax.data.batching.batches import random_bits
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.data.sources.source import find_files, wikitext_folders
-from bertjax.data.sources.wikitext import file_name
+from bertjax.data.sources import wikitext
+from bertjax.data.sources.wikitext_download import file_name
 from bertjax.storage.cache import cache_folder
 
 
@@ -45,7 +45,7 @@ def prepare_text(config: Config, folder: Path) -> tuple[Prepared, str]:
         here = folder / "wikitext-2"
         here.mkdir(parents=True)
         wanted = (data.train_split, data.eval_split)
-        found = find_files(wanted, wikitext_folders(data.path, data.cache or cache_folder()))
+        found = wikitext.find_files(wanted, wikitext.folders(data.path, data.cache or cache_folder()))
         made_up = set(wanted) - set(found) != set()
         if made_up:
             write_synthetic(here / file_name("train"), TRAIN)

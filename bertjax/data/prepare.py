@@ -12,9 +12,10 @@ from typing import NamedTuple
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.building import open_files
-from bertjax.data.corpus.corpus import FORMAT, Corpus, Document, load_or_build
-from bertjax.data.sources.formats import Layout
-from bertjax.data.sources.source import Text, Texts, open_texts
+from bertjax.data.corpus.corpus import FORMAT, Corpus, load_or_build
+from bertjax.data.document import Document
+from bertjax.data.sources.open_source import open_source
+from bertjax.data.sources.source import Source
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
 from bertjax.errors import BertjaxError
@@ -25,7 +26,7 @@ _HELD_OUT_SEED = 0x5EED
 
 
 class Prepared(NamedTuple):
-    """What a run reads."""
+    """The vocabulary, text and batches of a run."""
 
     config: Config  # with the source that was found, the vocabulary's size, and the rules of one that was read
     tokenizer: Tokenizer
@@ -36,24 +37,26 @@ class Prepared(NamedTuple):
     instead_of: str | None  # why the fallback was taken; None where it was not
 
 
-def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
+def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Source | None = None) -> Prepared:
     """Finds, tokenises and opens both splits; the vocabulary is the training split's unless one is given to be read.
 
     Args:
       tokenizer: that of a run that has begun.
+      source: a text of one's own, in place of data.source.
 
     Raises:
       BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
     data, train = config.data, config.train
-    texts = _find(config, data.train_split, data.eval_split)
+    instead_of = None
+    if source is None:
+        source, instead_of = open_source(data, list(dict.fromkeys((data.train_split, data.eval_split))), _cache(config))
     there = config.init_from or config.tokenizer.path
     if tokenizer is None:
-        made_of = texts.splits[data.train_split]
-        tokenizer = load_tokenizer(there) if there else _train_tokenizer(_cache(config), made_of, config.tokenizer)
+        tokenizer = load_tokenizer(there) if there else _train_tokenizer(config, source)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
-            f"no word of {texts.splits[data.train_split].name} is seen tokenizer.min_frequency="
+            f"no word of {source.name}/{data.train_split} is seen tokenizer.min_frequency="
             f"{config.tokenizer.min_frequency} times; give a lower frequency or more text"
         )
     vocab_size = config.model.vocab_size or tokenizer.vocab_size
@@ -64,12 +67,12 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         )
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(data, source=texts.source),
+        data=dataclasses.replace(data, source=data.fallback or data.source) if instead_of else data,
         tokenizer=_as_read(config.tokenizer, tokenizer.rules) if there else config.tokenizer,
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
-    corpora = {split: _tokenise(config, split, text, tokenizer) for split, text in texts.splits.items()}
-    corpus, held_out = corpora[data.train_split], corpora[data.eval_split]
+    corpus = _tokenise(config, source, data.train_split, tokenizer)
+    held_out = corpus if data.eval_split == data.train_split else _tokenise(config, source, data.eval_split, tokenizer)
     train_batches = _batches(
         *(config, corpus, tokenizer),
         batch_size=train.batch_size,
@@ -83,18 +86,19 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
             f"fewer than train.batch_size={train.batch_size}; give more text or a smaller batch"
         )
     held_out_batches = _held_out_batches(config, held_out, tokenizer)
-    return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, texts.instead_of)
+    return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, instead_of)
 
 
 def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, Batches]:
-    """The held-out split alone. Raises BertjaxError where it cannot be had."""
+    """Opens the held-out split alone, and its batches. Raises BertjaxError where it cannot be had."""
     split = config.data.eval_split
-    corpus = _tokenise(config, split, _find(config, split).splits[split], tokenizer)
+    source, _ = open_source(config.data, [split], _cache(config))
+    corpus = _tokenise(config, source, split, tokenizer)
     return corpus, _held_out_batches(config, corpus, tokenizer)
 
 
 def describe(prepared: Prepared) -> str:
-    """A line for each split, and before them a notice where the fallback was taken."""
+    """Returns a line for each split, and before them a notice where the fallback was taken."""
     lines = []
     if prepared.instead_of is not None:
         reason = textwrap.fill(prepared.instead_of, 100, break_long_words=False, break_on_hyphens=False)
@@ -121,23 +125,11 @@ def _cache(config: Config) -> Path:
     return Path(config.data.cache) if config.data.cache else cache_folder()
 
 
-def _find(config: Config, *splits: Split) -> Texts:
-    data = config.data
-    return open_texts(
-        data.source,
-        list(dict.fromkeys(splits)),
-        path=data.path,
-        eval_path=data.eval_path,
-        layout=Layout(data.document, data.sentence, data.language, data.text_field, data.on_bad),
-        cache=_cache(config),
-        fallback=data.fallback,
-    )
-
-
-def _tokenise(config: Config, split: Split, text: Text, tokenizer: Tokenizer) -> Corpus:
-    if text.user_files is not None:
-        return open_files(_cache(config), text.user_files, split, tokenizer, workers=config.data.workers)
-    return load_or_build(_cache(config), text.name, text.fingerprint, text.documents(), tokenizer)
+def _tokenise(config: Config, source: Source, split: Split, tokenizer: Tokenizer) -> Corpus:
+    if (files := source.user_files(split)) is not None:
+        return open_files(_cache(config), files, split, tokenizer, workers=config.data.workers)
+    documents, name = source.documents(split), f"{source.name}/{split}"
+    return load_or_build(_cache(config), name, source.fingerprint(split), documents, tokenizer)
 
 
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
@@ -170,7 +162,7 @@ def _batches(
 
 
 class _Sentences:
-    """Of documents, as often as they are asked for."""
+    """The sentences of documents, as often as they are asked for."""
 
     def __init__(self, documents: Callable[[], Iterator[Document]]):
         self._documents = documents
@@ -180,24 +172,25 @@ class _Sentences:
 
 
 def _as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
-    """What the recipe says of a vocabulary that it does not make gives way to what that one is."""
+    """Returns what a vocabulary that was read is: what the recipe says of it gives way."""
     strip_accents = rules.strip_accents if rules.kind == "wordpiece" else None
     return TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents, path=config.path)
 
 
-def _train_tokenizer(cache: Path, text: Text, config: TokenizerConfig) -> Tokenizer:
-    """The vocabulary of a text; from the cache where it was built before."""
-    key = cache_key(FORMAT, text.fingerprint, dataclasses.astuple(config))
-    path = cache / "tokenizers" / f"{text.name.replace('/', '-')}-{key}.json"
+def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:
+    """Builds the vocabulary of the training split, or takes it from the cache where that was done before."""
+    config, cache, split = whole.tokenizer, _cache(whole), whole.data.train_split
+    key = cache_key(FORMAT, source.fingerprint(split), dataclasses.astuple(config))
+    path = cache / "tokenizers" / f"{source.name}-{split}-{key}.json"
     with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident
         return load_tokenizer(path)
     rules = Rules("word", config.lowercase)
     if config.kind == "wordpiece":
         strip_accents = config.lowercase if config.strip_accents is None else config.strip_accents
         rules = Rules("wordpiece", config.lowercase, strip_accents, special=BERTS_SPECIAL_TOKENS)
-    documents = text.documents
-    if text.user_files is not None:
-        documents = functools.partial(documents, most_bytes=config.max_megabytes * 1e6)
+    documents = functools.partial(source.documents, split)
+    if (files := source.user_files(split)) is not None:
+        documents = functools.partial(files.documents, split, most_bytes=config.max_megabytes * 1e6)
     tokenizer = Tokenizer.train(
         _Sentences(documents), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
     )

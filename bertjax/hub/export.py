@@ -1,4 +1,4 @@
-"""A run as a Hugging Face folder."""
+"""Exports a run as a Hugging Face folder."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 
 from bertjax.errors import BertjaxError
-from bertjax.hub import bert
+from bertjax.hub.card import make_card
+from bertjax.hub.folder import check_writable, write_folder
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh
 from bertjax.runs.folder import RunFolder
@@ -14,7 +15,7 @@ from bertjax.runs.parameters import load_params
 
 
 def export_run(run: RunFolder, folder: Path) -> None:
-    """Writes the newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
+    """Writes a run's newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
 
     Raises:
       BertjaxError: the folder exists or cannot be written, the run has no checkpoint, or BERT's format cannot carry
@@ -23,11 +24,11 @@ def export_run(run: RunFolder, folder: Path) -> None:
     config, tokenizer = run.config(), run.tokenizer()
     steps = run.last_step() or config.train.steps
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
-    bert.check_exportable(config.model, folder)
+    check_writable(config.model, folder)
     params = load_params(run, Bert(config.model), make_mesh(devices=jax.devices()[:1]))
     try:
-        card = bert.card(config, run.environment(), run.newest_evaluation(), tokenizer)
+        card = make_card(config, run.environment(), run.newest_evaluation(), tokenizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         file = run.path / "environment.json"
         raise BertjaxError(f"{file} does not tell what a card needs: {error!r}; train anew") from error
-    bert.export(config.model, params, tokenizer, folder, card=card)
+    write_folder(config.model, params, tokenizer, folder, card=card)

@@ -1,31 +1,32 @@
-"""Hugging Face folders, read: a BERT from elsewhere. Nothing but JSON, text and safetensors is looked at."""
+"""Hugging Face folders, read and written: what all families share.
 
+Nothing but JSON, text and safetensors is looked at.
+"""
+
+import json
 import os
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer.files import load_tokenizer, read_json
+from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.bert import ACTIVATIONS, DEAD_BIAS, HEADS, SIZES, leaves, names, to_ours
-from bertjax.models.bert import Bert, params_template
+from bertjax.hub.bert import BERT
+from bertjax.hub.family import HEADS, Family, Tensors, check_carried
+from bertjax.models.bert import Bert
+from bertjax.models.parameters import params_template
+from bertjax.storage.atomic import atomic_folder
 
-# The same functions under their other names there, equal but for rounding.
-_THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "swish": "silu",
-}
+FAMILIES: tuple[Family, ...] = (BERT,)
 
 
-class Foreign(NamedTuple):
-    """A BERT from elsewhere."""
+class HubModel(NamedTuple):
+    """A model from elsewhere."""
 
     config: BertConfig
     params: dict[str, Any]  # nested, numpy float32; without heads where the folder has none
@@ -33,104 +34,108 @@ class Foreign(NamedTuple):
 
 
 def is_hub_folder(folder: Path) -> bool:
-    """Whether it has a config.json, and is not a run's."""
+    """Returns whether the folder has a config.json, and is not a run's."""
     return (folder / "config.json").is_file() and not (folder / "config.yaml").exists()
 
 
-def read(folder: Path) -> Foreign:
-    """The BERT of a folder, its weights in float32.
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields path ("mlm/hidden/kernel") and value of every leaf of nested dictionaries, in their order."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+# Reading.
+
+
+def read_model_config(folder: Path, families: Sequence[Family] = FAMILIES) -> BertConfig:
+    """Returns the settings of a folder's model.
 
     Raises:
-      BertjaxError: it is another architecture, its weights are pickled, missing or of the wrong shape, or its
+      BertjaxError: it is of another architecture, or one that we cannot compute.
+    """
+    return _read_config(folder, families)[1]
+
+
+def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel:
+    """Returns the model of a folder, its weights in float32.
+
+    Args:
+      families: those that it may be of; its config.json tells by `model_type`.
+
+    Raises:
+      BertjaxError: it is of another architecture, its weights are pickled, missing or of the wrong shape, or its
         tokenizer is of another kind.
     """
-    config = read_config(folder)
-    theirs = {_name(name): array for name, array in _tensors(folder).items()}
-    _settle_decoder(folder, config, theirs)
-    table = names(config)
-    there = {_part(ours) for ours, name in table.items() if name in theirs}
-    params: dict[str, Any] = {}
-    shapes = {path: leaf.shape for path, leaf in leaves(params_template(Bert(config)))}
-    for ours, name in table.items():
-        if _part(ours) in HEADS and _part(ours) not in there:
-            continue
-        if name not in theirs:
-            raise BertjaxError(f"{folder} has no weight {name}; give a folder with a whole BERT")
-        array = to_ours(ours, theirs[name])
-        if array.shape != shapes[ours]:
-            raise BertjaxError(f"{folder}: {name} is {list(theirs[name].shape)}, not what its config.json says")
-        node = params
-        *parents, leaf = ours.split("/")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
+    family, config = _read_config(folder, families)
+    try:
+        tensors = family.after_reading(config, _read_tensors(folder))
+    except BertjaxError as error:
+        raise BertjaxError(f"{folder}: {error}") from None
+    params = _to_params(folder, family, config, tensors)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > (config.vocab_size or 0):
         raise BertjaxError(
             f"{folder} has {tokenizer.vocab_size} tokens and weights for vocab_size={config.vocab_size}; fetch its "
             "tokenizer's files again"
         )
-    return Foreign(config, params, tokenizer)
+    return HubModel(config, params, tokenizer)
+
+
+def _read_config(folder: Path, families: Sequence[Family]) -> tuple[Family, BertConfig]:
+    path = folder / "config.json"
+    theirs = read_json(path)
+    model_type = theirs.get("model_type")
+    for family in families:
+        if family.model_type == model_type:
+            try:
+                return family, family.read_config(theirs)
+            except BertjaxError as error:
+                raise BertjaxError(f"{path}: {error}") from None
+    known = ", ".join(f"{family.name} ({family.model_type!r})" for family in families)
+    raise BertjaxError(f"{folder} is a {model_type!r} model; only {known} can be read")
+
+
+def _to_params(folder: Path, family: Family, config: BertConfig, tensors: Tensors) -> dict[str, Any]:
+    """Returns the parameters as `Bert` has them, but for heads of which the folder has nothing."""
+    table = family.names(config)
+    shapes = {path: leaf.shape for path, leaf in leaves(params_template(Bert(config)))}
+    there = {_part(path) for path, name in table.items() if name in tensors}
+    params: dict[str, Any] = {}
+    for name, paths in _paths_by_name(table).items():
+        if all(_part(path) in HEADS and _part(path) not in there for path in paths):
+            continue
+        if name not in tensors:
+            raise BertjaxError(f"{folder} has no weight {name}; give a folder with a whole {family.name}")
+        wrong = BertjaxError(f"{folder}: {name} is {list(tensors[name].shape)}, not what its config.json says")
+        if not tensors[name].ndim:
+            raise wrong
+        for path, part in zip(paths, np.array_split(tensors[name], len(paths)), strict=True):
+            array = np.ascontiguousarray(family.to_ours(config, path, part), np.float32)
+            if array.shape != shapes[path]:
+                raise wrong
+            node = params
+            *parents, leaf = path.split("/")
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = array
+    return params
 
 
 def _part(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _settle_decoder(folder: Path, config: BertConfig, theirs: dict[str, np.ndarray]) -> None:
-    """A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own."""
-    decoder = "cls.predictions.decoder"
-    if not config.tie_word_embeddings:
-        if DEAD_BIAS in theirs:
-            theirs.setdefault(f"{decoder}.bias", theirs[DEAD_BIAS])
-        return
-    ties = {f"{decoder}.weight": "bert.embeddings.word_embeddings.weight", f"{decoder}.bias": DEAD_BIAS}
-    for copy, original in ties.items():
-        if copy in theirs and not np.array_equal(theirs[copy], theirs.setdefault(original, theirs[copy])):
-            raise BertjaxError(
-                f"{folder}: {copy} is not {original}, as its config.json has it; set tie_word_embeddings to false there"
-            )
+def _paths_by_name(table: dict[str, str]) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {}
+    for path, name in table.items():
+        paths.setdefault(name, []).append(path)
+    return paths
 
 
-def _name(name: str) -> str:
-    """As it is written today: old folders have TensorFlow's names for norms, those without heads no `bert.`."""
-    if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return name if name.startswith(("bert.", "cls.")) else f"bert.{name}"
-
-
-_ONLY = {
-    "type_vocab_size": 2,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
-
-
-def read_config(folder: Path) -> BertConfig:
-    """The settings of its model. Raises BertjaxError where it is another architecture, or none that we can compute."""
-    path = folder / "config.json"
-    theirs = read_json(path)
-    if theirs.get("model_type") != "bert":
-        raise BertjaxError(f"{folder} is a {theirs.get('model_type')!r} model; only BERT ('bert') can be read")
-    for key, value in _ONLY.items():
-        if theirs.get(key, value) != value:
-            raise BertjaxError(f"{path}: {key}={theirs[key]!r} is not supported; only {value!r} is")
-    activation = theirs.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in _THEIR_ACTIVATIONS:
-        known = ", ".join(_THEIR_ACTIVATIONS)
-        raise BertjaxError(f"{path}: hidden_act={activation!r} is not supported; only {known} are")
-    sizes = {ours: theirs[name] for ours, name in SIZES.items() if name in theirs}
-    for name, value in sizes.items():
-        expected = (int, float) if name in ("dropout", "layer_norm_eps") else int
-        if isinstance(value, bool) or not isinstance(value, expected):
-            raise BertjaxError(f"{path}: {SIZES[name]}={value!r} is not a number; fetch it again")
-    settings = {"vocab_size": 30522} | sizes
-    tied = bool(theirs.get("tie_word_embeddings", True))
-    return BertConfig(**settings, hidden_act=_THEIR_ACTIVATIONS[activation], tie_word_embeddings=tied)  # type: ignore[arg-type]
-
-
-def _tensors(folder: Path) -> dict[str, np.ndarray]:
+def _read_tensors(folder: Path) -> Tensors:
     index = folder / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if index.is_file():
@@ -138,18 +143,18 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
         if not isinstance(places, dict) or not places:
             raise BertjaxError(f"{index} does not tell where the weights are; fetch it again")
         files = sorted(set(map(str, places.values())))
-    tensors: dict[str, np.ndarray] = {}
+    tensors: Tensors = {}
     for name in files:
         path = folder / name
         if Path(name).name != name or not os.path.isfile(path):
             pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
             instead = f"; {pickled} is a pickle, which could run anything, and is not read" if pickled else ""
             raise BertjaxError(f"{folder} has no {name}{instead}: give a folder with safetensors")
-        tensors |= _safetensors(path)
+        tensors |= _read_safetensors(path)
     return tensors
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -157,3 +162,88 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise BertjaxError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from None
+
+
+# Writing.
+
+
+def check_writable(config: BertConfig, folder: Path, family: Family = BERT) -> None:
+    """Raises BertjaxError where the folder exists, or the family's format cannot carry the model."""
+    check_carried(family, config)
+    if folder.exists():
+        raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
+
+
+def write_folder(
+    config: BertConfig,
+    params: dict[str, Any],
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    card: str,
+    family: Family = BERT,
+) -> None:
+    """Writes a folder that `transformers` and `sentence-transformers` load; it appears whole or not at all.
+
+    Args:
+      params: nested, as `Bert` has them.
+      card: the text of README.md.
+      family: the one as which it is written.
+
+    Raises:
+      BertjaxError: the folder exists or cannot be written, or the family's format cannot carry the model.
+    """
+    check_writable(config, folder, family)
+    tensors = _to_tensors(family, config, dict(leaves(params)))
+    from safetensors.numpy import save_file
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as built:
+            (built / "1_Pooling").mkdir()
+            save_file(tensors, built / "model.safetensors", metadata={"format": "pt"})
+            (built / "tokenizer.json").write_text(tokenizer.to_hub_json(), encoding="utf-8")
+            (built / "README.md").write_text(card, encoding="utf-8")
+            for name, content in _json_files(family, config, tokenizer).items():
+                (built / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            shutil.copymode(built / "config.json", built / "model.safetensors")  # which the library makes private
+    except OSError as error:
+        raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
+
+
+def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any]) -> Tensors:
+    """Returns parameters, by path, as the family's tensors."""
+
+    def tensor(paths: list[str]) -> np.ndarray:
+        parts = [family.to_theirs(config, path, np.asarray(params[path])) for path in paths]
+        return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts), np.float32)
+
+    tensors = {name: tensor(paths) for name, paths in _paths_by_name(family.names(config)).items()}
+    return family.before_writing(config, tensors)
+
+
+def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    pooling = {f"pooling_mode_{name}": name == "mean_tokens" for name in ("cls_token", "mean_tokens", "max_tokens")}
+    modules = ("sentence_transformers.models.Transformer", ""), ("sentence_transformers.models.Pooling", "1_Pooling")
+    return {
+        "config.json": {
+            "model_type": family.model_type,
+            **family.write_config(config),
+            "pad_token_id": tokenizer.vocabulary.pad,
+            "torch_dtype": "float32",
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config.max_position,
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "do_lower_case": tokenizer.rules.lowercase,
+            **tokenizer.roles,
+        },
+        ROLES_FILE: tokenizer.roles,
+        "modules.json": [
+            {"idx": number, "name": str(number), "path": path, "type": kind}
+            for number, (kind, path) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {"word_embedding_dimension": config.hidden_size, **pooling},
+        "sentence_bert_config.json": {"max_seq_length": config.max_position, "do_lower_case": False},
+    }

@@ -1,8 +1,7 @@
 """An encoder as one StableHLO file: weights and program together, which JAX alone runs, on CPUs and NVIDIA GPUs."""
 
+import contextlib
 import importlib.util
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,28 @@ from jax import Array
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.bert import HEADS
+from bertjax.hub.family import HEADS
 from bertjax.models.bert import Bert
+from bertjax.storage.atomic import atomic_write
 
 PLATFORMS = ("cpu", "cuda")
 
 
 def vocabulary_beside(file: Path) -> Path:
-    """The tokenizer.json that goes with an exported file."""
+    """Returns the path of the tokenizer.json that goes with an exported file."""
     return file.with_name(f"{file.stem}.tokenizer.json")
 
 
 def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, file: Path) -> None:
     """Writes an encoder, and its vocabulary beside it, whole or not at all.
 
-    `jax.export.deserialize(...).call` is then a function of tokens, segments and mask (1, or 0 for padding), int32
-    [b, t] for any b and any t up to the model's positions, that returns representations, float32 [b, t, d], which are 0
-    at padding.
+    Read again, `jax.export.deserialize(...).call` is a function of tokens, segments and mask (1, or 0 for padding),
+    int32 [b, t] for any b and any t up to the model's positions, that returns representations, float32 [b, t, d],
+    which are 0 at padding.
+
+    Args:
+      params: nested, as `Bert` has them; heads are left out.
+      file: where the program goes; the vocabulary goes to `vocabulary_beside(file)`.
 
     Raises:
       BertjaxError: a file is there already or cannot be written, or flatbuffers is not installed.
@@ -42,17 +46,13 @@ def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, fil
     program = _program(Bert(config), encoder)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as unfinished:
-            built, its_vocabulary = Path(unfinished) / "built", Path(unfinished) / "vocabulary"
-            built.write_bytes(program)
-            its_vocabulary.write_text(tokenizer.to_hub_json(), encoding="utf-8")
-            _check_free(file, vocabulary)  # again: a large model takes a minute
-            os.rename(its_vocabulary, vocabulary)
-            try:
-                os.rename(built, file)
-            except OSError:
-                vocabulary.unlink()
-                raise
+        with contextlib.ExitStack() as undo:
+            with atomic_write(file, binary=True, replace=False) as out:
+                out.write(program)
+                with atomic_write(vocabulary, replace=False) as text:
+                    text.write(tokenizer.to_hub_json())
+                undo.callback(vocabulary.unlink)
+            undo.pop_all()
     except OSError as error:
         raise BertjaxError(f"cannot write {file}: {error.strerror}; give another place") from error
 
@@ -64,7 +64,7 @@ def _check_free(*files: Path) -> None:
 
 
 def _program(model: Bert, params: dict[str, Any]) -> bytearray:
-    """The encoder with its weights as constants, for every batch and length."""
+    """Returns the encoder, its weights in it as constants, serialised for every batch and length."""
 
     def encode(tokens_bt: Array, segments_bt: Array, mask_bt: Array) -> Array:
         # What is not known to be constant is computed as in our own programs, to the last bit.

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import folder as hub
+from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 
@@ -36,8 +36,8 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
     folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
-    if hub.is_hub_folder(folder):
-        read = hub.read(folder)
+    if is_hub_folder(folder):
+        read = read_folder(folder)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
     from bertjax.runs.parameters import load_params
 
@@ -49,7 +49,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
     folder = Path(folder)
-    return hub.read_config(folder) if hub.is_hub_folder(folder) else _run(folder).config().model
+    return read_model_config(folder) if is_hub_folder(folder) else _run(folder).config().model
 
 
 def _run(folder: Path) -> "RunFolder":

@@ -1,4 +1,4 @@
-"""The cache folder: what is in it was written whole, by whichever process was first, and is read as it was written."""
+"""The cache folder, whose content is written whole, by whichever process is first, and read as it was written."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ _BUILDING = ".building-"
 
 
 def cache_folder() -> Path:
-    """Where downloads go unless data.cache says otherwise."""
+    """Returns the folder of downloads and of what is derived from them, unless data.cache says otherwise."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
         return Path(base, "bertjax")
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(*parts: object) -> str:
-    """A short name for all that decides what a cached file holds."""
+    """Returns a short name for all that decides what a cached file holds: numbers, strings, booleans, None."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -79,17 +79,18 @@ def alone_in(folder: Path) -> Iterator[Path]:
 
 
 def read_whole(folder: Path, read: Callable[[Path], Found | None]) -> Found | None:
-    """What `read` finds in a folder that is as it was written."""
+    """Returns what `read` finds in a folder that is as it was written, else None."""
     return read(folder) if _is_whole(folder) else None
 
 
 def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Callable[[Path], None]) -> Found:
-    """What `read` finds in the folder; where that is None or a file has changed, `build` writes the folder first.
+    """Returns what `read` finds in the folder, which is built first where that is None or a file has changed.
 
     Every file is hashed at every start, at 1 to 2 GB/s: a damaged byte would train on other words, and say nothing.
 
     Args:
-      read: None where something is missing.
+      folder: where it is in the cache.
+      read: returns None where something is missing.
       build: writes all of it into the empty folder that it is given; an accident there leaves nothing behind.
 
     Raises:
@@ -119,6 +120,7 @@ def read_or_build(folder: Path, read: Callable[[Path], Found | None], build: Cal
 
 
 def _is_whole(folder: Path) -> bool:
+    """Tells whether a folder's files are as they were written."""
     try:
         return json.loads((folder / _SUMS).read_text(encoding="utf-8")) == _sums(folder)
     except (OSError, ValueError, RecursionError):
@@ -126,7 +128,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file. Folders are what was derived later, with sums of their own."""
+    """Returns the SHA-256 of every file. Folders are what was derived later, with sums of their own."""
     sums = {}
     for path in sorted(folder.iterdir()):
         if path.name != _SUMS and not path.is_dir():

@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows by whole ones: each is in it altogether or not at all."""
+"""Files of JSON lines that grow by whole lines, whatever fails in between."""
 
 import json
 import math
@@ -11,20 +11,30 @@ from bertjax.storage.atomic import atomic_write
 
 
 class JsonLines:
-    """JsonLines that cannot be written, as when the disk is full, are kept and go before the next ones."""
+    """A file of one JSON object a line, each of which is in it altogether or not at all.
+
+    Lines that cannot be written, as when the disk is full, are kept and go before the next ones.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self._unwritten = b""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds a line; numbers that JSON cannot carry become null. Raises OSError where it is kept, not written."""
+        """Adds a line.
+
+        Args:
+          record: `step` and numbers about it; those that JSON cannot carry (NaN, infinity) become null.
+
+        Raises:
+          OSError: the line cannot be written and is kept.
+        """
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._unwritten += json.dumps(record).encode("utf-8") + b"\n"
         self.flush()
 
     def flush(self) -> None:
-        """Writes what was kept. Raises OSError where it still cannot be."""
+        """Writes the lines that were kept. Raises OSError where they still cannot be written."""
         if not self._unwritten:
             return
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -44,7 +54,7 @@ class JsonLines:
         self._unwritten = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """The whole lines; a kill may have cut the last one short. Raises BertjaxError where another is damaged."""
+        """Returns the whole lines, less a last one that a kill cut short. Raises BertjaxError where one is damaged."""
         if not self.path.exists():
             return []
         records = []
@@ -62,14 +72,14 @@ class JsonLines:
         return records
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
-        """Puts others in their place, and of what was kept."""
+        """Replaces all lines, those that were kept too. Raises OSError where that fails."""
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
         self._unwritten = b""
 
 
 def _is_record(record: Any) -> bool:
-    """A step, and numbers about it."""
+    """Tells whether it is a step and numbers about it."""
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return False
     return all(value is None or (type(value) in (int, float) and abs(value) < 2**63) for value in record.values())

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def locked(path: Path, *, instead: str = "give another folder with --run_dir") -> Iterator[None]:
-    """Holds a lock file, which is made where it is missing, stays afterwards and names its last holder.
+    """Holds a lock file, which is made where it is missing, and stays afterwards, naming its last holder.
 
     On a network file system it holds between machines where flock does: on NFS unless mounted with `nolock` or
     `local_lock`, on Lustre with `-o flock`.

@@ -1,4 +1,4 @@
-"""A folder's manifest: the size and hash of every file in it, by which a reader knows that nothing has changed since.
+"""Manifests: the size and hash of every file in a folder, by which a reader knows that nothing has changed since.
 
 Names in a manifest are never opened. They are only compared with the names of the files found in the folder.
 """
@@ -21,6 +21,10 @@ def write_manifest(folder: Path, step: int) -> None:
 
     Not atomic: the folder is no checkpoint until it is renamed.
 
+    Args:
+      folder: has no manifest yet.
+      step: whose checkpoint it is.
+
     Raises:
       OSError: the disk is full, or something in the folder is not a plain file.
     """
@@ -38,7 +42,10 @@ def write_manifest(folder: Path, step: int) -> None:
 
 
 def damage(folder: Path, step: int) -> str | None:
-    """How a folder differs from what was written as that step's checkpoint; None where it does not. Reads all of it.
+    """Tells how a folder differs from what was written as that step's checkpoint. Reads all of it.
+
+    Returns:
+      a clause such as "params/0 is gone"; None where nothing differs.
 
     Raises:
       BertjaxError: this user may not read it, which says nothing about what is in it.
@@ -73,7 +80,7 @@ def damage(folder: Path, step: int) -> str | None:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Of every file in a folder and below, by its name from there on. Raises OSError for links, pipes and such."""
+    """Sizes of all files in a folder and below, by name from there on. Raises OSError for links, pipes and such."""
     found, folders = {}, [""]
     while folders:
         prefix = folders.pop()
@@ -89,7 +96,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _read(path: Path, step: int) -> dict[str, dict[str, Any]] | None:
-    """What a manifest says of each file; None where it is not, to the byte, one that was written for that step."""
+    """Returns what a manifest says of each file; None where it is not, to the byte, as written for that step."""
     with open(path, "rb") as file:
         encoded = file.read(_MOST_BYTES)
     try:
@@ -107,6 +114,6 @@ def _read(path: Path, step: int) -> dict[str, dict[str, Any]] | None:
 
 
 def _text(content: dict[str, Any]) -> str:
-    """The one way to write a manifest; the hash of the rest of it is in it."""
+    """Returns the one way to write a manifest, in which is the hash of its rest."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
     return json.dumps({**content, "sha256": digest}, sort_keys=True, indent=1) + "\n"

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from bertjax.config import BertConfig, Config, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import bert as hub
-from bertjax.hub import folder as foreign
+from bertjax.hub.bert import SETTINGS, names
+from bertjax.hub.folder import check_writable, leaves, read_folder, write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, params_template
 from bertjax.train.pretrain import pretrain
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_it_says_what_transformers_says() -> None:
     """Against figures that `transformers` computed (make_bert.py)."""
-    theirs, expected = foreign.read(BERT), np.load(BERT / "expected.npz")
+    theirs, expected = read_folder(BERT), np.load(BERT / "expected.npz")
     tokens, real = expected["tokens"], expected["real"]
     b, t = tokens.shape
     positions = np.broadcast_to(np.arange(t), (b, t))
@@ -65,7 +65,7 @@ def test_it_says_what_transformers_says() -> None:
 
 
 def test_its_tokens_are_theirs() -> None:
-    tokenizer, expected = foreign.read(BERT).tokenizer, np.load(BERT / "expected.npz")
+    tokenizer, expected = read_folder(BERT).tokenizer, np.load(BERT / "expected.npz")
     assert tokenizer.vocabulary[1:6] == (0, 2, 3, 4, 5)  # wherever they stand
     for row, texts in enumerate([("A crane is flying!", "he just left,"), ("the [MASK] came", "東 Été")]):
         first, second = (tokenizer.ids(tokenizer.split(text)) for text in texts)
@@ -90,11 +90,11 @@ def test_old_names_and_only_a_vocabulary(folder: Path) -> None:
     save_file(old, folder / "model.safetensors")
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    whole, read = foreign.read(BERT), foreign.read(folder)
+    whole, read = read_folder(BERT), read_folder(folder)
     assert read.tokenizer.to_json() == whole.tokenizer.to_json()
     assert set(whole.params) - set(read.params) == {"mlm", "nsp"}
-    for name, leaf in hub.leaves(read.params):
-        np.testing.assert_array_equal(leaf, dict(hub.leaves(whole.params))[name])
+    for name, leaf in leaves(read.params):
+        np.testing.assert_array_equal(leaf, dict(leaves(whole.params))[name])
 
 
 def rewrite(file: Path, **changes: object) -> None:
@@ -104,6 +104,12 @@ def rewrite(file: Path, **changes: object) -> None:
 def without_weight(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["bert.encoder.layer.1.output.dense.bias"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def scalar(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.embeddings.LayerNorm.bias"] = np.array(1, np.float32)
     save_file(tensors, folder / "model.safetensors")
 
 
@@ -142,6 +148,7 @@ def misnumbered(folder: Path) -> None:
         (misnumbered, "its 23 tokens are not numbered from 0 on"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (scalar, r"LayerNorm.bias is \[\], not what its config"),
         (without_weight, "has no weight bert.encoder.layer.1.output.dense.bias"),
         (pickled, "pytorch_model.bin is a pickle, which could run anything, and is not read"),
         (cut, "model.safetensors cannot be read"),
@@ -154,7 +161,7 @@ def misnumbered(folder: Path) -> None:
 def test_what_cannot_be_read_is_refused_by_name(folder: Path, change: object, complaint: str) -> None:
     change(folder)  # type: ignore[operator]
     with pytest.raises(BertjaxError, match=complaint) as caught:
-        foreign.read(folder)
+        read_folder(folder)
     assert str(folder) in str(caught.value)
 
 
@@ -164,8 +171,8 @@ def test_what_cannot_be_read_is_refused_by_name(folder: Path, change: object, co
 @pytest.mark.parametrize("tie_word_embeddings", [True, False])
 def test_every_parameter_has_a_name_there(tie_word_embeddings: bool) -> None:
     config = dataclasses.replace(TINY, tie_word_embeddings=tie_word_embeddings)
-    table = hub.names(config)
-    assert set(table) == {path for path, _ in hub.leaves(params_template(Bert(config)))}
+    table = names(config)
+    assert set(table) == {path for path, _ in leaves(params_template(Bert(config)))}
     assert len(set(table.values())) == len(table)
     if tie_word_embeddings:
         assert set(table.values()) == set(load_file(BERT / "model.safetensors"))
@@ -181,15 +188,15 @@ def test_what_is_written_is_read_back(
         TINY, tie_word_embeddings=tie_word_embeddings, hidden_act=hidden_act, layer_norm_eps=1e-5
     )
     params = random_params(config)
-    hub.export(config, params, tokenizer, tmp_path / "deep" / "out", card="# A card\n")
-    read = foreign.read(tmp_path / "deep" / "out")
+    write_folder(config, params, tokenizer, tmp_path / "deep" / "out", card="# A card\n")
+    read = read_folder(tmp_path / "deep" / "out")
     assert read.config == config and read.tokenizer.to_json() == tokenizer.to_json()
     jax.tree.map(np.testing.assert_array_equal, params, read.params)  # in one structure, too
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     assert len({path.stat().st_mode for path in (tmp_path / "deep" / "out").glob("*.*")}) == 1  # none is private
 
 
-NOT_BERTS = {
+NOT_BERTS: dict[str, tuple[Any, str]] = {
     "norm": ("pre", "post"),
     "norm_kind": ("rms", "layer"),
     "embedding_norm": (False, "true"),
@@ -207,7 +214,7 @@ def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path, key: str) 
     value, carried = NOT_BERTS[key]
     config = dataclasses.replace(TINY, **{key: value})
     with pytest.raises(BertjaxError) as caught:
-        hub.export(config, random_params(config), WORDS, tmp_path / "out", card="")
+        write_folder(config, random_params(config), WORDS, tmp_path / "out", card="")
     message = str(caught.value)
     assert message.startswith(f"BERT's format has no place for model.{key}={str(value).lower()} (")
     assert f"; train with model.{key}={carried}, or export" in message and "\n" not in message
@@ -215,25 +222,33 @@ def test_what_has_no_place_in_berts_format_is_refused(tmp_path: Path, key: str) 
 
 
 def test_every_setting_of_the_model_is_carried_or_refused() -> None:
-    sizes = {*hub.SIZES, "vocab_size"}
+    sizes = {*SETTINGS, "vocab_size"}
     assert {field.name for field in dataclasses.fields(BertConfig)} == sizes | NOT_BERTS.keys() | PLAIN.keys()
+
+
+def test_config_json_and_the_card_as_they_are_written(tmp_path: Path) -> None:
+    write_folder(TINY, random_params(TINY), WORDS, tmp_path / "out", card="# A card\n")
+    assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["model_type"] == "bert" and written["architectures"] == ["BertForPreTraining"]
+    assert written["pad_token_id"] == 0 and written["torch_dtype"] == "float32"
 
 
 def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, **{key: value for key, (value, _) in NOT_BERTS.items()})
     with pytest.raises(BertjaxError) as caught:
-        hub.check_exportable(config, tmp_path / "out")
+        check_writable(config, tmp_path / "out")
     assert all(f"model.{key}=" in str(caught.value) for key in NOT_BERTS)
-    hub.check_exportable(dataclasses.replace(TINY, **PLAIN), tmp_path / "out")
+    check_writable(dataclasses.replace(TINY, **PLAIN), tmp_path / "out")
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(BertjaxError, match="exists and is left as it is"):
-        hub.export(TINY, {}, WORDS, tmp_path / "out", card="")
+        write_folder(TINY, {}, WORDS, tmp_path / "out", card="")
     (tmp_path / "file").touch()
     with pytest.raises(BertjaxError, match="cannot write"):
-        hub.export(TINY, random_params(TINY), WORDS, tmp_path / "file" / "out", card="")
+        write_folder(TINY, random_params(TINY), WORDS, tmp_path / "file" / "out", card="")
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])

@@ -100,14 +100,14 @@ def test_nothing_that_exists_is_touched(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).unlink()
     with pytest.raises(BertjaxError, match="it has neither config.yaml nor config.json"):
         stablehlo.export(*load(tmp_path), tmp_path / "bert.hlo")
-    rename = os.rename
+    replace = os.replace
 
     def full_in_the_middle(source: Path, target: Path) -> None:
         if target.suffix == ".hlo":
             raise OSError(28, "No space left on device")
-        rename(source, target)
+        replace(source, target)
 
-    monkeypatch.setattr("os.rename", full_in_the_middle)
+    monkeypatch.setattr("os.replace", full_in_the_middle)
     with pytest.raises(BertjaxError, match="cannot write .*bert.hlo: No space left on device"):
         stablehlo.export(*load(BERT), tmp_path / "bert.hlo")
     assert not list(tmp_path.iterdir())

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub import bert as hub
 from bertjax.hub.export import export_run
+from bertjax.hub.folder import write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import load, model_config
 from bertjax.models.bert import Bert, init_params
@@ -48,7 +48,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = init_params(Bert(MODEL), jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.1, leaf.shape), np.float32), params)
     folder = tmp_path_factory.mktemp("hub") / "theirs"
-    hub.export(MODEL, params, tokenizer, folder, card="")
+    write_folder(MODEL, params, tokenizer, folder, card="")
     return folder
 
 

@@ -18,7 +18,9 @@ from bertjax.config import BertConfig
 from bertjax.data.sources import python_docs
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.hub import bert as hub
+from bertjax.hub.bert import BERT as BERTS_FORMAT
+from bertjax.hub.family import HEADS
+from bertjax.hub.folder import write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import Pretrained, load
 from bertjax.models.bert import Bert, init_params
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to men
 ATOL = 1e-4
 UNCASED = Rules("wordpiece", special=BERTS_SPECIAL_TOKENS)
 CASED = Rules("wordpiece", lowercase=False, strip_accents=False, special=BERTS_SPECIAL_TOKENS)
-ACTIVATIONS = tuple(hub.ACTIVATIONS)
+ACTIVATIONS = BERTS_FORMAT.carried["hidden_act"].values
 TINY = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
@@ -175,7 +177,7 @@ def test_models_with_other_heads(tmp_path: Path, pieces: Tokenizer, kind: str) -
     tokenizer = their_tokenizer(pieces, tmp_path)
     ours = load(tmp_path)
     lacking = {"BertModel": {"mlm", "nsp"}, "BertForMaskedLM": {"pooler", "nsp"}}.get(kind, {"mlm"})
-    assert set(hub.HEADS) - set(ours.params) == lacking
+    assert set(HEADS) - set(ours.params) == lacking
     inputs = tokenizer(FIRSTS, SECONDS, padding=True, return_tensors="pt")
     with torch.no_grad():
         theirs = getattr(model, "bert", model)(**inputs).last_hidden_state[:, 0].numpy()
@@ -199,7 +201,7 @@ def words(lines: list[str]) -> Tokenizer:
 def ours_written(folder: Path, tokenizer: Tokenizer, **settings: typing.Any) -> Pretrained:
     config = BertConfig(tokenizer.vocab_size, 24, 2, 3, 40, 64, **settings)
     ours = Pretrained(config, random_params(config), tokenizer)
-    hub.export(*ours, folder, card="# A card\n")
+    write_folder(*ours, folder, card="# A card\n")
     return ours
 
 
@@ -260,6 +262,6 @@ def test_base_read_by_them(tmp_path: Path, lines: list[str]) -> None:
     pieces = Tokenizer.train(lines, min_frequency=2, rules=UNCASED, vocab_size=3000)
     config = dataclasses.replace(BertConfig.base(30522), hidden_act="relu", tie_word_embeddings=False)
     ours = Pretrained(config, random_params(config, noise=0.02), pieces)
-    hub.export(*ours, tmp_path / "out", card="")
+    write_folder(*ours, tmp_path / "out", card="")
     model = transformers.BertForPreTraining.from_pretrained(tmp_path / "out").eval()
     assert_close(differences(ours, model, transformers.AutoTokenizer.from_pretrained(tmp_path / "out")))

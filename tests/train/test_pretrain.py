@@ -32,8 +32,8 @@ from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics import counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate_run
-from bertjax.hub import bert as hub
 from bertjax.hub.export import export_run
+from bertjax.hub.folder import leaves
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import with_sharding
@@ -136,9 +136,9 @@ def test_weights_that_start_from_counts(tiny: Config, tmp_path: Path, tie_word_e
     bias_v = counts.log_frequencies(corpus, vocabulary, 48, predict_unk=False)
     table_vd, known_v = counts.embedding_of_neighbours(corpus, vocabulary, 48, 16, scale=0.5, seed=counted.seed)
     assert set(np.flatnonzero(~known_v)) == {*range(5), *range(vocabulary.size, 48)}
-    expected = dict(hub.leaves(plain)) | {"mlm/bias" if tie_word_embeddings else "mlm/vocab/bias": bias_v}
+    expected = dict(leaves(plain)) | {"mlm/bias" if tie_word_embeddings else "mlm/vocab/bias": bias_v}
     expected["token_embedding"] = np.where(known_v[:, None], table_vd, plain["token_embedding"])
-    for name, leaf in hub.leaves(pretrained.params):
+    for name, leaf in leaves(pretrained.params):
         np.testing.assert_allclose(leaf, expected[name], rtol=0, atol=1e-20, err_msg=name)
 
 

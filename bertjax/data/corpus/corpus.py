@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bertjax.data.document import Document
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import Found, cache_key, read_or_build
@@ -22,8 +23,6 @@ FORMAT = 1  # part of every key: after a change of layout the cache builds anew 
 _ID_DTYPES = ("<u2", "<u4")
 _CHARACTERS_AT_ONCE = 1 << 18  # some of the engine's batches; its own record of a token takes more than 100 bytes
 _NUMBERS_AT_ONCE = 1 << 20
-
-Document = list[list[str]]  # paragraphs, each a list of sentences
 
 
 class Corpus(NamedTuple):

@@ -8,13 +8,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from tqdm import tqdm
 
 from bertjax.config import Split
+from bertjax.data.document import Document
 from bertjax.data.sources.formats import BadError, Layout, Part, parts_of, read
 from bertjax.errors import BertjaxError
 
@@ -34,15 +35,19 @@ class UserFiles(NamedTuple):
     divided: bool  # whether a document's text decides its split
 
     def splits(self, split: Split) -> tuple[Split, ...]:
-        """All that come from the same files as one does."""
+        """Returns all splits that come from the same files as one does."""
         return get_args(Split) if self.divided else (split,)
 
     def key(self, split: Split) -> str:
-        """Changes whenever the documents of a split would."""
+        """Returns what changes whenever the documents of a split would."""
         return f"{self.fingerprint}/{split if self.divided else None}"
 
-    def documents(self, split: Split, *, most_bytes: float = math.inf) -> Iterator[list[list[str]]]:
-        """Of a split; from so many bytes of files at most, where there are more, evenly taken from all over them."""
+    def documents(self, split: Split, *, most_bytes: float = math.inf) -> Iterator[Document]:
+        """Streams a split's documents.
+
+        Args:
+          most_bytes: of files, where there are more, are read, taken evenly from all over them.
+        """
         plan = shards(self.files, self.layout)
         share = min(1.0, most_bytes / max(1, sum(part.size for shard in plan for part in shard)))
         some = [plan[int(number / share)] for number in range(max(1, round(share * len(plan))))]
@@ -52,10 +57,48 @@ class UserFiles(NamedTuple):
                 yield document
 
 
-def find_files(path: str) -> list[Path]:
-    """The files that data.path or data.eval_path names: files, folders and globs, apart by the system's `:`.
+class Files:
+    """Splits of the user's text.
 
-    Of a folder it is all files in it and below it but the hidden ones. Raises BertjaxError where one names nothing.
+    Args:
+      splits: those to be read.
+      path: as `find_files` takes it; all of it is "train" where `eval_path` is given.
+      eval_path: likewise, of every other split.
+      layout: how they are read.
+
+    Raises:
+      BertjaxError: there is no file, or one cannot be read.
+    """
+
+    name = "files"
+
+    def __init__(self, splits: Sequence[Split], path: str, eval_path: str | None, layout: Layout):
+        self._files = {}
+        for split in splits:
+            found = find_files(path if eval_path is None or split == "train" else eval_path)
+            self._files[split] = UserFiles(tuple(found), layout, fingerprint(found, layout), divided=eval_path is None)
+
+    def fingerprint(self, split: Split) -> str:
+        """Returns what changes with the files' sizes and times, and with how they are read."""
+        return self._files[split].key(split)
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Streams the split's documents."""
+        return self._files[split].documents(split)
+
+    def user_files(self, split: Split) -> UserFiles | None:
+        """Returns the split's files."""
+        return self._files[split]
+
+
+def find_files(path: str) -> list[Path]:
+    """Returns the files that data.path or data.eval_path names, each once, in the order of names.
+
+    Args:
+      path: files, folders and globs, apart by the system's `:`; of a folder all that is in and below it, not hidden.
+
+    Raises:
+      BertjaxError: one of them names nothing.
     """
     found: list[Path] = []
     for part in path.split(os.pathsep):
@@ -82,7 +125,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def fingerprint(files: Iterable[Path], layout: Layout) -> str:
-    """Changes with the files' sizes, times of change and order, and with how they are read.
+    """Returns what changes with the files' names, sizes, times of change and order, and with how they are read.
 
     Their content is not hashed: of a large corpus that alone would take minutes at every start.
     """
@@ -97,9 +140,12 @@ def fingerprint(files: Iterable[Path], layout: Layout) -> str:
 
 
 def shards(files: Iterable[Path], layout: Layout, size: int = SHARD_BYTES) -> list[Shard]:
-    """All of the files in their order, in shards of about so many bytes: of a large file parts, of small ones many.
+    """Cuts files, in their order, into shards: of a large file parts, of small ones many.
 
     Compressed files are not cut, nor is one that is a single document.
+
+    Args:
+      size: bytes that a shard has, about.
     """
     found: list[Shard] = []
     room = 0
@@ -113,7 +159,7 @@ def shards(files: Iterable[Path], layout: Layout, size: int = SHARD_BYTES) -> li
     return found
 
 
-def documents(parts: Iterable[Part], layout: Layout) -> Iterator[tuple[Split, list[list[str]]]]:
+def documents(parts: Iterable[Part], layout: Layout) -> Iterator[tuple[Split, Document]]:
     """Streams the documents that have a sentence, each as one paragraph, or several where it is very long.
 
     Each comes with the split it belongs to where none is given files of its own: one document in a hundred is "valid",

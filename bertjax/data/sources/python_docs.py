@@ -1,4 +1,4 @@
-"""The embedded corpus: the English that every Python ships, its help topics and its library's docstrings.
+"""The corpus that needs no download: the English that every Python ships, its help topics and docstrings.
 
 Nothing of the library is imported or run, its source is only parsed. Punctuation is set apart as in WikiText.
 """
@@ -16,6 +16,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from bertjax.config import Split
+from bertjax.data.document import Document
+from bertjax.data.sources.files import UserFiles
 from bertjax.errors import BertjaxError
 
 RULES = 1  # raise it with every change of what comes out: it is part of the fingerprint
@@ -47,11 +50,38 @@ _TOKEN = re.compile(
 _SENTENCE_END = re.compile(r" \.(?: |$)|(?<= [!?]) (?=[A-Z\"'(])")
 
 
-def documents(split: str, stdlib: Path = STDLIB) -> Iterator[list[list[str]]]:
-    """The split's topics and modules; a document is a list of paragraphs, a paragraph a list of sentences.
+class PythonDocs:
+    """All splits of this interpreter's documentation."""
+
+    name = "python-docs"
+
+    def __init__(self) -> None:
+        self._fingerprint = fingerprint()
+
+    def fingerprint(self, split: Split) -> str:
+        """Returns the corpus's, with the split."""
+        return f"{self._fingerprint}/{split}"
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Streams the split's topics and modules."""
+        return documents(split)
+
+    def user_files(self, split: Split) -> UserFiles | None:
+        """Returns None: the text is small."""
+        return None
+
+
+def documents(split: str, stdlib: Path = STDLIB) -> Iterator[Document]:
+    """Streams a split's topics and modules.
 
     A document's name decides its split: about 90 of 100 are train, 5 valid, 5 test. No paragraph comes twice.
-    Raises BertjaxError when the interpreter came without its library's source.
+
+    Args:
+      split: "train", "valid" or "test".
+      stdlib: the folder of the library.
+
+    Raises:
+      BertjaxError: the interpreter came without its library's source.
     """
     for name, paragraphs in _corpus(stdlib):
         share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
@@ -60,13 +90,13 @@ def documents(split: str, stdlib: Path = STDLIB) -> Iterator[list[list[str]]]:
 
 
 def fingerprint(stdlib: Path = STDLIB) -> str:
-    """Changes with our rules, the interpreter's build, and the files' names and sizes; opens none of them."""
+    """Returns what changes with our rules, the interpreter's build, and the files' names and sizes; opens none."""
     files = [(str(name), (stdlib / name).stat().st_size) for name in _files(stdlib)]
     return hashlib.sha256(repr((RULES, sys.version, files)).encode()).hexdigest()
 
 
 def _files(stdlib: Path) -> list[Path]:
-    """Relative to `stdlib`, in an order that is the same everywhere, the topics first."""
+    """Returns the files relative to `stdlib`, in an order that is the same everywhere, the topics first."""
     found = []
     for folder, folders, names in os.walk(stdlib):
         folders[:] = [name for name in folders if name not in _LEFT_OUT]
@@ -77,7 +107,7 @@ def _files(stdlib: Path) -> list[Path]:
 
 @functools.cache  # 1 MB, and the build asks for it twice a split
 def _corpus(stdlib: Path) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """(name, paragraphs) of every document that has any, none of which repeats an earlier one's paragraph.
+    """Returns (name, paragraphs) of every document that has any, none of which repeats a paragraph of an earlier one.
 
     Else inherited docstrings would put the train split's text into the others.
     """
@@ -97,7 +127,7 @@ def _corpus(stdlib: Path) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 
 def _texts(stdlib: Path) -> Iterator[tuple[str, list[str]]]:
-    """(name, texts) of every topic and module, as they stand in the source."""
+    """Yields (name, texts) of every topic and module, as they stand in the source."""
     for file in _files(stdlib):
         try:
             with warnings.catch_warnings():
@@ -123,7 +153,7 @@ def _docstrings(node: ast.AST) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[tuple[str, ...]]:
-    """The text's prose; a single sentence, such as a summary line, is joined to what follows it."""
+    """Yields the text's prose; a single sentence, such as a summary line, is joined to what follows it."""
     paragraph: tuple[str, ...] = ()
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         sentences = tuple(_sentences(_prose(block)))
@@ -133,7 +163,7 @@ def _paragraphs(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def _prose(block: str) -> str:
-    """The block's text without its markup, or nothing if it is code, a table, a heading or another layout."""
+    """Returns a block's text without its markup, or nothing if it is code, a table, a heading or another layout."""
     lines = textwrap.dedent(_BULLET.sub(lambda mark: " " * len(mark[0]), block, count=1))
     lines = _SIGNATURE.sub("", lines, count=1) if _SIGNATURE.match(lines) else lines
     if _NO_PROSE.search(lines) or re.search(r"^\s", lines, re.M) or not re.search(r"[.!?:][\"')\]]*$", lines):
@@ -145,7 +175,7 @@ def _prose(block: str) -> str:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """The sentences that are not mostly code: words and marks set apart by spaces, no final full stop."""
+    """Yields the sentences that are not mostly code: words and marks set apart by spaces, no final full stop."""
     tokens = " ".join("@-@" if token == "-" else token for token in _TOKEN.findall(text))
     for sentence in _SENTENCE_END.split(tokens):
         words = sum(word.isalpha() for word in sentence.split())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.learning import ablate
 from benchmarks.learning.ablate import Run, render, variants
-from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.config.recipes import flat
 from bertjax.errors import BertjaxError
@@ -73,7 +73,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
 
 def test_what_is_done_is_not_done_again(tiny: Config, tmp_path: Path, ran: list, capsys: pytest.CaptureFixture) -> None:
     file, table = tmp_path / "runs.json", tmp_path / "table.md"
-    command = ["trial", "ablate", *options(tiny), "--flip", "optim.learning_rate=0.5", "--json", str(file)]
+    command = ["ablate", *options(tiny), "--flip", "optim.learning_rate=0.5", "--json", str(file)]
     assert main([*command, "--seeds", "2", "--table", str(table)]) == 130
     assert len(json.loads(file.read_text())["runs"]) == 3 and not table.exists()
     capsys.readouterr()
@@ -86,7 +86,7 @@ def test_what_is_done_is_not_done_again(tiny: Config, tmp_path: Path, ran: list,
     )
     assert main([*command, "--seeds", "1"]) == 0 and len(ran) == 5
     assert len(json.loads(file.read_text())["runs"]) == 4  # what was not asked for stays
-    other = ["trial", "ablate", *options(tiny), "--json", str(file), "--optim.b1", "0.8"]
+    other = ["ablate", *options(tiny), "--json", str(file), "--optim.b1", "0.8"]
     assert main(other) == 2
     assert "is of another recipe, by optim.b1; give another name" in capsys.readouterr().err
     assert main([*command, "--table", str(table)]) == 2
@@ -136,7 +136,7 @@ def test_two_runs_in_earnest(tiny: Config, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     file = tmp_path / "runs.json"
     flips = ["--flip", "data.mlm_probability=0.6", "--seeds", "1", "--json", str(file)]
-    assert main(["trial", "ablate", *options(tiny), *flips]) == 0
+    assert main(["ablate", *options(tiny), *flips]) == 0
     base, other = json.loads(file.read_text())["runs"]
     assert base["seconds"] > 0.5 and base["even"]["mlm_loss"] != base["odd"]["mlm_loss"] != other["odd"]["mlm_loss"]
     assert f"| {base['odd']['mlm_loss']:.3f} |" in capsys.readouterr().out and not Path(tiny.run_dir).exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.learning.speedrun import race, render
-from bertjax.cli.main import main
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
 from bertjax.runs.folder import RunFolder
@@ -38,7 +38,7 @@ def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable) -> 
 def test_exit_codes_and_figures(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     file = tmp_path / "race.json"
-    assert main(["trial", "speedrun", *options(tiny), "--target", "0.1", "--json", str(file)]) == 1
+    assert main(["speedrun", *options(tiny), "--target", "0.1", "--json", str(file)]) == 1
     out, err = capfd.readouterr()
     assert "NOT REACHED: held-out MLM loss 0.1; the best was 2." in out and "in 4 steps" in out and err == ""
     assert json.loads(file.read_text())["losses"].keys() == {"4"}
@@ -49,6 +49,6 @@ def test_exit_codes_and_figures(tiny: Config, tmp_path: Path, monkeypatch: pytes
         (["--target", "3", "--data.path", str(tmp_path / "none")], "none is not a folder"),
         ([], "target"),
     ):
-        assert main(["trial", "speedrun", *options(tiny), *wrong]) == 2
+        assert main(["speedrun", *options(tiny), *wrong]) == 2
         out, err = capfd.readouterr()
         assert message in err and err.count("\n") == 1 and out == ""

@@ -1,4 +1,4 @@
-"""`bertjax bench` from arguments to JSON, on a model that takes seconds."""
+"""The benchmarks of speed from arguments to JSON, on a model that takes seconds."""
 
 import dataclasses
 import importlib.util
@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import NAMES, main
 from benchmarks.speed import ours, starting
 from benchmarks.speed.shared_folder import SharedFolder
 from benchmarks.speed.text import prepare_text
-from bertjax.cli.main import main
 from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError
 
@@ -24,16 +24,15 @@ def options(config) -> list[str]:
 @pytest.mark.parametrize(
     "argv, parts",
     [
-        ([], ["no bench is named", "train, data, start, layers, encode, growth, scaling"]),
-        (["trian"], ["no bench 'trian'", "train, data"]),
+        (["trian"], ["no benchmark 'trian'", "train, data, start", "torture, soak, corpus"]),
         (["train", "--rounds", "0"], ["--rounds 0", "1 or more"]),
         (["train", "--rounds", "many"], ["rounds", "many"]),
         (["train", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
         (["train", "--json", "none/a.json"], ["none/a.json", "there is no folder none"]),
         (["train", "--json", "taken"], ["taken exists"]),
-        (["train", "--plot", "a.png"], ["--plot a.png", "only bench growth"]),
+        (["train", "--plot", "a.png"], ["--plot a.png", "only growth"]),
         (["growth", "--plot", "a.jpg"], ["--plot a.jpg", "FILE.png"]),
-        (["data", "--peers"], ["bench data has no peers", "train or encode"]),
+        (["data", "--peers"], ["data has no peers", "train or encode"]),
         (["train", "--peers", "--data.objective", "mlm"], ["--peers learn from pairs", "data.objective=mlm"]),
     ],
     ids=lambda value: " ".join(value),
@@ -41,17 +40,23 @@ def options(config) -> list[str]:
 def test_mistake_is_one_line(argv, parts, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").touch()
-    assert main(["bench", *argv]) == 2
+    assert main([*argv]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("bertjax: ") and err.count("\n") == 1 and all(part in err for part in parts)
+    assert out == "" and err.startswith("benchmarks: ") and err.count("\n") == 1 and all(part in err for part in parts)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_help_names_every_benchmark(capsys):
+    assert main([]) == 2 and main(["--help"]) == 0
+    out, _ = capsys.readouterr()
+    assert all(f"\n  {name} " in out for names in NAMES.values() for name in names)
 
 
 @pytest.mark.parametrize("bench", ["train", "encode"])
 def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else find(name, *a))
-    assert main(["bench", bench, "--peers"]) == 2
+    assert main([bench, "--peers"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and "--peers needs torch" in err and err.endswith("pip install 'bertjax[peers]'\n")
 
@@ -59,7 +64,7 @@ def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsy
 def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     file = tmp_path / "figures.json"
-    assert main(["bench", "train", "--rounds", "1", "--json", str(file), *options(tiny)]) == 0
+    assert main(["train", "--rounds", "1", "--json", str(file), *options(tiny)]) == 0
     out, _ = capsys.readouterr()
     figures = json.loads(file.read_text())
     assert figures["ceiling"]["float32_flops"] > 1e6 and figures["ceiling"]["bf16_flops"] > 1e6
@@ -68,6 +73,25 @@ def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch
     share = trained["useful_flops"] / (2 * figures["ceiling"]["float32_flops"])  # of each device
     assert trained["share_of_ceiling"] == pytest.approx(share)
     assert "wikitext-2/train: 1,740 tokens" in out and f"{trained['pairs_per_second']:,.0f}" in out
+
+
+def test_steps_and_layers_are_on_the_mesh_of_the_recipe(tiny, tmp_path, devices, monkeypatch):
+    devices(2)
+    prepare_text(tiny, tmp_path / "bench")
+    meshes: list[dict[str, int]] = []
+    compile_train_step = ours.compile_train_step
+
+    def compiled(mesh, *args, **kwargs):
+        meshes.append(dict(mesh.shape))
+        return compile_train_step(mesh, *args, **kwargs)
+
+    monkeypatch.setattr(ours, "compile_train_step", compiled)
+    arguments = {"config": str(tmp_path / "bench/config.yaml"), "overrides": ["mesh.data=1", "mesh.tensor=2"]}
+    assert ours.train(**arguments, warm=1, steps=1)["devices"] == 2
+    assert ours.layers(**arguments)["step_bytes"] > 0
+    assert meshes == [{"data": 1, "fsdp": 1, "tensor": 2}] * 2
+    with pytest.raises(BertjaxError, match="mesh.tensor=4 is a mesh of 4 devices, and there are 2"):
+        ours.train(config=arguments["config"], overrides=["mesh.data=1", "mesh.tensor=4"], warm=0, steps=1)
 
 
 @pytest.fixture
@@ -123,7 +147,7 @@ def test_a_run_that_fails_is_an_error(tiny, tmp_path):
 def test_scaling_prints_two_tables_and_writes_its_figures(tiny, tmp_path, capsys):
     file = tmp_path / "figures.json"
     given = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, vocab_size=64, num_layers=1))
-    assert main(["bench", "scaling", "--json", str(file), *options(given)]) == 0
+    assert main(["scaling", "--json", str(file), *options(given)]) == 0
     out, _ = capsys.readouterr()
     figures = json.loads(file.read_text())
     assert [sent["mesh"] for sent in figures["sent"]] == [[8, 1, 1], [1, 8, 1], [2, 4, 1], [2, 2, 2]]  # two heads

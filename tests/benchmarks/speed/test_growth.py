@@ -2,16 +2,14 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
-from benchmarks.speed import growth, ours
+from benchmarks.speed import growth
 from benchmarks.speed.growing import FullBatches, _grow_step, _resized
 from benchmarks.speed.growth import draw, fit_exponent, render
 from benchmarks.speed.table import describe_machine
 from bertjax.models.operations import training_operations
-from bertjax.parallel.sharding import make_mesh
 
 SIZES = [1.0, 2.0, 4.0, 8.0]
 
@@ -57,8 +55,8 @@ def test_operations_grow_along_every_axis(recipe, axis, exponent):
     assert fit_exponent(sizes, operations) == pytest.approx(exponent, abs=0.1)
 
 
-def test_steps_of_full_rows_are_timed(recipe, monkeypatch):
-    monkeypatch.setattr(ours, "make_mesh", lambda: make_mesh(devices=jax.devices()[:1]))  # eight compile for longer
+def test_steps_of_full_rows_are_timed(recipe, devices):
+    devices(1)  # eight compile for longer
     measured = _grow_step(recipe, "batch", [8, 16], steps=2)
     assert measured["sizes"] == [8, 16] and min(measured["seconds"]) > 0
     assert measured["operations"][1] == 2 * measured["operations"][0]

@@ -12,7 +12,7 @@ from bertjax.config.recipes import load_config
 from bertjax.data.sources.wikitext import documents
 
 SMALL = Size(lines=200, words=11_000, frequent=50, rare=3)
-TEXTBOOK = load_config(Path(__file__).parents[3] / "configs/textbook.yaml")
+TEXTBOOK = load_config("textbook")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.stress.corpus import Sample, draw, summary, write_text
-from bertjax.cli.main import main
 from bertjax.errors import BertjaxError
 
 
@@ -37,7 +37,7 @@ def test_a_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     recipe.write_text(
         "{data: {max_length: 64}, train: {batch_size: 32}, tokenizer: {kind: wordpiece, vocab_size: 500}}"
     )
-    code = main(["trial", "corpus", "--gigabytes", "0.002", "--kills", "0", "--config", str(recipe), *files])
+    code = main(["corpus", "--gigabytes", "0.002", "--kills", "0", "--config", str(recipe), *files])
     said = capsys.readouterr()
     assert code == 0, said.err
     report = json.loads((tmp_path / "report.json").read_text())
@@ -51,7 +51,7 @@ def test_a_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     "options", [["--gigabytes", "0"], ["--gigabytes", "nan"], ["--kills", "-1"], ["--plot", "x.pdf"]]
 )
 def test_what_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trial", "corpus", *options]) == 2
+    assert main(["corpus", *options]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

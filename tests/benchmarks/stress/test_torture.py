@@ -18,13 +18,11 @@ from bertjax.config.recipes import load_config
 from bertjax.runs.folder import RunFolder
 from bertjax.train.pretrain import pretrain
 
-RECIPE = Path(__file__).parents[3] / "configs" / "torture.yaml"
-
 
 @pytest.fixture
 def recipe(wikitext: Path, tmp_path: Path) -> Config:
     text = [f"data.path={wikitext}", f"data.cache={tmp_path / 'cache'}", "data.source=wikitext-2"]
-    return load_config(RECIPE, [*text, "tokenizer.min_frequency=1", "train.steps=30", "checkpoint.every=4"])
+    return load_config("torture", [*text, "tokenizer.min_frequency=1", "train.steps=30", "checkpoint.every=4"])
 
 
 def test_five_kills_leave_no_trace(recipe: Config, tmp_path: Path) -> None:

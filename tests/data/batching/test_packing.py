@@ -13,7 +13,7 @@ from bertjax.data.batching import batches as batches_module
 from bertjax.data.batching.batches import Batch
 from bertjax.data.batching.packing import most_in_a_row, pack
 from bertjax.data.corpus.corpus import load_or_build
-from bertjax.data.sources.source import open_texts
+from bertjax.data.sources.wikitext import WikiText2
 from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
 from bertjax.models.bert import Bert, init_params
 from bertjax.objectives.pretraining import batch_metrics
@@ -251,10 +251,10 @@ def test_losses_are_those_of_plain_rows(monkeypatch):
 @pytest.mark.parametrize("too_long", ["truncate", "drop"])
 @pytest.mark.parametrize("max_length, row_length", [(64, 128), (64, 160), (128, 256)])
 def test_little_of_real_text_is_padding(tmp_path, max_length, row_length, too_long):
-    text = open_texts("wikitext-2", ["valid"], path=f"{REAL}/wikitext-2", cache=tmp_path).splits["valid"]
-    words = (sentence for document in text.documents() for paragraph in document for sentence in paragraph)
+    source = WikiText2(["valid"], f"{REAL}/wikitext-2", tmp_path)
+    words = (sentence for document in source.documents("valid") for paragraph in document for sentence in paragraph)
     tokenizer = Tokenizer.train(words, min_frequency=5)
-    corpus = load_or_build(tmp_path, text.name, text.fingerprint, text.documents(), tokenizer)
+    corpus = load_or_build(tmp_path, source.name, source.fingerprint("valid"), source.documents("valid"), tokenizer)
     settings = {"max_length": max_length, "too_long": too_long, "batch_size": 256}
     packed = make(corpus, row_length=row_length, **settings)
     fill = np.mean([(packed.batch_at(step).sequences_bt > 0).mean() for step in range(64)])

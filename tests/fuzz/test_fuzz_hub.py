@@ -9,7 +9,7 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertjax.hub import folder as foreign
+from bertjax.hub.folder import read_folder
 
 BERT = Path(__file__).parents[1] / "reference" / "bert"
 
@@ -26,7 +26,7 @@ def test_damaged_files(name):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(BERT, folder, dirs_exist_ok=True)
             Path(folder, name).write_bytes(content)
-            read = answer(foreign.read, Path(folder))
+            read = answer(read_folder, Path(folder))
             if read is not REFUSED:
                 assert read.params["token_embedding"].shape == (read.config.vocab_size, read.config.hidden_size)
                 assert read.tokenizer.vocab_size <= read.config.vocab_size
@@ -39,4 +39,4 @@ def test_an_index_of_any_kind(content):
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(BERT, folder, dirs_exist_ok=True)
         Path(folder, "model.safetensors.index.json").write_bytes(content)
-        answer(foreign.read, Path(folder))
+        answer(read_folder, Path(folder))

@@ -1,4 +1,4 @@
-"""WikiText-2 from files and from hostile servers, all on this machine's loopback, and which source it is."""
+"""WikiText-2 from files and from hostile servers, all on this machine's loopback."""
 
 import contextlib
 import errno
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.data.sources import wikitext
-from bertjax.data.sources.source import open_texts
+from bertjax.data.sources import wikitext, wikitext_download
+from bertjax.data.sources.source import Unavailable
+from bertjax.data.sources.wikitext import WikiText2
+from bertjax.data.sources.wikitext_download import blob_id, download
 from bertjax.errors import BertjaxError
 
 TEXT = {
@@ -25,16 +27,16 @@ TEXT = {
     "valid": b" \n = Heron = \n \n a heron stands . it waits . \n \n",
     "test": b" \n = Stork = \n \n a stork sleeps . it dreams . \n \n",
 }
-PINS = {split: wikitext.blob_id(text) for split, text in TEXT.items()}
-ZIP, PLAIN, PARQUET = wikitext.MIRRORS
+PINS = {split: blob_id(text) for split, text in TEXT.items()}
+ZIP, PLAIN, PARQUET = wikitext_download.MIRRORS
 REAL = os.environ.get("BERTJAX_DATA")  # before a fixture hides it
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Whatever a test forgets, no real mirror is asked, and no proxy stands before the loopback server."""
-    monkeypatch.setattr(wikitext, "download", functools.partial(wikitext.download, mirrors=(), pins=PINS))
-    monkeypatch.setattr(wikitext, "PAUSE", 0.01)
+    monkeypatch.setattr(wikitext, "download", functools.partial(download, mirrors=(), pins=PINS))
+    monkeypatch.setattr(wikitext_download, "PAUSE", 0.01)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("BERTJAX_DATA", raising=False)
 
@@ -223,7 +225,7 @@ def test_every_mirror_is_listed(server, tmp_path):
     ],
 )
 def test_hostile_zips(server, tmp_path, monkeypatch, body, reason):
-    monkeypatch.setattr(wikitext, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(wikitext_download, "MAX_BYTES", 10_000)
     server.routes["/z.zip"] = body
     assert reason in fails(tmp_path, zip_mirror(server))
 
@@ -234,7 +236,7 @@ def test_an_unknown_archive_is_not_opened(server, tmp_path):
 
 
 def test_oversize_body(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(wikitext, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(wikitext_download, "MAX_BYTES", 10_000)
 
     def endless(handler):
         handler.send_response(200)
@@ -249,7 +251,7 @@ def test_oversize_body(server, tmp_path, monkeypatch):
 
 
 def test_parquet_bomb_and_missing_pyarrow(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(wikitext, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(wikitext_download, "MAX_BYTES", 10_000)
     server.routes["/p"] = make_parquet(b"the same line\n" * 10_000)
     assert len(server.routes["/p"]) < 10_000
     mirror = PARQUET._replace(url=f"{server.url}/p")
@@ -295,7 +297,7 @@ def test_full_disk_leaves_nothing(server, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(wikitext, "download", functools.partial(wikitext.download, mirrors=[plain_mirror(server)]))
     with pytest.raises(BertjaxError, match=r"cannot write to .*/wikitext-2 \(No space left.*data\.cache"):
-        open_texts("wikitext-2", ["valid"], cache=tmp_path, fallback="python-docs")
+        WikiText2(["valid"], None, tmp_path)
     assert listing(tmp_path) == ["wikitext-2"]
 
 
@@ -347,15 +349,15 @@ def test_bytes_that_are_no_text(tmp_path, data, complaint):
 @pytest.mark.skipif(REAL is None, reason="BERTJAX_DATA, the folder of the real text, is not set")
 def test_real_counts(monkeypatch, tmp_path):
     monkeypatch.setenv("BERTJAX_DATA", REAL)
-    text = open_texts("wikitext-2", ["valid"], cache=tmp_path).splits["valid"]
-    assert text.fingerprint == wikitext.BLOB_IDS["valid"]
-    articles = list(text.documents())
+    source = WikiText2(["valid"], None, tmp_path)
+    assert source.fingerprint("valid") == wikitext_download.BLOB_IDS["valid"]
+    articles = list(source.documents("valid"))
     assert len(articles) == 60
     assert sum(len(article) for article in articles) == 1673
     assert sum(len(paragraph) for article in articles for paragraph in article) == 7889
 
 
-# Which source it is.
+# Where its files are.
 
 
 @pytest.fixture
@@ -371,55 +373,29 @@ def places(tmp_path, monkeypatch):
 
 def test_lookup_order(places, tmp_path):
     for folder in places:
-        texts = open_texts("wikitext-2", ["valid"], path=tmp_path / "path", cache=tmp_path / "cache")
-        text = texts.splits["valid"]
-        assert (texts.source, texts.instead_of, text.name) == ("wikitext-2", None, "wikitext-2/valid")
-        assert list(text.documents()) == list(text.documents()) == [[[f"from {folder} ."]]]
+        source = WikiText2(["valid"], tmp_path / "path", tmp_path / "cache")
+        assert list(source.documents("valid")) == list(source.documents("valid")) == [[[f"from {folder} ."]]]
         file = folder / "wiki.valid.tokens"
-        assert text.fingerprint == wikitext.blob_id(file.read_bytes())
+        assert source.fingerprint("valid") == blob_id(file.read_bytes())
         file.unlink()
 
 
 def test_missing_split_is_downloaded_into_the_cache(server, places, tmp_path, monkeypatch):
     server.routes["/z.zip"] = GOOD_ZIP
     monkeypatch.setattr(wikitext, "download", functools.partial(wikitext.download, mirrors=[zip_mirror(server)]))
-    texts = open_texts("wikitext-2", ["train", "valid"], path=tmp_path / "path", cache=tmp_path / "cache")
-    assert list(texts.splits["train"].documents()) == [[["a crane flies", "it lands ."]]]
-    assert texts.splits["train"].fingerprint == PINS["train"]
-    assert list(texts.splits) == ["train", "valid"]
+    source = WikiText2(["train", "valid"], tmp_path / "path", tmp_path / "cache")
+    assert list(source.documents("train")) == [[["a crane flies", "it lands ."]]]
+    assert source.fingerprint("train") == PINS["train"]
+    assert list(source.documents("valid")) == [[[f"from {places[0]} ."]]]
     assert (tmp_path / "cache" / "wikitext-2" / "wiki.train.tokens").is_file()
 
 
-def test_error_lists_every_place_and_the_remedy(server, places, tmp_path, monkeypatch):
+def test_every_place_that_was_tried_is_told(server, places, tmp_path, monkeypatch):
     mirrors = [zip_mirror(server), plain_mirror(server)]
     monkeypatch.setattr(wikitext, "download", functools.partial(wikitext.download, mirrors=mirrors))
-    with pytest.raises(BertjaxError) as caught:
-        open_texts("wikitext-2", ["train"], path=tmp_path / "path", cache=tmp_path / "cache")
+    with pytest.raises(Unavailable) as caught:
+        WikiText2(["train"], tmp_path / "path", tmp_path / "cache")
     message = str(caught.value)
-    for part in [*map(str, places), "/z.zip: HTTP 404", "/train.txt: HTTP 404", "data.path", "data.fallback"]:
+    for part in [*map(str, places), "/z.zip: HTTP 404", "/train.txt: HTTP 404"]:
         assert part in message
     assert "\n" not in message
-
-
-def test_fallback_is_taken_for_all_splits_and_says_why(places, tmp_path):
-    texts = open_texts("wikitext-2", ["train", "valid"], cache=tmp_path / "cache", fallback="python-docs")
-    assert texts.source == "python-docs"
-    assert [text.name for text in texts.splits.values()] == ["python-docs/train", "python-docs/valid"]
-    assert "cannot be downloaded" in texts.instead_of and str(places[2]) in texts.instead_of
-    assert open_texts("python-docs", ["valid"], cache=tmp_path).instead_of is None
-
-
-@pytest.mark.parametrize(
-    "given, complaint",
-    [
-        ({"path": "/nowhere"}, "data.path=/nowhere is not a folder"),
-        ({"path": __file__, "fallback": "python-docs"}, "is not a folder"),
-        ({"cache": Path(__file__)}, "data.cache"),
-        ({"cache": Path(__file__), "fallback": "python-docs"}, "data.cache"),
-    ],
-)
-def test_bad_settings(tmp_path, given, complaint):
-    settings = {"source": "wikitext-2", "splits": ["valid"], "cache": tmp_path} | given
-    with pytest.raises(BertjaxError) as caught:
-        open_texts(**settings)
-    assert complaint in str(caught.value)

@@ -1,0 +1,87 @@
+"""The seam between this package and one family of models elsewhere: what `hub.folder` asks of each.
+
+A new family is one file beside this one that makes a `Family`, and its entry in `hub.folder.FAMILIES`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bertjax.config import BertConfig
+from bertjax.errors import BertjaxError
+
+HEADS = ("pooler", "mlm", "nsp")  # parts of our model that a folder may lack: no encoding needs them
+
+Tensors = dict[str, np.ndarray]
+
+
+class Carried(NamedTuple):
+    """Values of one setting of the model that a format has a place for."""
+
+    values: tuple[Any, ...]
+    reason: str  # why there are no others, as a clause: "its norms stand after each sublayer"
+
+
+def transpose_kernels(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+    """Turns a linear layer's weight from [in, out], as we have it, to PyTorch's [out, in], or back."""
+    return array.T if path.endswith("/kernel") else array
+
+
+def unchanged(config: BertConfig, tensors: Tensors) -> Tensors:
+    """Returns the tensors as they are."""
+    return tensors
+
+
+class Family(NamedTuple):
+    """Names, shapes and settings of one family, both ways.
+
+    Where `names` gives several of our parameters the same name, the tensor of that name is made of them in the table's
+    order, in equal parts along its first axis: queries, keys and values in one matrix, say.
+    """
+
+    name: str  # in messages: "BERT"
+    model_type: str  # in config.json
+    carried: Mapping[str, Carried]  # settings of our model that the format limits
+    read_config: Callable[[dict[str, Any]], BertConfig]  # of config.json; a BertjaxError says what we cannot compute
+    write_config: Callable[[BertConfig], dict[str, Any]]  # the same, made
+    names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
+    to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
+    to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels
+    after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged  # old names and copies settled, all theirs
+    before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
+
+
+def check_carried(family: Family, config: BertConfig) -> None:
+    """Raises BertjaxError where the family's format cannot carry the model; it names all reasons and remedies."""
+    reasons, remedies = [], []
+    for key, (values, reason) in family.carried.items():
+        if getattr(config, key) not in values:
+            reasons.append(f"model.{key}={_written(getattr(config, key))} ({reason})")
+            remedies.append(f"model.{key}={' or '.join(map(_written, values))}")
+    if reasons:
+        raise BertjaxError(
+            f"{family.name}'s format has no place for {', '.join(reasons)}; train with {', '.join(remedies)}, "
+            "or export with --format stablehlo, which carries any model"
+        )
+
+
+def read_settings(theirs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Returns numbers of a config.json under our names.
+
+    Args:
+      keys: for each of our settings its name there; those that are not there are left out.
+
+    Raises:
+      BertjaxError: one is not a number.
+    """
+    found = {ours: theirs[key] for ours, key in keys.items() if key in theirs}
+    for name, value in found.items():
+        expected = (int, float) if name in ("dropout", "layer_norm_eps") else int
+        if isinstance(value, bool) or not isinstance(value, expected):
+            raise BertjaxError(f"{keys[name]}={value!r} is not a number; fetch it again")
+    return found
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

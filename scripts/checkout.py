@@ -1,0 +1,14 @@
+"""For the scripts beside it that are doors to modules of this checkout, which are not installed."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+def run(module: str, *argv: str) -> NoReturn:
+    """Becomes `python -m MODULE` of this checkout, with these arguments and those given; works from any folder."""
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    # -P: a folder named "benchmarks" where the user stands is another.
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *argv, *sys.argv[1:]], environment)
