@@ -4,7 +4,8 @@ import collections
 
 import numpy as np
 
-from bertjax.data.batching.batches import Batch, Batches
+from bertjax.data.batching.batch import Batch
+from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SEP, Vocabulary
 

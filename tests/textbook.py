@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import Bert
 from bertjax.objectives.pretraining import batch_metrics
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from benchmarks.learning.energy import Meter
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here

@@ -10,7 +10,7 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import make_model
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.train.optimizer import make_optimizer, make_schedule

@@ -13,7 +13,7 @@ from benchmarks.speed.ours import step_seconds
 from benchmarks.speed.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import prepare
 from bertjax.data.sources.wikitext_download import file_name
 from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL

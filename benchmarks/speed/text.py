@@ -8,7 +8,7 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.config.recipes import save_config
-from bertjax.data.batching.batches import random_bits
+from bertjax.data.batching.random import random_bits
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.data.sources import wikitext
 from bertjax.data.sources.wikitext_download import file_name

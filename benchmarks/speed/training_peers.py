@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from bertjax.config import BertConfig
 from bertjax.config.recipes import load_config
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import prepare
 from bertjax.hub.bert import ACTIVATIONS
 from bertjax.models.operations import training_figures

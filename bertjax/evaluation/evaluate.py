@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config import HEADS, DataConfig, Objective, Split
-from bertjax.data.batching.batches import Batch, Half
+from bertjax.data.batching.batch import Batch
+from bertjax.data.batching.batches import Half
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.models.bert import Bert, make_model, params_template

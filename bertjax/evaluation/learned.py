@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.random import random_below, random_bits
 from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, word_counts

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 
 # The gradient of a product is two products of its size: by the weights for what is below, by the input for the weights.
 FORWARD_AND_BACKWARD = 3

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import Bert, Predictions
 from bertjax.objectives.metrics import Mean, Metrics, correct, cross_entropy, weighted_mean
 from bertjax.ops.blockwise import blockwise_cross_entropy

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import Prepared
-from bertjax.data.statistics import counts
+from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
+from bertjax.data.statistics.frequencies import log_frequencies
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert, make_model
@@ -78,12 +79,12 @@ def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict
     vocabulary, size = prepared.tokenizer.vocabulary, model.vocab_size
     assert size is not None
     if model.frequency_bias:
-        bias_v = counts.log_frequencies(corpus, vocabulary, size, predict_unk=data.predict_unk)
+        bias_v = log_frequencies(corpus, vocabulary, size, predict_unk=data.predict_unk)
         head = {"bias": bias_v} if model.tie_word_embeddings else {"vocab": {"bias": bias_v}}
         params = _merged(params, place_params({"mlm": head}, mesh))
     if model.cooccurrence_embedding:
         scale = model.init_scale if model.init == "bert" else 1.0
-        table_vd, known_v = counts.embedding_of_neighbours(
+        table_vd, known_v = cooccurrence_embedding(
             corpus, vocabulary, size, model.hidden_size, scale=scale, seed=prepared.config.seed
         )
         table_vd, random_vd = (

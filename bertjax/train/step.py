@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import Bert, init_params
 from bertjax.objectives.metrics import Mean, Metrics
 from bertjax.objectives.pretraining import PLAIN_SUM, LossWeights, batch_metrics

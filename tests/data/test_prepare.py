@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig, Config, DataConfig, EvalConfig
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.corpus import corpus
 from bertjax.data.prepare import describe, prepare, prepare_held_out
 from bertjax.data.sources import python_docs

@@ -11,7 +11,8 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bertjax.data.batching.batches import Batch, Batches
+from bertjax.data.batching.batch import Batch
+from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus, load_or_build
 from bertjax.data.sources import wikitext
 from bertjax.data.tokenizer.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.operations import (
     encoder_operations,
     encoding_figures,

@@ -26,10 +26,12 @@ import pytest
 import bertjax
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.config.recipes import save_config
-from bertjax.data.batching.batches import Batch, Batches
+from bertjax.data.batching.batch import Batch
+from bertjax.data.batching.batches import Batches
 from bertjax.data.prepare import prepare
 from bertjax.data.sources import wikitext as wikitext_room
-from bertjax.data.statistics import counts
+from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
+from bertjax.data.statistics.frequencies import log_frequencies
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.hub.export import export_run
@@ -133,8 +135,8 @@ def test_weights_that_start_from_counts(tiny: Config, tmp_path: Path, tie_word_e
     )
     pretrained = load(pretrain(counted))
     vocabulary, corpus = pretrained.tokenizer.vocabulary, prepare(counted).train
-    bias_v = counts.log_frequencies(corpus, vocabulary, 48, predict_unk=False)
-    table_vd, known_v = counts.embedding_of_neighbours(corpus, vocabulary, 48, 16, scale=0.5, seed=counted.seed)
+    bias_v = log_frequencies(corpus, vocabulary, 48, predict_unk=False)
+    table_vd, known_v = cooccurrence_embedding(corpus, vocabulary, 48, 16, scale=0.5, seed=counted.seed)
     assert set(np.flatnonzero(~known_v)) == {*range(5), *range(vocabulary.size, 48)}
     expected = dict(leaves(plain)) | {"mlm/bias" if tie_word_embeddings else "mlm/vocab/bias": bias_v}
     expected["token_embedding"] = np.where(known_v[:, None], table_vd, plain["token_embedding"])

@@ -16,7 +16,7 @@ import pytest
 from textbook import Reference, relative_error
 
 from bertjax.config import BertConfig, OptimConfig
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import Bert, init_params
 from bertjax.objectives.pretraining import PLAIN_SUM, LossWeights
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch

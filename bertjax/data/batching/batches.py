@@ -7,12 +7,13 @@ and a sequence is the same whatever the batch size, the number of devices, and t
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import mask_tokens, most_to_predict, num_to_predict
-from bertjax.data.batching.packing import Placement, most_in_a_row, pack
+from bertjax.data.batching.packing import Placement, into_rows, most_in_a_row, pack
 from bertjax.data.batching.pairs import PairStream
 from bertjax.data.batching.passages import PassageStream
 from bertjax.data.batching.random import random_bits
@@ -21,23 +22,7 @@ from bertjax.data.batching.shares import share_at
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.tokenizer.tokenizer import Vocabulary
 
-Field = Any  # numpy's array on the host, jax's on the devices
 Half = Literal["even", "odd"]  # of the sequences, by their numbers
-
-
-class Batch(NamedTuple):
-    """b rows, t tokens a row, p predictions a row, k sequences a row."""
-
-    tokens_bt: Field  # int32, ids after masking
-    segments_bt: Field  # int32, 0 = A, 1 = B
-    positions_bt: Field  # int32, position inside its own sequence
-    sequences_bt: Field  # int32, which of the row's sequences, 1..k; 0 = padding
-    mlm_positions_bp: Field  # int32
-    mlm_labels_bp: Field  # int32
-    mlm_weights_bp: Field  # float32, 1 or 0
-    cls_positions_bk: Field  # int32
-    nsp_labels_bk: Field  # int32, B is what follows A = 1
-    nsp_weights_bk: Field  # float32, 1 or 0; 0 for sequences without B too
 
 
 _AT_ONCE = 8192  # sequences drawn and packed together; also enough to tell how long they are
@@ -121,11 +106,12 @@ class Batches:
 
     @property
     def packed(self) -> bool:
+        """Whether several sequences share a row."""
         return self.row_length > self._max_length
 
     @property
     def num_sequences(self) -> int:
-        """Pairs or passages in an epoch."""
+        """Number of pairs or passages in an epoch."""
         return self._stream.num_sequences
 
     @property
@@ -135,7 +121,7 @@ class Batches:
         return float(tokens / (self._steps_at_once * self.num_rows * self.row_length))
 
     def batch_at(self, step: int, rows: range | None = None) -> Batch:
-        """The batch of a training step; epochs follow one another without a gap.
+        """Returns the batch of a training step; epochs follow one another without a gap.
 
         Args:
           rows: consecutive ones to make, the others are not; those from `num_rows_at` on are empty. By default all.
@@ -145,25 +131,25 @@ class Batches:
         return self._batch(self._window(number), step_in_window, share, rows, self.mlm_probability_at(step))
 
     def num_rows_at(self, step: int) -> int:
-        """Rows (b) in a training step."""
+        """Returns the number of rows (b) in a training step."""
         return len(share_at(step, self.num_rows, self._warmup_steps).rows)
 
     def batch_size_at(self, step: int) -> float:
-        """Sequences in a training step, on average over those that have as many rows."""
+        """Returns the number of sequences in a training step, on average over steps that have as many rows."""
         share = share_at(step, self.num_rows, self._warmup_steps)
         return self.batch_size * len(range(self.num_rows)[share.rows.start : share.rows.stop]) / self.num_rows
 
     def mlm_probability_at(self, step: int) -> float:
-        """Share of the words that are to be predicted in a training step."""
+        """Returns the share of the words that are to be predicted in a training step."""
         (start, end), done = self._rates, min(1.0, step / self._last_step)
         return start * (1 - done) + end * done  # both exact where they are reached
 
     def numbers(self, half: Half | None = None) -> range:
-        """Of an epoch's sequences, or of every other one: the even ones, or the odd ones."""
+        """Returns the numbers of an epoch's sequences, or of every other one: the even ones, or the odd ones."""
         return range(self.num_sequences)[slice(half == "odd", None, 2 if half else 1)]
 
     def first_epoch(self, rows: range | None = None, half: Half | None = None) -> Iterator[Batch]:
-        """Every sequence of these `numbers` once, masked as in step 0; where they run out rows are empty, of weight 0.
+        """Yields every sequence of these `numbers` once, masked as in step 0; rows left over are empty, of weight 0.
 
         A sequence and its masks are the same in its half and in the whole.
         """
@@ -174,7 +160,7 @@ class Batches:
                 yield self._batch(window, step, range(self.num_rows), rows, self.mlm_probability_at(0))
 
     def _fix_shape(self) -> None:
-        """From the first window: the slack that packs best, and what a row and a step hold at most."""
+        """Finds, from the first window, the slack that packs best, and what a row and a step hold at most."""
         lengths_n = self._draw(0).lengths_n
         self.max_sequences = math.ceil(1.5 * self.row_length / lengths_n.mean())
         slacks = range(0, self.row_length // 6, max(1, self.row_length // 64))
@@ -189,7 +175,7 @@ class Batches:
         )
 
     def _window(self, number: int, epoch: range | None = None) -> _Window:
-        """A function of its arguments, kept until the next: steps mostly come in order."""
+        """Returns a window, and keeps it until the next is asked for: steps mostly come in order."""
         if self._last is None or self._last[0] != (number, epoch):
             self._last = (number, epoch), self._make_window(number, epoch)
         return self._last[1]
@@ -214,7 +200,7 @@ class Batches:
         return _Window(sequences.take(order_n), placement, bounds)
 
     def _dealt(self, number: int, steps: int) -> np.ndarray:
-        """Of each row of a window, the place where it is computed.
+        """Returns, for each row of a window, the place where it is computed.
 
         The first rows have the longest sequences and the last ones may have none. As many of them as there are steps,
         one after the other, are dealt in a random order, one to each step: all steps have their share of all lengths.
@@ -225,7 +211,7 @@ class Batches:
         return (step_rs * self.num_rows + np.take_along_axis(place_rs, step_rs, axis=1)).ravel()
 
     def _draw(self, number: int, epoch: range | None = None) -> Sequences:
-        """Of the endless stream, or of an epoch."""
+        """Returns a window's sequences, of the endless stream or of an epoch."""
         size = self._steps_at_once * self.batch_size
         some = slice(number * size, (number + 1) * size)
         numbers = range(some.start, some.stop) if epoch is None else epoch[some]
@@ -235,7 +221,7 @@ class Batches:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)
 
     def _batch(self, window: _Window, step: int, share: range, rows: range | None, mlm_probability: float) -> Batch:
-        """Of a step's share, some rows, or all."""
+        """Makes some rows of a step's share, or all."""
         rows = range(len(share)) if rows is None else rows
         first = share.start + rows.start
         row_n = window.placement.row_n[window.bounds[step] : window.bounds[step + 1]] - step * self.num_rows
@@ -274,51 +260,3 @@ class Batches:
             nsp_labels_bk=is_next_n.astype(np.int32)[:, None],
             nsp_weights_bk=(sequences.len_b_n > 0).astype(np.float32)[:, None],
         )
-
-
-def into_rows(
-    batch: Batch,
-    lengths_n: np.ndarray,
-    placement: Placement,
-    *,
-    num_rows: int,
-    row_length: int,
-    max_sequences: int,
-    num_predictions: int,
-) -> Batch:
-    """Moves n sequences, one a row, each to its place; these come by row and slot. The rest is padding of weight 0."""
-    row_n, offset_n, slot_n = placement
-    token_at = np.flatnonzero(batch.sequences_bt)
-    # A token's place in the new rows, all taken as one line, is its old one and what its sequence moves by.
-    moved_n = row_n * row_length + offset_n - np.arange(len(row_n)) * batch.tokens_bt.shape[1]
-    new_token_at = token_at + np.repeat(moved_n, lengths_n)
-
-    is_real_np = batch.mlm_weights_bp > 0
-    prediction_at = np.flatnonzero(is_real_np)
-    counts_n = np.count_nonzero(is_real_np, axis=1)
-    before_n = np.cumsum(counts_n) - counts_n
-    # A row's predictions stand side by side, from the first of its first sequence on.
-    moved_n = row_n * num_predictions - before_n[np.searchsorted(row_n, row_n)]
-    new_prediction_at = np.arange(len(prediction_at)) + np.repeat(moved_n, counts_n)
-
-    def move(field: np.ndarray, at: np.ndarray, new_at: np.ndarray, width: int) -> np.ndarray:
-        moved = np.zeros((num_rows, width), field.dtype)
-        moved.ravel()[new_at] = field.ravel()[at]
-        return moved
-
-    tokens = (token_at, new_token_at, row_length)
-    predictions = (prediction_at, new_prediction_at, num_predictions)
-    sequences = (np.arange(len(row_n)), row_n * max_sequences + slot_n, max_sequences)
-    offset_n1, slot_n1 = offset_n.astype(np.int32)[:, None], slot_n.astype(np.int32)[:, None]
-    return Batch(
-        tokens_bt=move(batch.tokens_bt, *tokens),
-        segments_bt=move(batch.segments_bt, *tokens),
-        positions_bt=move(batch.positions_bt, *tokens),
-        sequences_bt=move(batch.sequences_bt + slot_n1, *tokens),
-        mlm_positions_bp=move(batch.mlm_positions_bp + offset_n1, *predictions),
-        mlm_labels_bp=move(batch.mlm_labels_bp, *predictions),
-        mlm_weights_bp=move(batch.mlm_weights_bp, *predictions),
-        cls_positions_bk=move(batch.cls_positions_bk + offset_n1, *sequences),
-        nsp_labels_bk=move(batch.nsp_labels_bk, *sequences),
-        nsp_weights_bk=move(batch.nsp_weights_bk, *sequences),
-    )

@@ -1,4 +1,4 @@
-"""Which words are to be predicted, and what stands in their place."""
+"""Masking: which words are to be predicted, and what stands in their place."""
 
 import functools
 from typing import Literal
@@ -14,18 +14,18 @@ _CHOICE, _FATE, _WORD, _LENGTH = 1 << 20, 2 << 20, 3 << 20, 4 << 20
 
 
 def num_to_predict(words: np.ndarray, rate: float) -> np.ndarray:
-    """Of so many words each, `rate` and at least one, if there is one."""
+    """Returns how many of so many words each are to be predicted: `rate`, and at least one if there is one."""
     return np.minimum(np.maximum(np.rint(rate * words), 1), words).astype(np.int64)
 
 
 def most_to_predict(max_length: int, rate: float) -> int:
-    """Predictions that a sequence of so many tokens has room for."""
+    """Returns how many predictions a sequence of so many tokens has room for."""
     return max(1, round(rate * max_length))
 
 
 @functools.lru_cache(maxsize=8)
 def words(vocabulary: Vocabulary) -> np.ndarray:
-    """The ids of all tokens that are not special."""
+    """Returns the ids of all tokens that are not special."""
     special = (vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask)
     ids = np.setdiff1d(np.arange(vocabulary.size), special)
     ids.flags.writeable = False
@@ -34,7 +34,7 @@ def words(vocabulary: Vocabulary) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _continues(vocabulary: Vocabulary) -> np.ndarray:
-    """bool [vocabulary], whether a token goes on with the word of the token before."""
+    """Tells which tokens go on with the word of the token before, bool [vocabulary]."""
     continues_v = np.zeros(vocabulary.size, bool)
     continues_v[list(vocabulary.continuing)] = True
     continues_v.flags.writeable = False
@@ -58,6 +58,9 @@ def mask_tokens(
     token, 10% stay. Units of more than one token are chosen as `some_spans` does, never more tokens than with "token".
 
     Args:
+      tokens_bt, present_bt: ids, and where no padding is.
+      keys_b: uint64, of each row's random choices.
+      rate: share of the words.
       num_predictions: p, at least and by default as many as a row without special tokens has at this rate.
       unit: "token"; "word", all tokens of one or none, each with a fate of its own, as in Devlin et al.'s later code;
         "span" of up to 10 words, which share their fate (Joshi et al. 2020, "SpanBERT", section 3.1).

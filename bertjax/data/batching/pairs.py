@@ -55,11 +55,11 @@ class PairStream:
 
     @property
     def num_sequences(self) -> int:
-        """Pairs in an epoch."""
+        """Number of pairs in an epoch."""
         return len(self._firsts)
 
     def draw(self, numbers_n: np.ndarray) -> Sequences:
-        """The pairs of these numbers, from 0 on; epochs follow one another without a gap."""
+        """Returns the pairs of these numbers, from 0 on; epochs follow one another without a gap."""
         keys_n = random_bits(self._seed, numbers_n)
         epoch_n, index_n = np.divmod(numbers_n, self.num_sequences)
         first_n = self._firsts[shuffled(index_n, self.num_sequences, random_bits(self._seed, epoch_n, _SHUFFLE))]
@@ -75,7 +75,7 @@ class PairStream:
     def _next_or_stranger(
         self, first_n: np.ndarray, is_next_n: np.ndarray, keys_n: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The second sentences, and which are the next ones: where nothing else fits, more than were meant to be."""
+        """Returns the second sentences, and which are the next ones: more than was drawn where nothing else fits."""
         next_n = first_n + 1
         fitting_n = self._num_fitting[np.maximum(self._words - self._length(first_n), 0)]
         # A stranger is any that fits but the next sentence, in whose stead the last of them is taken.
@@ -93,14 +93,14 @@ _SHUFFLE, _IS_NEXT, _STRANGER = 0, 1, 2
 
 
 class _Tables(NamedTuple):
-    """What grows with the corpus beside its text: in files, mapped."""
+    """The tables that grow with the corpus, mapped from files."""
 
     firsts: np.ndarray  # the first sentence of every pair, int64
     by_length: np.ndarray  # all sentences, the shortest first, int64
 
 
 def _read(folder: Path) -> _Tables | None:
-    """None where there are none, or some that an accident has cut short."""
+    """Maps the tables; None where there are none, or some that an accident has cut short."""
     try:
         return _Tables(*(np.asarray(open_memmap(folder / f"{name}.npy", mode="r")) for name in _Tables._fields))
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def _read(folder: Path) -> _Tables | None:
 
 
 def _build(folder: Path, corpus: Corpus, words: int, too_long: str) -> None:
-    """Two passes: one counts, so that the other knows each length's place."""
+    """Writes the tables in two passes: one counts, so that the other knows each length's place."""
     counts, num_firsts = np.zeros(words + 2, np.int64), 0
     for _, lengths, is_first in _chunks(corpus, words, too_long):
         counts += np.bincount(lengths, minlength=len(counts))
@@ -132,7 +132,7 @@ def _build(folder: Path, corpus: Corpus, words: int, too_long: str) -> None:
 
 
 def _chunks(corpus: Corpus, words: int, too_long: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Some sentences at once: the first one's number, lengths up to words + 1, and which are the first of a pair."""
+    """Yields, for some sentences at once, the first one's number, lengths up to words + 1, and which begin a pair."""
     num_sentences = len(corpus.sentences) - 1
     for start in range(0, num_sentences, _SENTENCES_AT_ONCE):
         end = min(start + _SENTENCES_AT_ONCE, num_sentences)

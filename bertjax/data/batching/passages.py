@@ -39,11 +39,11 @@ class PassageStream:
 
     @property
     def num_sequences(self) -> int:
-        """Passages in an epoch."""
+        """Number of passages in an epoch."""
         return len(self._passages)
 
     def draw(self, numbers_n: np.ndarray) -> Sequences:
-        """The passages of these numbers, from 0 on; epochs follow one another without a gap."""
+        """Returns the passages of these numbers, from 0 on; epochs follow one another without a gap."""
         epoch_n, index_n = np.divmod(numbers_n, self.num_sequences)
         place_n = shuffled(index_n, self.num_sequences, random_bits(self._seed, epoch_n, _SHUFFLE))
         start_n, len_n = self._passages[place_n].T
@@ -52,7 +52,7 @@ class PassageStream:
 
 
 def _read(folder: Path) -> np.ndarray | None:
-    """None where there are none, or some that an accident has cut short."""
+    """Maps the passages; None where there are none, or some that an accident has cut short."""
     try:
         return np.asarray(open_memmap(folder / "passages.npy", mode="r"))
     except (OSError, ValueError):
@@ -60,7 +60,7 @@ def _read(folder: Path) -> np.ndarray | None:
 
 
 def _build(folder: Path, corpus: Corpus, words: int, too_long: str) -> None:
-    """Each passage's first token and its number of tokens, int64; two passes, of which one counts."""
+    """Writes the first token and number of tokens of each passage, int64, in two passes, of which one counts."""
     count = sum(len(some) for some in _passages(corpus, words, too_long))
     if count == 0:
         raise BertjaxError(
@@ -74,7 +74,7 @@ def _build(folder: Path, corpus: Corpus, words: int, too_long: str) -> None:
 
 
 def _passages(corpus: Corpus, words: int, too_long: str) -> Iterator[np.ndarray]:
-    """Some at once: the first token and the number of tokens of each, [n, 2]."""
+    """Yields some passages at once: the first token and the number of tokens of each, [n, 2]."""
     num_sentences = len(corpus.sentences) - 1
     at = 0  # the next passage's first sentence
     for start in range(0, num_sentences, _SENTENCES_AT_ONCE):

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def random_bits(key: int | np.ndarray, *words: int | np.ndarray) -> np.ndarray:
-    """64 random bits for each key and words, broadcast together: SplitMix64 (Steele, Lea, Flood 2014), chained."""
+    """Returns 64 random bits for each key and words, broadcast together: SplitMix64 (Steele et al. 2014), chained."""
     bits: np.ndarray = np.asarray(key, np.uint64)
     for word in words:
         # Overflow is meant, and numpy warns of it for scalars only: at least one dimension.
@@ -18,12 +18,12 @@ def random_bits(key: int | np.ndarray, *words: int | np.ndarray) -> np.ndarray:
 
 
 def random_below(end: int | np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Random integers in [0, end), int64, from 64 random bits each; `end` is below 2**32."""
+    """Returns random integers in [0, end), int64, from 64 random bits each; `end` is below 2**32."""
     return (((bits >> np.uint64(32)) * np.asarray(end, np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
 def in_random_order(key_b: np.ndarray, word: int, possible_bt: np.ndarray, count: int) -> np.ndarray:
-    """Of each row's possible places the first `count` in a random order, int32 [b, count]; 0 after the last one."""
+    """Returns the first `count` of each row's possible places in a random order, int32 [b, count]; 0 after the last."""
     t = possible_bt.shape[1]
     # Random numbers that carry their place in the low bits are sorted.
     low = np.uint64((1 << t.bit_length()) - 1)
@@ -36,7 +36,7 @@ def in_random_order(key_b: np.ndarray, word: int, possible_bt: np.ndarray, count
 
 
 def shuffled(index_n: np.ndarray, size: int, key_n: np.ndarray) -> np.ndarray:
-    """Where a random permutation of range(size), one for each key, takes each index; no table is made.
+    """Permutes range(size) at random, in its own way for each key, and returns where each index goes; makes no table.
 
     A Feistel network over the next power of two, walked until it is back in range (Black and Rogaway 2002).
     """

@@ -19,11 +19,11 @@ class Sequences(NamedTuple):
 
     @property
     def lengths_n(self) -> np.ndarray:
-        """Tokens, <cls> and one or two <sep> included."""
+        """Number of tokens, <cls> and one or two <sep> included."""
         return self.len_a_n + self.len_b_n + self._special_n
 
     def shortened(self, max_length: int) -> "Sequences":
-        """The sequences, of which the longer ones lose words until they have max_length tokens."""
+        """Returns the sequences, of which the longer ones lose words until they have max_length tokens."""
         len_a_n, len_b_n = truncate(self.len_a_n, self.len_b_n, max_length - self._special_n)
         return self._replace(len_a_n=len_a_n, len_b_n=len_b_n)
 
@@ -36,7 +36,7 @@ class Sequences(NamedTuple):
 
 
 def truncate(len_a: Any, len_b: Any, room: Any) -> tuple[Any, Any]:
-    """Lengths after words are taken from the longer side, one by one, until both fit in `room` together."""
+    """Returns the lengths after words are taken from the longer side, one by one, until both fit in `room`."""
     len_a = np.minimum(len_a, np.maximum(room - len_b, (room + 1) // 2))
     return len_a, np.minimum(len_b, room - len_a)
 
@@ -51,9 +51,14 @@ def lay_out(
     max_length: int,
     vocabulary: Vocabulary,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`<cls> A <sep> B <sep>`, or `<cls> A <sep>` where B has no words, and padding.
+    """Lays out `<cls> A <sep> B <sep>`, or `<cls> A <sep>` where B has no words, and padding.
 
     Padding is zeros, whatever its token: nothing looks at it.
+
+    Args:
+      ids: the corpus's.
+      start_a_b, len_a_b, start_b_b, len_b_b: where the words of A and of B are in them.
+      max_length: t.
 
     Returns:
       tokens and segments (int32), and where no padding is (bool), all [b, t].

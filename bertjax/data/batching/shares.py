@@ -13,7 +13,7 @@ class Share(NamedTuple):
 
 
 def share_at(step: int, num_rows: int, warmup_steps: int) -> Share:
-    """An eighth of a batch in the first third of so many steps, then a quarter, then a half, and whole ones after that.
+    """Returns an eighth of a batch in the first third of the warmup, then a quarter, then a half, and whole ones after.
 
     No row is in two steps. The rows left when a share grows are in none.
     """

@@ -11,7 +11,7 @@ _SHARE_UP_TO = (1 - (1 - _P) ** np.arange(1, LONGEST)) / (1 - (1 - _P) ** LONGES
 
 
 def span_lengths(bits: np.ndarray) -> np.ndarray:
-    """In words, 1 to LONGEST, from 64 random bits each."""
+    """Draws lengths in words, 1 to LONGEST, from 64 random bits each."""
     return 1 + np.searchsorted(_SHARE_UP_TO, bits * 2.0**-64, side="right")
 
 
@@ -25,7 +25,7 @@ def some_spans(
     order: int,
     length: int,
 ) -> np.ndarray:
-    """The number of the span that each token is in, from 1 on; 0 where in none. int64 [b, t].
+    """Returns the number of the span that each token is in, from 1 on; 0 where in none. int64 [b, t].
 
     A row's words are taken in a random order. Each begins a span, unless it is in one, of as many words as are drawn,
     but it ends before what is no word, before another span, and before a word that would make the row's tokens more
@@ -36,6 +36,7 @@ def some_spans(
       is_word_bt: bool, tokens that may be chosen; spans have no others.
       begins_bt: bool, of them those with which a word begins; so does each after one that may not be chosen.
       enough_b: tokens to choose at most.
+      keys_b: uint64, of each row's random choices.
       longest: 1 for spans of one word, else LONGEST.
       order, length: the streams of random numbers, as words of `random_bits`.
     """

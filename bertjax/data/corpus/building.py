@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -24,14 +25,17 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
 
+logger = logging.getLogger(__name__)
+
 
 def open_files(cache: Path, files: UserFiles, split: Split, tokenizer: Tokenizer, *, workers: int | None) -> Corpus:
-    """The corpus of a split of the user's files, from the cache folder, where it is made first if it is not there.
+    """Opens the corpus of a split of the user's files in the cache folder, where it is built first if need be.
 
     Splits that are told apart by their text are made in one pass. A shard that is tokenised stays in a folder whose
     name ends in .shards, until all of them are joined.
 
     Args:
+      cache: the cache folder.
       workers: processes that tokenise; by default one a core.
 
     Raises:
@@ -65,7 +69,7 @@ def _cores() -> int:
 
 
 def _build_shards(folder: Path, plan: list[Shard], task: Task, workers: int) -> tuple[list[Path], int]:
-    """The folders of all shards, in their order, and how many files and records could not be read."""
+    """Returns the folders of all shards, in their order, and how many files and records could not be read."""
     folders = [folder / f"{number:06}" for number in range(len(plan))]
     sizes = [sum(part.size for part in shard) for shard in plan]
     skipped, new_bytes, began, shown = 0, 0, time.perf_counter(), list[str]()
@@ -85,7 +89,7 @@ def _build_shards(folder: Path, plan: list[Shard], task: Task, workers: int) -> 
         seconds = time.perf_counter() - began
         there = f", after {(sum(sizes) - new_bytes) / 1e6:,.0f} MB before" if new_bytes < sum(sizes) else ""
         rate = f"{new_bytes / 1e6:,.0f} MB of files in {seconds:,.0f} s, {new_bytes / 1e6 / seconds:,.1f} MB/s"
-        print(f"tokenised {rate}{there}", flush=True)
+        logger.info("tokenised %s%s", rate, there)
     return folders, skipped
 
 

@@ -40,9 +40,11 @@ class Corpus(NamedTuple):
 def load_or_build(
     cache: Path, name: str, fingerprint: str, documents: Iterable[Document], tokenizer: Tokenizer
 ) -> Corpus:
-    """The tokenised corpus from the cache folder, where it is made first if it is not there.
+    """Opens the tokenised corpus in the cache folder, where it is built first if need be.
 
     Args:
+      cache: the cache folder.
+      name: of the corpus in messages, and of its folder.
       fingerprint: stands for the documents' content; with the tokenizer it is the key in the cache.
       documents: read only to build.
 
@@ -61,7 +63,7 @@ def load_or_build(
 def read_or_derive(
     corpus: Corpus, name: str, read: Callable[[Path], Found | None], build: Callable[[Path], None]
 ) -> Found:
-    """What `read_or_build` gives for a folder of that name, kept in the corpus's own if it has one."""
+    """Calls `read_or_build` on a folder of that name, which is kept in the corpus's own if that is on disk."""
     if corpus.folder is not None:
         return read_or_build(corpus.folder / name, read, build)
     with tempfile.TemporaryDirectory() as folder:  # a mapped file can be read even when its name is gone
@@ -72,12 +74,17 @@ _ONLY = "all"  # the split of a shard that has no others
 
 
 def folder_of(cache: Path, name: str, fingerprint: str, tokenizer: Tokenizer) -> Path:
-    """Where a corpus is in the cache."""
+    """Returns the place of a corpus in the cache."""
     return cache / "corpora" / f"{name.replace('/', '-')}-{cache_key(FORMAT, fingerprint, tokenizer.to_json())}"
 
 
 def write_shard(folder: Path, documents: Iterable[tuple[str, Document]], tokenizer: Tokenizer) -> None:
-    """Tokenises documents, each for the corpus of its split, with memory for some of them at a time."""
+    """Tokenises documents, each for the corpus of its split, with memory for some of them at a time.
+
+    Args:
+      folder: gets the files SPLIT.ids, SPLIT.sentences and SPLIT.paragraphs.
+      documents: each with its split.
+    """
     with contextlib.ExitStack() as files:
         writers: dict[str, _Writer] = {}
         for split, document in documents:
@@ -131,7 +138,11 @@ def _dtypes(tokenizer: Tokenizer) -> dict[str, str]:
 def join(
     folder: Path, name: str, split: str, shards: Sequence[Path], tokenizer: Tokenizer, *, skipped: int = 0
 ) -> None:
-    """Makes a corpus of what shards hold of a split.
+    """Joins what shards hold of a split into a corpus.
+
+    Args:
+      folder: the corpus's, empty.
+      skipped: files and records that could not be read.
 
     Raises:
       BertjaxError: they hold no sentence of it.
@@ -154,7 +165,7 @@ def join(
 
 
 def _joined(part: str, dtype: str, files: Iterable[Path]) -> Iterator[np.ndarray]:
-    """What files of one part hold, one after the other: what is counted in a shard is counted in all of them."""
+    """Yields what files of one part hold; counts that begin anew in each shard go on from one to the next."""
     before = 0
     if part != "ids":
         yield np.zeros(1, dtype)
@@ -170,7 +181,7 @@ def _joined(part: str, dtype: str, files: Iterable[Path]) -> Iterator[np.ndarray
 
 
 def read(folder: Path) -> Corpus | None:
-    """None where there is no corpus, or one whose info.json does not fit its files."""
+    """Maps the corpus in a folder; None where there is none, or one whose info.json does not fit its files."""
     try:
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         files = {part: folder / f"{part}.bin" for part in _PARTS}

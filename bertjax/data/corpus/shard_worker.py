@@ -11,7 +11,8 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from bertjax.config import Split
-from bertjax.data.corpus.corpus import Document, write_shard
+from bertjax.data.corpus.corpus import write_shard
+from bertjax.data.document import Document
 from bertjax.data.sources.files import Shard, documents
 from bertjax.data.sources.formats import Layout, Part
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
@@ -22,10 +23,10 @@ SHOWN = 10  # of the complaints about what cannot be read
 
 
 class Task(NamedTuple):
-    """What is done to every shard."""
+    """The work on every shard."""
 
     layout: Layout
-    split: Split | None  # of all documents; None where each one's text decides
+    split: Split | None  # of all documents; None where the text of each decides
     tokenizer: Tokenizer
 
     def to_json(self) -> str:
@@ -38,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What is told of a shard."""
+    """The report on a shard."""
 
     was_there: bool
     skipped: int  # files and records that could not be read
@@ -74,7 +75,7 @@ def _read(folder: Path) -> tuple[int, list[str]] | None:
 
 
 def main() -> None:
-    """Lines in: the task, then a folder and a shard each. A line out for each: what was done, or why not."""
+    """Reads lines: the task, then a folder and a shard each. Answers each with a line: what was done, or why not."""
     lines: SimpleQueue[str] = SimpleQueue()
 
     def listen() -> None:
@@ -92,7 +93,8 @@ def main() -> None:
         except BertjaxError as error:
             answer = {"error": str(error)}
         try:
-            print(json.dumps(answer), flush=True)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
         except BrokenPipeError:  # as above
             os._exit(0)
 

@@ -27,7 +27,7 @@ Shard = list[Part]
 
 
 class UserFiles(NamedTuple):
-    """What data.path or data.eval_path names, and how it is read."""
+    """The files that data.path or data.eval_path names, and how they are read."""
 
     files: tuple[Path, ...]
     layout: Layout

@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 256
 
 
 class Layout(NamedTuple):
-    """How files are read."""
+    """The way in which files are read."""
 
     document: Literal["file", "line", "block"] = "block"  # of plain text
     sentence: Literal["split", "line"] = "split"
@@ -35,7 +35,7 @@ LAYOUT = Layout()
 
 
 class Part(NamedTuple):
-    """Of a file, whole documents: from one byte up to another, of a Parquet file from one row group up to another."""
+    """Whole documents of a file: from one byte up to another, of a Parquet file from one row group up to another."""
 
     file: str
     start: int = 0
@@ -44,14 +44,14 @@ class Part(NamedTuple):
 
 
 class BadError(Exception):
-    """Why a file cannot be read, or not further."""
+    """Says why a file cannot be read, or not further."""
 
 
 Blocks = Iterator[list[str]]  # of a document: the lines, stripped, between two blank ones
 
 
 def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
-    """A file cut between documents into parts of about so many bytes; whole where it cannot be, or need not."""
+    """Cuts a file between documents into parts of about `size` bytes; leaves it whole where it cannot or need not."""
     name, cuts = os.fspath(file), [0]
     try:
         there = os.stat(file).st_size
@@ -64,7 +64,7 @@ def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
 
 
 def _cuts(file: Path, layout: Layout, near: range) -> list[int]:
-    """Where documents begin: the first ones after these bytes; of Parquet files as many row groups."""
+    """Returns where documents begin: the first ones after these bytes; of Parquet files as many row groups."""
     kind = _kind(file)
     if file.suffix in _COMPRESSED or (kind not in (*_JSON, _PARQUET) and layout.document == "file"):
         return []
@@ -82,7 +82,7 @@ def _kind(file: Path) -> str:
 
 
 def _cut_after(opened: Any, at: int, *, blank: bool) -> int:
-    """Where the first line begins that starts after a byte, or the first that a blank one comes before."""
+    """Returns where the first line begins that starts after a byte, or the first that a blank one comes before."""
     opened.seek(at)
     piece, inside, found = b"x", True, False  # what stands at that byte may be the rest of a line
     while piece and not found:
@@ -94,9 +94,10 @@ def _cut_after(opened: Any, at: int, *, blank: bool) -> int:
 
 
 def read(part: Part, layout: Layout) -> Iterator[Blocks | BadError]:
-    """The part's documents, each to be read before the next; a record that is none comes as the reason.
+    """Yields the part's documents, each to be read before the next; a record that is none comes as the reason.
 
-    Raises BadError where the rest cannot be read.
+    Raises:
+      BadError: the rest cannot be read.
     """
     file = Path(part.file)
     kind = _kind(file)
@@ -152,7 +153,7 @@ def _records(
 
 
 def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """With the number of the line in the part."""
+    """Yields texts, each with the number of its line in the part."""
     for number, line in _lines(part):
         if line:
             try:
@@ -163,7 +164,7 @@ def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
 
 
 def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """With the number of the row in the file."""
+    """Yields texts, each with the number of its row in the file."""
     file = Path(part.file)
     with _opened(file) as opened, _parquet_reader(file) as parquet:
         table = parquet.ParquetFile(opened if file.suffix == _PARQUET else io.BytesIO(opened.read()))
@@ -180,7 +181,7 @@ def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def _parquet_reader(file: Path) -> Iterator[Any]:
-    """pyarrow.parquet, whose complaints become one that names the file."""
+    """Lends pyarrow.parquet, whose complaints become one that names the file."""
     pyarrow = _pyarrow(file)
     try:
         yield pyarrow.parquet
@@ -189,7 +190,7 @@ def _parquet_reader(file: Path) -> Iterator[Any]:
 
 
 def _lines(part: Part) -> Iterator[tuple[int, str]]:
-    """Stripped, with their numbers in the part, from 1 on; they may end as on any system."""
+    """Yields lines, stripped, with their numbers in the part, from 1 on; they may end as on any system."""
     number, left = 0, math.inf if part.end is None else part.end - part.start
     encoding = "utf-8" if part.start else "utf-8-sig"
 
@@ -218,7 +219,7 @@ def _lines(part: Part) -> Iterator[tuple[int, str]]:
 
 
 def _lines_before(part: Part) -> int:
-    """Of the file: looked up only to complain of one."""
+    """Counts the lines of the file before the part: only to complain of one."""
     lines, left = 0, part.start
     with open(part.file, "rb") as opened:
         while left > 0 and (piece := opened.read(min(left, 1 << 20))):

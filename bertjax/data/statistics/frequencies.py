@@ -1,10 +1,10 @@
-"""How often words are in the training text: classes of words, and how well frequencies alone predict."""
+"""How frequent words are in the training text, which classes that makes, and how well it alone predicts."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import words
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.tokenizer.tokenizer import Tokenizer, Vocabulary
@@ -14,18 +14,33 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer, Vocabulary
 CLASSES = ("frequent", "rare", "<unk>", "numbers")
 
 _AT_ONCE = 1 << 24  # ids counted together
+_ENOUGH = 1 << 27  # ids: with more the logarithms change little
 
 
 def word_counts(corpus: Corpus, vocab_size: int) -> np.ndarray:
-    """How often each token is in the corpus, int64 [v]."""
-    counts_v = np.zeros(vocab_size, np.int64)
-    for start in range(0, len(corpus.ids), _AT_ONCE):
-        counts_v += np.bincount(corpus.ids[start : start + _AT_ONCE], minlength=vocab_size)
-    return counts_v
+    """Counts how often each token is in the corpus, int64 [v]."""
+    return _count(corpus.ids, vocab_size)
+
+
+def log_frequencies(corpus: Corpus, vocabulary: Vocabulary, size: int, *, predict_unk: bool) -> np.ndarray:
+    """Returns log((count + 0.5) / tokens) of each token in the first 2**27 of the corpus.
+
+    Args:
+      size: at least the vocabulary's.
+      predict_unk: whether <unk> may be to predict.
+
+    Returns:
+      float32 [size]; tokens that are never to be predicted have the lowest value.
+    """
+    counts_v = _count(corpus.ids[:_ENOUGH], size)
+    logs_v = np.log((counts_v + 0.5) / np.sum(counts_v))
+    never = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask}
+    logs_v[sorted(never - {vocabulary.unk} if predict_unk else never)] = logs_v.min()
+    return logs_v.astype(np.float32)
 
 
 def word_classes(counts_v: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """The place in CLASSES of each token, int32 [v].
+    """Returns the place in CLASSES of each token, int32 [v].
 
     Args:
       counts_v: of the training text; of equally frequent words the first in the vocabulary are the more frequent.
@@ -43,13 +58,14 @@ def word_classes(counts_v: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def guessing_loss(counts_v: np.ndarray, labels_v: np.ndarray, vocabulary: Vocabulary, *, predict_unk: bool) -> float:
-    """Cross-entropy, in nats, of guessing each word by its frequency in the training text alone.
+    """Returns the cross-entropy, in nats, of guessing each word by its frequency in the training text alone.
 
     Frequencies are of the words that may be to predict, each counted half a time more, so that none is impossible.
 
     Args:
-      counts_v: of the training text.
-      labels_v: how often each token is to be predicted.
+      counts_v: of the training text, int64 [v].
+      labels_v: how often each token is to be predicted, int64 [v].
+      predict_unk: whether <unk> may be to predict.
     """
     may_be = words(vocabulary)
     if predict_unk:
@@ -60,8 +76,15 @@ def guessing_loss(counts_v: np.ndarray, labels_v: np.ndarray, vocabulary: Vocabu
 
 
 def label_counts(batches: Iterable[Batch], vocab_size: int) -> np.ndarray:
-    """How often each token is to be predicted, int64 [v]."""
+    """Counts how often each token is to be predicted, int64 [v]."""
     counts_v = np.zeros(vocab_size, np.int64)
     for batch in batches:
         counts_v += np.bincount(batch.mlm_labels_bp[batch.mlm_weights_bp > 0], minlength=vocab_size)
+    return counts_v
+
+
+def _count(ids: np.ndarray, vocab_size: int) -> np.ndarray:
+    counts_v = np.zeros(vocab_size, np.int64)
+    for start in range(0, len(ids), _AT_ONCE):
+        counts_v += np.bincount(ids[start : start + _AT_ONCE], minlength=vocab_size)
     return counts_v

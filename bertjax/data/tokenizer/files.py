@@ -28,7 +28,7 @@ _BERTS_WAY: dict[str, tuple[Any, ...]] = {
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a folder, a run's or a Hugging Face one, or of a tokenizer.json.
+    """Reads the tokenizer of a folder, a run's or a Hugging Face one, or of a tokenizer.json.
 
     The roles of its special tokens are those that special_tokens_map.json and tokenizer_config.json beside it give;
     where they say nothing, the tokens have our names, or BERT's.
@@ -47,7 +47,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:
-    """The keys in a file; none where it is neither there nor needed. Raises BertjaxError where it has no keys."""
+    """Returns the keys in a file of JSON; none where it is neither there nor needed.
+
+    Raises:
+      BertjaxError: it is needed and not there, cannot be read, or has no keys.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +126,7 @@ def _of_text(file: Path, settings: dict[str, Any]) -> Tokenizer:
 
 
 def _special(settings: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, ...]:
-    """By their roles, whatever their names."""
+    """Returns the special tokens in the order of ROLES, whatever their names."""
     by_default = SPECIAL_TOKENS if vocabulary.keys() >= set(SPECIAL_TOKENS) else BERTS_SPECIAL_TOKENS
     found = []
     for role, default in zip(ROLES, by_default, strict=True):
@@ -132,7 +136,7 @@ def _special(settings: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str,
 
 
 def _check_flags(file: Path, normalizer: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Tools differ in which of the two files they believe."""
+    """Refuses two files that disagree: tools differ in which of them they believe."""
     for name, key in _FLAGS.items():
         said = settings.get(name)
         if said is not None and bool(said) != bool(normalizer["lowercase" if normalizer[key] is None else key]):

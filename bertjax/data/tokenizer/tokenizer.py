@@ -39,7 +39,7 @@ class Vocabulary(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How text becomes tokens.
+    """Rules by which text becomes tokens.
 
     "word": white space ends a word, and what the vocabulary lacks is unknown. "wordpiece" (Wu et al. 2016,
     arXiv:1609.08144): words and punctuation as BERT tells them apart, the longest pieces that the vocabulary has.
@@ -71,7 +71,7 @@ class Tokenizer:
     def train(
         cls, sentences: Iterable[str], *, min_frequency: int, rules: Rules = WORDS, vocab_size: int | None = None
     ) -> "Tokenizer":
-        """A vocabulary of the words, or of pieces of words, seen at least that often, after the special tokens.
+        """Makes a vocabulary of the words, or pieces of words, seen at least that often, after the special tokens.
 
         Args:
           sentences: read twice for pieces, so no iterator then.
@@ -101,11 +101,11 @@ class Tokenizer:
 
     @classmethod
     def of(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
-        """From the number of every token, 0 on, special ones included."""
+        """Makes a tokenizer from the number of every token, 0 on, special ones included."""
         return cls(_engine(vocabulary, rules), rules)
 
     def to_hub_json(self) -> str:
-        """The `tokenizer.json` of a Hugging Face folder: it sets special tokens before and after a text by itself."""
+        """Returns the `tokenizer.json` of a Hugging Face folder, which sets special tokens around a text by itself."""
         engine = Engine.from_str(self.to_json())
         engine.add_special_tokens(list(self.rules.special))
         cls, sep = self.rules.special[CLS], self.rules.special[SEP]
@@ -117,12 +117,12 @@ class Tokenizer:
         return engine.to_str(pretty=True)
 
     def to_json(self) -> str:
-        """The text of `tokenizer.json`."""
+        """Returns the text of `tokenizer.json`."""
         return self._engine.to_str(pretty=True)
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Of every token; with the rules they are the whole tokenizer."""
+        """The number of every token; with the rules they are the whole tokenizer."""
         return self._ids
 
     @property
@@ -132,13 +132,14 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Special tokens included."""
+        """Number of tokens, special ones included."""
         return len(self._ids)
 
     def split(self, text: str) -> list[str]:
-        """The tokens of a text as in training, words that the vocabulary lacks among them.
+        """Returns the tokens of a text as in training, words that the vocabulary lacks among them.
 
-        Raises BertjaxError where it is not Unicode.
+        Raises:
+          BertjaxError: the text is not Unicode.
         """
         with _unicode(text):
             if self.rules.kind == "wordpiece":
@@ -147,30 +148,30 @@ class Tokenizer:
         return _WORD.findall(normal)
 
     def split_all(self, texts: list[str]) -> list[list[str]]:
-        """`split` of each; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
+        """Splits each text; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
         if self.rules.kind == "wordpiece":
             with _unicode(*texts):
                 return [encoding.tokens for encoding in self._engine.encode_batch(texts)]
         return [self.split(text) for text in texts]
 
     def ids(self, words: Sequence[str]) -> list[int]:
-        """A number for each token; the unknown one's for what is outside the vocabulary."""
+        """Returns the id of each token; the unknown one's for what is outside the vocabulary."""
         return [self._ids.get(word, self.vocabulary.unk) for word in words]
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The token of each id; `<unk>` for an id outside the vocabulary."""
+        """Returns the token of each id; `<unk>` for an id outside the vocabulary."""
         known, unk = range(self.vocab_size), self.rules.special[UNK]
         return [(self._engine.id_to_token(number) or unk) if number in known else unk for number in map(int, ids)]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
-        """The ids of each sentence's tokens, computed on all cores. Raises BertjaxError where one is not Unicode."""
+        """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
         with _unicode(*sentences):
             return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
 
 
 @contextlib.contextmanager
 def _unicode(*texts: str) -> Iterator[None]:
-    """Python's strings may hold lone surrogates, which no encoding can write."""
+    """Complains of lone surrogates, which Python's strings may hold and no encoding can write."""
     try:
         try:
             yield
@@ -188,7 +189,7 @@ def _valid(text: str) -> str:
 
 
 def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) -> dict[str, int]:
-    """The vocabulary that a trainer makes. It is made in another thread: in this one no signal would be heard."""
+    """Returns the vocabulary that a trainer makes, in another thread: in this one no signal would be heard."""
     engine = _engine({token: number for number, token in enumerate(rules.special)}, rules)
     stopped = threading.Event()
     feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)

@@ -10,7 +10,7 @@ from made_up import MAX_LENGTH, assert_same, joined, make, random_corpus, steps
 
 from bertjax.config import BertConfig
 from bertjax.data.batching import batches as batches_module
-from bertjax.data.batching.batches import Batch
+from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.packing import most_in_a_row, pack
 from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.wikitext import WikiText2

@@ -102,12 +102,13 @@ def test_held_out_files_of_their_own(tmp_path: Path, texts: Path) -> None:
 
 
 KILLED = """
-import sys
+import logging, sys
 from pathlib import Path
 from bertjax.data.corpus import building
 sys.path.insert(0, sys.argv[1])
 from test_building import build, user_files
 building.SHARD_BYTES = 500
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 build(Path(sys.argv[2]), user_files(Path(sys.argv[3])), workers=int(sys.argv[4]))
 """
 

@@ -133,9 +133,10 @@ def test_every_document_has_one_split_whatever_its_file(tmp_path: Path) -> None:
         ("a.txt", b"One.\nTwo.\n \n\nThree.\r\n\r\nFour.\n\nSix\n", "line"),
         ("a.txt", b"\n\nOne.\rTwo.\r\rThree.", "block"),
         ("a.jsonl", json_lines([f"Record {number}." for number in range(40)]), "block"),
-        ("a.jsonl.gz", gzip.compress(json_lines()), "block"),
+        ("a.jsonl.gz", gzip.compress(json_lines(), mtime=0), "block"),
         ("a.parquet", parquet(records=[f"Record {number}." for number in range(40)], row_group_size=3), "block"),
     ],
+    ids=["blocks", "lines", "old ends of lines", "JSON lines", "compressed", "Parquet"],  # bytes may hold a time
 )
 def test_documents_are_the_same_however_files_are_cut(
     tmp_path: Path, name: str, data: bytes, document: str, size: int

@@ -7,7 +7,14 @@ import pytest
 
 from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.statistics.frequencies import CLASSES, guessing_loss, label_counts, word_classes, word_counts
+from bertjax.data.statistics.frequencies import (
+    CLASSES,
+    guessing_loss,
+    label_counts,
+    log_frequencies,
+    word_classes,
+    word_counts,
+)
 from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Tokenizer, Vocabulary
 
 WORDS_BY_NUMBER = [*SPECIAL_TOKENS, "the", "of", "1984", "cat", "b2", "dog"]
@@ -23,6 +30,27 @@ def test_counts_are_of_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertjax.data.statistics.frequencies._AT_ONCE", 7)
     counts = [0, 9, 0, 0, 0, 5, 3, 0, 2, 4, 1]
     assert word_counts(corpus(counts), len(counts)).tolist() == counts
+
+
+def test_log_frequencies() -> None:
+    text, vocabulary = corpus([0, 1, 0, 0, 0, 3, 1, 1]), Vocabulary(40)
+    logs_v = log_frequencies(text, vocabulary, 41, predict_unk=False)
+    assert logs_v.dtype == np.float32 and logs_v.shape == (41,)
+    for word, count in {5: 3, 6: 1, 7: 1, 8: 0, 40: 0}.items():
+        assert logs_v[word] == pytest.approx(math.log((count + 0.5) / 6), rel=1e-6)
+    assert set(logs_v[:5]) == {logs_v[8]}
+    predicted_v = log_frequencies(text, vocabulary, 41, predict_unk=True)
+    assert predicted_v[1] == pytest.approx(math.log(1.5 / 6), rel=1e-6)
+    np.testing.assert_array_equal(np.delete(predicted_v, 1), np.delete(logs_v, 1))
+
+
+def test_log_frequencies_are_of_the_beginning_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertjax.data.statistics.frequencies._ENOUGH", 4)
+    logs = [
+        log_frequencies(corpus(counts), Vocabulary(8), 8, predict_unk=True)
+        for counts in ([0, 1, 0, 0, 0, 3, 1, 1], [0, 1, 0, 0, 0, 3, 0, 0])
+    ]
+    np.testing.assert_array_equal(*logs)
 
 
 @pytest.mark.parametrize(

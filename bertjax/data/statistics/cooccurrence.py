@@ -1,6 +1,6 @@
-"""What counting says before anything is trained: how frequent words are, and which stand near which.
+"""Which words stand near which: an embedding that is known before anything is trained.
 
-Both are read from the first 2**27 tokens of a text at most, some at a time.
+It is of the first 2**27 tokens of a text at most, which are read some at a time.
 """
 
 from collections.abc import Iterator
@@ -20,23 +20,10 @@ _NEAREST = 12  # what two next to each other count: divisible by every distance,
 _SMOOTHING = 0.75
 
 
-def log_frequencies(corpus: Corpus, vocabulary: Vocabulary, size: int, *, predict_unk: bool) -> np.ndarray:
-    """log((count + 0.5) / tokens) of each word, float32 [size]; what is never to be predicted has the lowest.
-
-    Args:
-      size: at least the vocabulary's.
-    """
-    counts_v = sum(np.bincount(corpus.ids[start:stop], minlength=size) for start, stop in _parts(corpus))
-    logs_v = np.log((counts_v + 0.5) / np.sum(counts_v))
-    never = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask}
-    logs_v[sorted(never - {vocabulary.unk} if predict_unk else never)] = logs_v.min()
-    return logs_v.astype(np.float32)
-
-
-def embedding_of_neighbours(
+def cooccurrence_embedding(
     corpus: Corpus, vocabulary: Vocabulary, size: int, features: int, *, scale: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Words as what stands near them: U sqrt(S) of a truncated singular value decomposition.
+    """Embeds words by what stands near them: U sqrt(S) of a truncated singular value decomposition.
 
     Decomposed is the positive pointwise mutual information of words at most four places apart in a sentence, weighted
     by 1 / distance, contexts smoothed (Levy et al. 2015, section 3); what stands before a word and what stands after it
@@ -44,11 +31,14 @@ def embedding_of_neighbours(
     differ from others, so all are turned at random; those that a vocabulary is too small for are random numbers.
 
     Args:
-      scale: the standard deviation.
-      seed: of the turning.
+      size: rows, at least the vocabulary's size.
+      features: of a row.
+      scale: standard deviation of the rows that mean something.
+      seed: of the random turn.
 
     Returns:
-      float32 [size, features], and which of its rows mean something: those of words that stand near any.
+      the table, float32 [size, features], and which of its rows mean something, bool [size]: those of words that stand
+      near any other.
     """
 
     def build(folder: Path) -> None:
@@ -82,13 +72,13 @@ def _parts(corpus: Corpus) -> Iterator[tuple[int, int]]:
 
 
 def _before_and_after(corpus: Corpus, size: int) -> csr_array:
-    """Associations of words with what stands after them, then with what stands before, [size, 2 * size]."""
+    """Returns associations of words with what stands after them, then with what stands before, [size, 2 * size]."""
     after_vv = _followers(corpus, size)
     return hstack((_associations(after_vv), _associations(after_vv.T)), format="csr")
 
 
 def _followers(corpus: Corpus, size: int) -> csr_array:
-    """How often a word (row) has another (column) after it, near, in twelfths, float64 [size, size]."""
+    """Counts how often a word (row) has another (column) near after it, in twelfths, float64 [size, size]."""
     counts_vv = csr_array((size, size))
     for start, stop in _parts(corpus):
         at_n = np.arange(start, stop)
@@ -102,7 +92,7 @@ def _followers(corpus: Corpus, size: int) -> csr_array:
 
 
 def _associations(counts_vv: csr_array) -> csr_array:
-    """max(0, log(P(word, context) / (P(word) P(context)))), P(context) smoothed."""
+    """Returns max(0, log(P(word, context) / (P(word) P(context)))), P(context) smoothed."""
     counts = counts_vv.tocoo()
     word_v, context_v = counts_vv.sum(axis=1), counts_vv.sum(axis=0) ** _SMOOTHING
     context_v /= max(context_v.sum(), 1)
@@ -112,7 +102,7 @@ def _associations(counts_vv: csr_array) -> csr_array:
 
 
 def _decomposed(matrix_vc: csr_array, features: int, *, spare: int = 16, rounds: int = 4) -> np.ndarray:
-    """U sqrt(S), [v, features or v where that is less], by random projection (Halko et al. 2011, algorithm 4.4).
+    """Returns U sqrt(S), [v, min(features, v)], by random projection (Halko et al. 2011, algorithm 4.4).
 
     Unlike ARPACK it is the same in every run, whatever the matrix.
     """
