@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from benchmarks.environment import with_checkout
-from bertjax.cli.main import tuned_environment
+from bertjax.cli.environment import tuned_environment
 from bertjax.errors import BertjaxError
 
 NAMES = {

@@ -25,7 +25,7 @@ FLOORS = {
     "objectives": "numpy jax optax",
     "evaluation": "numpy jax",
     "train": "numpy jax optax tqdm",
-    "cli": "numpy",
+    "cli": "numpy tqdm",
 }
 
 

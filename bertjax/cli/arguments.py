@@ -1,9 +1,15 @@
-"""The parser of the commands that take no recipe, and the checks of the files they write."""
+"""The parser of commands that take no recipe, and how every command treats the files it is told to write."""
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
 
 from bertjax.config.keys import RENAMED
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,6 +18,38 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raises BertjaxError in place of ending the process."""
         for old, new in RENAMED.items():
-            if f"--{old} " in f"{message} ".replace("=", " "):
-                raise BertjaxError(f"{old} is now {new}; give --{new}")
+            if f"--{old}" in message.replace("=", " ").split():
+                raise BertjaxError(f"{old} is now {new}; give that")
         raise BertjaxError(f"{message}; '{self.prog} --help' tells what it takes")
+
+
+def check_new(option: str, path: Path, suffix: str = "") -> None:
+    """Checks, before anything is computed, that a file can be made.
+
+    Args:
+      option: as it is typed, such as "--out".
+      suffix: the ending that the name must have.
+
+    Raises:
+      BertjaxError: the suffix is another, something is there already, or there is no folder for it.
+    """
+    if suffix and path.suffix != suffix:
+        raise BertjaxError(f"{option} {path} does not end in {suffix}; give a name that does")
+    if os.path.lexists(path):
+        raise BertjaxError(f"{option} {path} exists and is left as it is; give another name")
+    if not path.parent.is_dir():
+        raise BertjaxError(f"{option} {path}: there is no folder {path.parent}; make it first")
+
+
+@contextlib.contextmanager
+def new_file(option: str, path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Opens a file that appears under its name when it is whole.
+
+    Raises:
+      BertjaxError: it cannot be written.
+    """
+    try:
+        with atomic_write(path, binary=binary, replace=False) as file:
+            yield file
+    except OSError as error:
+        raise BertjaxError(f"cannot write {option} {path}: {error.strerror}; give another place") from error

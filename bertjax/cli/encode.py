@@ -1,21 +1,18 @@
-"""The commands that look at what a trained model makes of text: read the arguments, ask the encoder, print."""
+"""The commands that give text to a trained model: encode, fill-mask, neighbours."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertjax.cli.arguments import Parser
+from bertjax.cli.arguments import Parser, check_new, new_file
 from bertjax.errors import BertjaxError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bertjax.inference.engine import Pooling
 
 
 def encode(argv: list[str]) -> None:
-    """`bertjax encode`."""
+    """Runs `bertjax encode`."""
     parser = Parser(
         prog="bertjax encode",
         usage="bertjax encode RUN TEXT [TEXT_PAIR] [--out FILE.npy] [--truncate]\n"
@@ -69,7 +66,7 @@ def encode(argv: list[str]) -> None:
 
 
 def fill_mask(argv: list[str]) -> None:
-    """`bertjax fill-mask`."""
+    """Runs `bertjax fill-mask`."""
     parser = Parser(
         prog="bertjax fill-mask",
         description="Print the words that a trained model thinks likeliest for each mask in a text.",
@@ -92,7 +89,7 @@ def fill_mask(argv: list[str]) -> None:
 
 
 def neighbours(argv: list[str]) -> None:
-    """`bertjax neighbours`."""
+    """Runs `bertjax neighbours`."""
     parser = Parser(
         prog="bertjax neighbours",
         usage="bertjax neighbours RUN --word WORD --text TEXT --text TEXT ... [--out FILE.png]",
@@ -111,7 +108,7 @@ def neighbours(argv: list[str]) -> None:
     )
     parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
     args = parser.parse_args(argv)
-    _check_new(args.out, ".png")
+    check_new("--out", args.out, ".png")
     import numpy as np
 
     from bertjax.inference.encoder import Encoder
@@ -132,15 +129,6 @@ def neighbours(argv: list[str]) -> None:
     print(f"drawn in {args.out}")
 
 
-def _check_new(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise BertjaxError(f"--out {path} does not end in {suffix}; give a name that does")
-    if os.path.lexists(path):
-        raise BertjaxError(f"--out {path} exists and is left as it is; give another name")
-    if not path.parent.is_dir():
-        raise BertjaxError(f"--out {path}: there is no folder {path.parent}; make it first")
-
-
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
 
@@ -150,7 +138,7 @@ def _encode_one(args: argparse.Namespace) -> None:
         if getattr(args, option):
             raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
     if args.out:
-        _check_new(args.out, ".npy")
+        check_new("--out", args.out, ".npy")
     from bertjax.inference.encoder import Encoder
 
     encoder = Encoder.load(args.run, precision=args.precision)
@@ -164,19 +152,8 @@ def _encode_one(args: argparse.Namespace) -> None:
     for token, vector in zip(tokens, encoded_1td[0], strict=True):
         print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
     if args.out:
-        _save(args.out, encoded_1td)
+        import numpy as np
+
+        with new_file("--out", args.out, binary=True) as file:
+            np.save(file, encoded_1td)
         print(f"saved in {args.out}")
-
-
-def _save(path: Path, array: "np.ndarray") -> None:
-    import numpy as np
-
-    try:
-        with open(path, "xb") as file:
-            try:
-                np.save(file, array)
-            except OSError:
-                path.unlink()
-                raise
-    except OSError as error:
-        raise BertjaxError(f"cannot write --out {path}: {error.strerror}; give another place") from error

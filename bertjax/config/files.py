@@ -1,6 +1,7 @@
 """Recipe files: found by name or path, read strictly, with keys of older versions under their names of today."""
 
 import logging
+import os
 import reprlib
 import typing
 from pathlib import Path
@@ -29,9 +30,8 @@ def find_recipe(name: str) -> Path:
     Raises:
       BertjaxError: there is no recipe of that name.
     """
-    path = Path(name)
-    if len(path.parts) > 1 or path.suffix or path.is_file():
-        return path
+    if os.sep in name or Path(name).suffix or os.path.isfile(name):
+        return Path(name)
     if name not in recipe_names():
         raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(recipe_names())}")
     return _SHIPPED / f"{name}.yaml"

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bertjax.cli.main import main, program, tuned_environment
+from bertjax.cli.environment import tuned_environment
+from bertjax.cli.main import main, program
 from bertjax.config import Config
-from bertjax.config.recipes import flat
+from bertjax.config.recipes import flat, recipe_names
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 
@@ -30,8 +31,6 @@ COMMANDS = (
     "evaluate",
     "prepare",
     "launch",
-    "bench",
-    "trial",
 )
 
 
@@ -60,8 +59,10 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 def options(config: Config) -> list[str]:
-    """A configuration as it is typed."""
-    return [f"--{key}={'null' if value is None else str(value)}" for key, value in flat(config).items()]
+    """A configuration as it is typed: a recipe, and every key."""
+    return ["--config=tiny"] + [
+        f"--{key}={'null' if value is None else str(value)}" for key, value in flat(config).items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def test_help_names_the_commands(cli):
 @pytest.mark.parametrize(
     "command, told",
     [
-        ("pretrain", ["--config FILE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
-        ("prepare", ["--config FILE", "--data.path", "--tokenizer.min_frequency"]),
+        ("pretrain", ["--config RECIPE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
+        ("prepare", ["--config RECIPE", "--data.path", "--tokenizer.min_frequency"]),
         ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
         ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH", "--half {even,odd}", "--json FILE"]),
     ],
@@ -133,7 +134,7 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, neighbours, export, evaluate, prepare, launch, bench"]),
+    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, neighbours, export, evaluate, prepare, launch"]),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),
@@ -141,7 +142,16 @@ MISTAKES = [  # argv, what the line must hold
     (["pretrain", "--train.steps", "0"], ["train.steps=0", "1 or more"]),
     (["pretrain", "--train.steps", "many"], ["train.steps", "whole number", "many"]),
     (["pretrain", "--train.st", "3"], ["--train.st"]),  # no abbreviations
-    (["pretrain", "--config", "none.yaml"], ["none.yaml"]),
+    (["pretrain"], ["no recipe is given", *recipe_names()]),
+    (["prepare"], ["no recipe is given", *recipe_names()]),
+    (["pretrain", "--train.steps", "2", "--resume"], ["no recipe is given", "textbook"]),
+    (["pretrain", "--config"], ["--config", "expected one argument"]),
+    (["pretrain", "--config", ""], ["there is no recipe ''", "textbook"]),
+    (["pretrain", "--config", "none.yaml"], ["none.yaml", "cannot be read", "textbook"]),
+    (["prepare", "--config=textbok"], ["there is no recipe 'textbok'", *recipe_names()]),
+    (["pretrain", "--train.accumulate", "4"], ["train.accumulate is now train.gradient_accumulation_steps; give that"]),
+    (["pretrain", "--config=tiny", "--data.mlm_rate=0.2"], ["data.mlm_rate is now data.mlm_probability; give that"]),
+    (["evaluate", "run", "--eval.mlm_rate", "0.2"], ["eval.mlm_rate is now eval.mlm_probability; give that"]),
     (["prepare", "--resume"], ["--resume"]),
     (["prepare", "--seed", "-1"], ["seed=-1"]),
     (["encode"], ["RUN", "bertjax encode --help"]),
@@ -166,10 +176,9 @@ def test_mistake_is_one_line(cli, tmp_path, monkeypatch, argv, parts):
 def test_help_and_mistakes_do_not_wait_for_jax():
     code = """
 import contextlib, sys
-from bertjax.cli.main import main, program, tuned_environment
+from bertjax.cli.main import main
 argvs = [["--help"], ["--version"], ["bogus"], ["pretrain", "--seed", "x"], ["encode", "run", "x", "--out", "v"]]
-argvs += [["bench", "train", "--help"], ["bench", "train", "--rounds", "0"]]
-for command in ("pretrain", "encode", "evaluate", "prepare", "bench", "trial"):
+for command in ("pretrain", "encode", "fill-mask", "neighbours", "export", "evaluate", "prepare", "launch"):
     argvs.append([command, "--help"])
 for argv in argvs:
     with contextlib.suppress(SystemExit):
@@ -213,7 +222,7 @@ for argv in argvs:
         (
             "bench.py",
             [],
-            "bertjax: no bench is named; give one of train, data, start, layers, encode, growth, scaling\n",
+            "benchmarks: no bench is named; give one of train, data, start, layers, encode, growth, scaling\n",
         ),
     ],
 )

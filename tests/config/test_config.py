@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bertjax.config import BertConfig, Config, DataConfig, MeshConfig, OptimConfig, TrainConfig
-from bertjax.config.recipes import flat, load_config, save_config
+from bertjax.config.keys import RENAMED, TYPES
+from bertjax.config.recipes import flat, load_config, recipe_names, save_config
 from bertjax.errors import BertjaxError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -115,6 +116,71 @@ def test_the_modern_recipe_is_what_it_says():
     model = recipe.model
     assert (model.norm, model.positions, model.hidden_act, model.biases) == ("pre", "rotary", "geglu", False)
     assert (recipe.data.objective, recipe.data.mlm_probability, recipe.optim.schedule) == ("mlm", 0.3, "wsd")
+
+
+# Recipes by name.
+
+
+def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe_names() == sorted(path.stem for path in RECIPES)
+    for path in RECIPES:
+        assert load_config(path.stem, ["seed=5"]) == load_config(path, ["seed=5"])
+
+
+def test_a_file_goes_before_a_name_and_a_folder_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("base").mkdir()
+    Path("tiny").write_text("seed: 77")
+    assert load_config("tiny").seed == 77
+    assert load_config("base") == load_config(CONFIGS / "base.yaml")
+
+
+@pytest.mark.parametrize("name", ["textbok", "Textbook", "", "~", "a\0b", "x" * 500])
+def test_a_wrong_name_lists_the_names(name):
+    message = refusal(name)
+    assert f"there is no recipe {name!r}" in message and ", ".join(recipe_names()) in message
+
+
+@pytest.mark.parametrize("name", ["textbook.yml", "./textbook", "configs/none", "/"])
+def test_a_path_is_never_taken_for_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert f"config {Path(name)} cannot be read" in refusal(name)
+
+
+# Keys that had another name.
+
+OLD_RUN = Path(__file__).parents[1] / "reference/run/at_step_3/config.yaml"
+
+
+def test_a_run_of_an_older_version_is_read():
+    values = flat(load_config(OLD_RUN))
+    assert all(f"{old.split('.')[1]}:" in OLD_RUN.read_text() for old in RENAMED)
+    assert {new: values[new] for new in RENAMED.values()} == {
+        "data.mlm_probability": 0.2,
+        "data.mlm_probability_end": None,
+        "eval.mlm_probability": None,
+        "train.gradient_accumulation_steps": 2,
+        "model.tie_word_embeddings": False,
+    }
+
+
+def test_renaming_leaves_values_as_they_are_written(recipe):
+    text = "run_dir: '1e3'\ndata: {mlm_rate: 2e-1, path: '007'}\nmodel: &m\n  # as ever\n  tied_head: no\n"
+    new = text.replace("mlm_rate", "mlm_probability").replace("tied_head", "tie_word_embeddings")
+    config = load_config(recipe(text))
+    assert (config.run_dir, config.data.mlm_probability, config.data.path) == ("1e3", 0.2, "007")
+    assert config == load_config(recipe(new))
+
+
+@pytest.mark.parametrize("old, new", RENAMED.items())
+def test_renamed_key(recipe, old, new):
+    assert old not in TYPES and new in TYPES
+    part, _, name = old.partition(".")
+    assert f"both {old} and {new}" in refusal(recipe(f"{part}: {{{name}: 1, {new.split('.')[1]}: 1}}"))
+    assert refusal(recipe("seed: 1"), [f"{old}=1"]) == f"{old} is now {new}; give that"
+    assert refusal(recipe(f"{part}: {{{name}: x}}")).startswith(f"{new}: expected ")
+    assert refusal(recipe(f"{part}: {{{name}: [1]}}")).startswith(f"{old}: expected ")
 
 
 # Loading and saving.

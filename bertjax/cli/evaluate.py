@@ -1,0 +1,48 @@
+"""The command that measures a trained model: evaluate."""
+
+from pathlib import Path
+
+from bertjax.cli.arguments import Parser, check_new, new_file
+
+
+def evaluate(argv: list[str]) -> None:
+    """Runs `bertjax evaluate`."""
+    parser = Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
+    parser.add_argument(
+        "--split", choices=("train", "valid", "test"), help="split to evaluate on; by default the one the run held out"
+    )
+    parser.add_argument(
+        "--half",
+        choices=("even", "odd"),
+        help="use every other sequence only: choose recipes by one half, report the other",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file too")
+    parser.add_argument("--data.path", dest="path", help="where the text is now, if it has moved since the run")
+    parser.add_argument(
+        "--eval.mlm_probability",
+        dest="mlm_probability",
+        type=float,
+        help="share of the tokens to predict; by default the run's own",
+    )
+    for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
+        parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
+    args = parser.parse_args(argv)
+    if args.json is not None:
+        check_new("--json", args.json)
+    from bertjax.config import DistributedConfig
+    from bertjax.evaluation.evaluate import as_json, evaluate_run, render
+    from bertjax.parallel.distributed import joined
+
+    with joined(
+        DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
+    ) as processes:
+        evaluation = evaluate_run(
+            args.run, split=args.split, path=args.path, half=args.half, mlm_probability=args.mlm_probability
+        )
+    if not processes.first:
+        return
+    print(render(evaluation))
+    if args.json is not None:
+        with new_file("--json", args.json) as file:
+            file.write(as_json(evaluation))

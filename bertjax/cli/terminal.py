@@ -1,0 +1,49 @@
+"""What the library logs and warns of, as a person reads it on a terminal."""
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def shown_on_terminal() -> Iterator[None]:
+    """Shows INFO records of the "bertjax" logger as plain lines on stdout, and warnings as "warning: ..." on stderr."""
+    logger, handler = logging.getLogger("bertjax"), _Lines()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a library that sets up the root logger would show each line twice
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _write(f"warning: {message}", sys.stderr)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+class _Lines(logging.Handler):
+    """Writes at once; a closed pipe is the caller's to handle, as with print."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record)
+        if record.levelno >= logging.WARNING:
+            _write(f"warning: {message}", sys.stderr)
+        else:
+            _write(message, sys.stdout)
+
+
+def _write(line: str, file: TextIO) -> None:
+    encoding = file.encoding or "utf-8"
+    line = line.encode(encoding, "replace").decode(encoding)  # words may be in any script
+    if sys.stderr.isatty():  # there may be a bar, which the line goes above
+        from tqdm import tqdm
+
+        tqdm.write(line, file=file)
+    else:
+        print(line, file=file)
+    file.flush()

@@ -1,0 +1,78 @@
+"""The commands that a recipe is given to: pretrain, prepare; and launch, which runs one as several processes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from bertjax.cli.arguments import Parser
+from bertjax.cli.environment import tuned_environment
+from bertjax.config import Config
+from bertjax.errors import BertjaxError
+
+
+def pretrain(argv: list[str]) -> None:
+    """Runs `bertjax pretrain`."""
+    from bertjax.config.parser import config_parser
+
+    parser = config_parser(
+        "bertjax pretrain",
+        usage="bertjax pretrain --config RECIPE [--KEY VALUE ...] [--resume]",
+        description=(
+            "Train a BERT as a recipe says. Every key of the recipe can be given here too, "
+            "as in --train.steps 200 or --data.train_split test; what is given here wins."
+        ),
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
+    )
+    config, options = _parse(parser, argv)
+    from bertjax.train.pretrain import pretrain
+
+    pretrain(config, resume=options.resume)
+
+
+def prepare(argv: list[str]) -> None:
+    """Runs `bertjax prepare`."""
+    from bertjax.config.parser import config_parser
+
+    parser = config_parser(
+        "bertjax prepare",
+        usage="bertjax prepare --config RECIPE [--KEY VALUE ...]",
+        description="Fetch a corpus, build its vocabulary and tokenise it, as 'bertjax pretrain' does before training.",
+    )
+    config, _ = _parse(parser, argv)
+    from bertjax.data.prepare import describe, prepare
+
+    print(describe(prepare(config)))
+
+
+def launch(argv: list[str]) -> int:
+    """Runs `bertjax launch` and returns the exit code of its processes."""
+    parser = Parser(
+        prog="bertjax launch",
+        usage="bertjax launch -n PROCESSES -- COMMAND ...",
+        description="Run a command as several processes on this machine, which find each other on loopback.",
+    )
+    parser.add_argument("-n", metavar="PROCESSES", type=int, required=True, help="number of processes")
+    parser.add_argument("command", metavar="COMMAND ...", nargs="+", help="such as pretrain --config tiny")
+    args = parser.parse_args(argv)
+    if args.n < 1:
+        raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
+    from bertjax.parallel.launch import launch
+
+    return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
+
+
+def _parse(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:
+    from bertjax.config.parser import parse_config
+    from bertjax.config.recipes import recipe_names
+
+    config, options = parse_config(parser, argv)
+    if options.config is None:
+        raise BertjaxError(
+            f"no recipe is given; give --config with a file of yours or with one of {', '.join(recipe_names())}"
+        )
+    return config, options
