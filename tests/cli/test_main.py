@@ -219,11 +219,6 @@ for argv in argvs:
             [],
             "bertjax: the following arguments are required: RUN; 'bertjax evaluate --help' tells what it takes\n",
         ),
-        (
-            "bench.py",
-            [],
-            "benchmarks: no bench is named; give one of train, data, start, layers, encode, growth, scaling\n",
-        ),
     ],
 )
 def test_scripts_are_thin_doors(tmp_path, script, argv, line):
