@@ -25,7 +25,7 @@ setup: .venv/ready
 	@touch $@
 
 train: setup
-	.venv/bin/bertjax pretrain --config configs/textbook.yaml $(ARGS)
+	.venv/bin/bertjax pretrain --config textbook $(ARGS)
 	@echo
 	.venv/bin/bertjax encode $(RUN) "a crane is flying"
 	@echo

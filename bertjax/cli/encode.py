@@ -20,30 +20,36 @@ def encode(argv: list[str]) -> None:
         description=(
             "Print the representations of a text, or of a pair of texts; or write a vector for every line of a file. "
             "A line with a tab in it is a pair, an empty one an empty text: vector n is always of line n. "
-            "Killed or stopped, the same command goes on where it was."
+            "Given again after a kill, the same command continues where it stopped."
         ),
     )
     _add_run(parser)
     parser.add_argument("text", metavar="TEXT", nargs="?", help='such as "a crane is flying"')
     parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
-    parser.add_argument("--input", metavar="FILE", help="UTF-8 text, a text or a pair a line; - for standard input")
+    parser.add_argument(
+        "--input", metavar="FILE", help="UTF-8 file with a text or a pair on each line; - for standard input"
+    )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        help="save the vectors: of one text .npy, float32 [1, tokens, hidden]; of --input float32 [lines, hidden] as "
-        ".npy, .safetensors (vectors), or .parquet (line, vector)",
+        help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy, .safetensors "
+        "(vectors) or .parquet (line, vector), float32 [lines, hidden]",
     )
     parser.add_argument(
         "--pooling",
         choices=("mean", "max", "cls", "tokens"),
-        help="of --input: one vector a line, of all tokens or of <cls> (mean is the default), or those of all tokens, "
-        "as .safetensors (vectors, and offsets of each line's first) or .parquet (line, vectors)",
+        help="with --input: one vector a line, which is the mean (default) or maximum over its tokens or the vector of "
+        "<cls>; or the vectors of all tokens, as .safetensors (vectors, and offsets of each line's first) or .parquet "
+        "(line, vectors)",
     )
-    parser.add_argument("--normalize", action="store_true", help="of --input: make the length of every vector 1")
-    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    parser.add_argument("--normalize", action="store_true", help="with --input: scale every vector to length 1")
+    parser.add_argument("--truncate", action="store_true", help="shorten a text that is longer than the model can read")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="what matrix products multiply"
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of the inputs of matrix products (default: float32)",
     )
     args = parser.parse_args(argv)
     if (args.text is None) == (args.input is None):
@@ -69,11 +75,11 @@ def fill_mask(argv: list[str]) -> None:
     """Runs `bertjax fill-mask`."""
     parser = Parser(
         prog="bertjax fill-mask",
-        description="Print the words that a trained model thinks likeliest for each mask in a text.",
+        description="Print the words that a trained model predicts for each mask in a text, likeliest first.",
     )
     _add_run(parser)
     parser.add_argument("text", metavar="TEXT", help='such as "the <mask> sat on the mat"; [MASK] is a mask too')
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="words for each mask (5 is the default)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of words for each mask (default: 5)")
     args = parser.parse_args(argv)
     if args.top < 1:
         raise BertjaxError(f"--top {args.top} is no number of words; give 1 or more")
@@ -94,7 +100,7 @@ def neighbours(argv: list[str]) -> None:
         prog="bertjax neighbours",
         usage="bertjax neighbours RUN --word WORD --text TEXT --text TEXT ... [--out FILE.png]",
         description=(
-            "Show how near the uses of one word are in different texts: the cosines between the word's vectors, "
+            "Show how similar the uses of one word are in different texts: the cosines between the word's vectors, "
             "as a table and as a picture."
         ),
     )
@@ -104,9 +110,13 @@ def neighbours(argv: list[str]) -> None:
         "--text", required=True, action="append", metavar="TEXT", help='such as "a crane is flying"; give several'
     )
     parser.add_argument(
-        "--out", metavar="FILE.png", type=Path, default=Path("neighbours.png"), help="by default neighbours.png"
+        "--out",
+        metavar="FILE.png",
+        type=Path,
+        default=Path("neighbours.png"),
+        help="picture to draw (default: neighbours.png)",
     )
-    parser.add_argument("--truncate", action="store_true", help="shorten a text longer than the model can read")
+    parser.add_argument("--truncate", action="store_true", help="shorten a text that is longer than the model can read")
     args = parser.parse_args(argv)
     check_new("--out", args.out, ".png")
     import numpy as np
@@ -130,7 +140,7 @@ def neighbours(argv: list[str]) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or a Hugging Face one with a BERT")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
 
 
 def _encode_one(args: argparse.Namespace) -> None:

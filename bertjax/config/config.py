@@ -16,12 +16,12 @@ class Config:
     """Run"""
 
     run_dir: str = "runs/bert"
-    """folder that is made for everything the run writes"""
+    """folder to create for everything that the run writes"""
     seed: int = 0
-    """of the weights, the pairs, the masks and the dropout"""
+    """seed of weights, sequences, masks and dropout"""
     init_from: str | None = None
-    """folder of a run or of a Hugging Face BERT that the run starts from: weights, vocabulary and the model section are
-    its, but for model.dropout; a head that it lacks is fresh, and so is the optimiser"""
+    """folder of a run or of a Hugging Face BERT to start from: its weights, its vocabulary and its model section
+    (except model.dropout) are used; a head that it lacks starts fresh, and so does the optimiser"""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
@@ -77,16 +77,19 @@ class Config:
 
     @property
     def held_out_data(self) -> DataConfig:
-        """How held-out sequences are made: as those to learn from, but for what the eval section says."""
+        """Data section for held-out sequences: that of training, with what the eval section gives in its place."""
         of_eval = {name: getattr(self.eval, name) for name in ("mlm_probability", "max_length", "too_long")}
         given = {name: value for name, value in of_eval.items() if value is not None}
         return dataclasses.replace(self.data, mlm_probability_end=None, **given)
 
     def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
-        """Sizes of data, fsdp and tensor over so many devices.
+        """Returns the sizes of the mesh's axes data, fsdp and tensor.
+
+        Args:
+          devices: number of devices that the mesh is made of.
 
         Raises:
-          BertjaxError: they do not suit the devices or the model.
+          BertjaxError: the sizes do not suit the devices or the model.
         """
         sizes = dataclasses.asdict(self.mesh)
         known = math.prod(size for size in sizes.values() if size != -1)

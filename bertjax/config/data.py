@@ -18,53 +18,58 @@ HEADS: dict[Objective, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Text: where it comes from and how it becomes sequences to learn from"""
+    """Text: where it comes from, and how it becomes sequences to train on"""
 
     source: Source = "wikitext-2"
-    """WikiText-2, the documentation that ships inside Python (needs no download), or your own files"""
+    """WikiText-2, the documentation that ships with Python (needs no download), or your own files"""
     path: str | None = None
-    """your files, folders and globs such as texts/**/*.jsonl.gz, apart by ':' (text, .jsonl, .parquet, .gz, .zst); for
-    WikiText-2 a folder that already holds wiki.{train,valid,test}.tokens, which is looked in first"""
+    """your files, folders and globs such as texts/**/*.jsonl.gz, separated by ':' (text, .jsonl, .parquet, .gz, .zst);
+    for WikiText-2 a folder that may already hold wiki.{train,valid,test}.tokens, which is used before any download"""
     eval_path: str | None = None
-    """your held-out files; by default one document in a hundred of data.path is valid, and another test"""
+    """your held-out files, given like data.path; by default one document in a hundred of data.path is the valid split,
+    and another one the test split"""
     document: Literal["file", "line", "block"] = "block"
-    """what a document is in plain text: a file, a line, or a block of lines up to a blank one; pairs stay inside"""
+    """what one document is in plain text: a file, a line, or a block of lines that ends at a blank line; true pairs and
+    passages never cross its end"""
     sentence: Literal["split", "line"] = "split"
-    """whether the text of files is split into sentences, or has one on each line"""
+    """how the text of files becomes sentences: split by the rules of data.language, or one sentence a line"""
     language: str = "en"
-    """of the text of files, for its splitting: a code of two letters"""
+    """language of the text of files, by whose rules it is split into sentences: a two-letter code"""
     text_field: str = "text"
-    """field of JSON lines, column of Parquet files that holds the text; a record is a document"""
+    """field of JSON lines, or column of Parquet files, that holds the text; each record is one document"""
     on_bad: Literal["stop", "skip"] = "stop"
-    """what to do about a file, or a record in it, that cannot be read: stop, or skip it with a warning"""
+    """what to do with a file or record that cannot be read: stop, or skip it with a warning"""
     workers: int | None = None
-    """processes that tokenise files, each on one core; by default one a core"""
+    """number of processes that tokenise files, each on one core; by default one for each core"""
     fallback: Literal["python-docs"] | None = None
-    """corpus to use when the source cannot be had; without it that is an error"""
+    """corpus to use when data.source cannot be had; by default that is an error"""
     cache: str | None = None
-    """folder for downloads and tokenised corpora; by default bertjax in the user's cache folder"""
+    """folder for downloads and tokenised corpora; by default a folder bertjax in the user's cache"""
     train_split: Split = "train"
-    """split to learn from; the vocabulary is built from it too"""
+    """split to train on; the vocabulary is built from it too"""
     eval_split: Split = "valid"
-    """split that is held out"""
+    """split to hold out"""
     objective: Objective = "mlm+nsp"
-    """masked words and whether the second sentence of a pair is the next (BERT), or whether the two are in order
-    (ALBERT); or masked words alone, in as many sentences of a paragraph as fit (RoBERTa)"""
+    """what the model learns: masked tokens (MLM), together with whether the second sentence follows the first (NSP, as
+    in BERT) or whether two sentences are in order (SOP, as in ALBERT); or MLM alone, on as many sentences of a
+    paragraph as fit (as in RoBERTa)"""
     max_length: int = 128
-    """tokens in a pair, or in what the objective has instead, at most; <cls> and <sep> included"""
+    """longest sequence in tokens, <cls> and <sep> included; a sequence is a pair of sentences, or a passage for mlm
+    alone"""
     row_length: int | None = None
-    """tokens in a row; rows longer than max_length hold several pairs, packed; by default max_length, one pair a row"""
+    """length in tokens of a row of the batch; where it is greater than data.max_length, several sequences are packed
+    into each row; by default data.max_length, one sequence a row"""
     too_long: Literal["truncate", "drop"] = "truncate"
-    """a pair longer than that loses words from its longer side, or is left out (the textbook's way); where there are no
-    pairs, a sentence"""
+    """what to do with a sequence longer than data.max_length: cut words off the longer sentence, or drop it (as the
+    textbook does)"""
     mlm_probability: float = 0.15
-    """share of the words of a pair, or what the objective has instead, to predict; at least one is"""
+    """share of a sequence's words to mask for prediction, above 0 and up to 1; at least one word is"""
     mlm_probability_end: float | None = None
-    """rate of the last step, to which it rises or falls evenly; by default it stays"""
+    """share at the last step, which data.mlm_probability approaches linearly; by default it is constant"""
     mask_unit: Literal["token", "word", "span"] = "token"
-    """what is chosen to be predicted: tokens, words with all their pieces, or spans of up to 10 words (SpanBERT)"""
+    """unit of masking: tokens, words with all their pieces, or spans of up to 10 words (as in SpanBERT)"""
     predict_unk: bool = False
-    """let <unk> itself be a word to predict (the textbook's way)"""
+    """whether <unk> itself may be masked for prediction (as in the textbook)"""
 
     def __post_init__(self) -> None:
         require_at_least(self, "data", 5, "max_length")
@@ -87,37 +92,38 @@ class DataConfig:
 
     @property
     def heads(self) -> dict[str, str]:
-        """The heads that learn, by their names in metrics, and what people call them.
+        """Prediction heads of the objective: names in parameters and metrics, to the names shown to people.
 
-        In parameters and metrics the head for pairs is always "nsp".
+        The head for pairs is always "nsp" in parameters and metrics.
         """
         return HEADS[self.objective]
 
     @property
     def sequences(self) -> str:
-        """What a sequence is called, in the plural."""
+        """Word for the sequences of the objective, such as "pairs"."""
         return "sequences" if self.objective == "mlm" else "pairs"
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """Vocabulary, made of the training split"""
+    """Vocabulary, built from the training split"""
 
     kind: Literal["word", "wordpiece"] = "word"
-    """words as white space has them (the textbook's way), or pieces of words (BERT's)"""
+    """tokens are words separated by white space (as in the textbook), or pieces of words (as in BERT)"""
     vocab_size: int | None = None
-    """tokens at most, special ones included; by default all that are frequent enough, of pieces 30,522 as BERT has"""
+    """largest number of tokens, special ones included; by default every word that is frequent enough, or 30,522 pieces
+    as in BERT"""
     min_frequency: int = 5
-    """a word, or a piece, seen less often than this is no token; a word that is none becomes <unk>"""
+    """smallest number of occurrences for a word or piece to become a token; words without a token become <unk>"""
     max_megabytes: int = 512
-    """of files that the vocabulary is made of at most, taken evenly from all over them"""
+    """most megabytes of files that the vocabulary is built from, sampled evenly from all of them"""
     lowercase: bool = True
-    """whether Crane and crane are one"""
+    """whether text is lowercased, so that Crane and crane are one word"""
     strip_accents: bool | None = None
-    """whether pieces lose their accents; by default they do where lowercase is true, as in BERT"""
+    """whether wordpiece removes accents; by default it does where tokenizer.lowercase is true, as in BERT"""
     path: str | None = None
-    """folder of a run or of a Hugging Face model, or its tokenizer.json, to take the vocabulary from instead of making
-    one; the other keys then become what that one is"""
+    """folder of a run or of a Hugging Face model, or a tokenizer.json, to read the vocabulary from instead of building
+    one; the other keys of this section then follow it"""
 
     def __post_init__(self) -> None:
         require_at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")

@@ -12,47 +12,50 @@ class BertConfig:
     """Model; the defaults are BERT-base as published (Devlin et al. 2019, section 3)"""
 
     vocab_size: int | None = None
-    """rows of the embedding table; by default as many as the tokenizer has tokens"""
+    """rows of the token embedding; by default the number of tokens in the vocabulary"""
     hidden_size: int = 768
-    """features of a token"""
+    """features of each token's vector"""
     num_layers: int = 12
-    """encoder layers"""
+    """number of encoder layers"""
     num_heads: int = 12
-    """attention heads in a layer; must divide hidden_size"""
+    """attention heads of each layer; must divide model.hidden_size"""
     intermediate_size: int = 3072
-    """features inside a feed-forward layer"""
+    """features inside each feed-forward layer"""
     max_position: int = 512
-    """longest sequence that can be read, in tokens"""
+    """longest sequence that the model can read, in tokens"""
     dropout: float = 0.1
-    """rate on attention weights and on every sublayer's output while training"""
+    """dropout rate on attention weights and on every sublayer's output, in training only"""
     hidden_act: Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"] = "gelu"
-    """activation of the feed-forward layers and of the MLM head; gelu is the exact one, geglu and swiglu have a second
-    matrix in the feed-forward layers, whose product gates that of the first (Shazeer 2020)"""
+    """activation of the feed-forward layers and the MLM head; gelu is the exact one; with geglu and swiglu the
+    feed-forward layers have a second matrix, whose product gates that of the first (Shazeer 2020)"""
     layer_norm_eps: float = 1e-12
-    """added to the variance in norms"""
+    """constant added to the variance in norms"""
     norm: Literal["post", "pre"] = "post"
-    """where norms are: after each sublayer and its residual, as in BERT, or before it, and one after the last layer"""
+    """position of the norms: after each sublayer and its residual (as in BERT), or before each sublayer and after the
+    last layer"""
     norm_kind: Literal["layer", "rms"] = "layer"
-    """layer norm, as in BERT, or by the root of the mean square alone (Zhang and Sennrich 2019)"""
+    """layer norm (as in BERT), or RMS norm, which divides by the root mean square alone (Zhang and Sennrich 2019)"""
     embedding_norm: bool = True
-    """norm, then dropout, on the summed embeddings: BERT has it, the textbook has not"""
+    """whether the summed embeddings pass a norm and dropout (as in BERT; not in the textbook)"""
     positions: Literal["learned", "rotary"] = "learned"
-    """an embedding of each position, as in BERT, or queries and keys turned by it (Su et al. 2021)"""
+    """learned position embeddings (as in BERT), or rotary ones on queries and keys (Su et al. 2021)"""
     biases: bool = True
-    """in linear layers and norms, as in BERT; words to predict always have theirs"""
+    """whether linear layers and norms have biases (as in BERT); the MLM head's output always has one for each token"""
     nsp_features: Literal["cls", "pair"] = "cls"
-    """what the NSP head reads: <cls>, as in BERT, or also how the means of both sentences' tokens differ"""
+    """input of the NSP head: the vector of <cls> (as in BERT), or that together with how the means of the two
+    sentences' tokens differ"""
     tie_word_embeddings: bool = True
-    """predict words with the transposed token embeddings: BERT does, the textbook has a matrix of its own"""
+    """whether the MLM head predicts tokens with the transposed token embedding (as in BERT); the textbook has a
+    separate matrix"""
     init: Literal["bert", "textbook"] = "bert"
-    """truncated normal of init_scale, or PyTorch's defaults as the textbook has them"""
+    """initial weights: a truncated normal distribution of model.init_scale, or PyTorch's defaults as in the textbook"""
     init_scale: float = 0.02
-    """standard deviation of init: bert"""
+    """standard deviation of the initial weights for model.init=bert"""
     frequency_bias: bool = False
-    """start the vocabulary's biases at the log of the words' frequencies in the training text"""
+    """whether the MLM head's output biases start at the log frequencies of the tokens in the training text"""
     cooccurrence_embedding: bool = False
-    """start token embeddings from which words stand near each other in the training text (Levy et al. 2015); it is
-    counted in the first 2**27 tokens"""
+    """whether token embeddings start from which words stand near each other in the training text (Levy et al. 2015),
+    counted in its first 2**27 tokens"""
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
@@ -76,7 +79,7 @@ class BertConfig:
 
     @classmethod
     def textbook(cls, vocab_size: int | None = None) -> "BertConfig":
-        """The small model of "Dive into Deep Learning", section 15.10: 2 layers, 128 hidden, 2 heads."""
+        """Returns the small model of "Dive into Deep Learning", section 15.10: 2 layers, 128 features, 2 heads."""
         return cls(
             vocab_size=vocab_size,
             hidden_size=128,
@@ -94,10 +97,10 @@ class BertConfig:
 
     @classmethod
     def base(cls, vocab_size: int | None = None) -> "BertConfig":
-        """BERT-base (Devlin et al. 2019, section 3)."""
+        """Returns BERT-base (Devlin et al. 2019, section 3)."""
         return cls(vocab_size=vocab_size)
 
     @classmethod
     def large(cls, vocab_size: int | None = None) -> "BertConfig":
-        """BERT-large (Devlin et al. 2019, section 3)."""
+        """Returns BERT-large (Devlin et al. 2019, section 3)."""
         return cls(vocab_size=vocab_size, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096)

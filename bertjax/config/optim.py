@@ -1,4 +1,4 @@
-"""The optim section: the optimizer and its learning rate."""
+"""The optim section: the optimiser and its learning rate."""
 
 import dataclasses
 import math
@@ -12,31 +12,32 @@ class OptimConfig:
     """Optimiser"""
 
     name: Literal["adam", "adamw", "lamb", "muon"] = "adamw"
-    """Adam; AdamW or LAMB, with decay on matrices only (no biases, no norms); or Muon on the matrices of the encoder's
-    layers, with AdamW on the rest"""
+    """Adam; AdamW or LAMB, with weight decay on matrices only (not on biases and norms); or Muon on the matrices of the
+    encoder layers, with AdamW on the rest"""
     learning_rate: float = 1e-4
-    """highest learning rate"""
+    """peak learning rate"""
     muon_learning_rate: float = 0.02
-    """highest learning rate of what Muon is for"""
+    """peak learning rate of the parameters that Muon updates"""
     warmup_steps: int = 0
-    """steps over which the learning rate rises in equal parts to its highest"""
+    """number of steps in which the learning rate rises linearly to its peak"""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """what the learning rate does after warm-up: stays, or falls to 0 at the last step, or stays, then falls (wsd)"""
+    """learning rate after the warm-up: constant; falling to 0 at the last step, linearly or along a cosine; or wsd
+    (warm-up, stable, decay): constant first, then falling"""
     decay_share: float = 0.2
-    """share of the steps in which the learning rate falls under wsd"""
+    """share of all steps in which the learning rate falls under wsd, above 0 and up to 1"""
     b1: float = 0.9
-    """decay of the mean of gradients"""
+    """decay rate of the running mean of gradients"""
     b2: float = 0.999
-    """decay of the mean of squared gradients"""
+    """decay rate of the running mean of squared gradients"""
     eps: float = 1e-8
-    """added to the root of the mean of squares"""
+    """constant added to the root of the mean squared gradient"""
     weight_decay: float = 0.0
-    """AdamW's decay, times the learning rate"""
+    """weight decay, multiplied by the learning rate; adam takes none"""
     clip_norm: float | None = None
-    """largest global norm of the gradients; longer ones are scaled down to it"""
+    """largest global norm of the gradients, to which larger ones are scaled down; by default they are not clipped"""
     ema_decay: float | None = None
-    """mean of the weights over the last steps, each older step counting so many times less, such as 0.999; it is what
-    is evaluated, encoded with and exported, and what another run starts from"""
+    """decay rate, such as 0.999, of an exponential moving average of the weights, which then is what is evaluated,
+    encoded with, exported, and started from by another run; by default there is none"""
 
     def __post_init__(self) -> None:
         require_at_least(self, "optim", 0, "warmup_steps", "weight_decay")

@@ -7,14 +7,15 @@ from bertjax.config.checks import require, require_at_least
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices; the product of the three is their number, and -1 stands for what the others leave"""
+    """Mesh of devices; the product of its sizes is their number, and one may be -1 for what the others leave"""
 
     data: int = -1
-    """parts of a batch's rows; each part's devices hold the whole model between them"""
+    """groups of devices that share each batch's rows; each group holds the whole model"""
     fsdp: int = 1
-    """parts of a batch's rows, and of parameters and optimiser state; must divide model.hidden_size"""
+    """devices over which rows, parameters and optimiser state are split; must divide model.hidden_size"""
     tensor: int = 1
-    """parts of heads, feed-forward layers and vocabulary; must divide model.num_heads and model.intermediate_size"""
+    """devices over which heads, feed-forward layers and vocabulary are split; must divide model.num_heads and
+    model.intermediate_size"""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -28,18 +29,18 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Several processes; on SLURM, Open MPI and Cloud TPU they are found without this"""
+    """Several processes; on SLURM, Open MPI and Cloud TPU these are found without this section"""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, as the others reach it"""
+    """HOST:PORT of process 0, as the other processes reach it"""
     num_processes: int | None = None
-    """processes of the run"""
+    """number of processes of the run"""
     process_id: int | None = None
-    """this one's number, from 0"""
+    """number of this process, from 0"""
     bind_address: str | None = None
-    """address that process 0 listens on, where it is not the coordinator's HOST"""
+    """address that process 0 listens on; by default the coordinator's HOST"""
     timeout: float = 300.0
-    """seconds in which all have to come, and process 0 to prepare the corpus"""
+    """seconds within which all processes must connect, and process 0 prepare the corpus"""
 
     def __post_init__(self) -> None:
         given = [getattr(self, name) is not None for name in ("coordinator", "num_processes", "process_id")]

@@ -15,33 +15,37 @@ class TrainConfig:
     """Training"""
 
     steps: int = 1000
-    """optimiser steps"""
+    """number of optimiser steps"""
     budget: str | None = None
-    """wall-clock time of the whole run, restarts and evaluations included, such as 90s, 10m or 2h; the learning rate of
-    optim.schedule=wsd begins to fall when it has to for that, and train.steps are the most steps"""
+    """wall-clock time of the whole run, restarts and evaluations included, such as 90s, 10m or 2h; the learning rate,
+    of optim.schedule=wsd, begins to fall when the time left requires it, and train.steps is the most steps taken"""
     batch_size: int = 256
-    """pairs, or what the objective has instead, in a step, over all devices"""
+    """sequences in each step, over all devices"""
     batch_warmup_steps: int = 0
-    """first steps, which have smaller batches: an eighth in the first third of them, then a quarter, then a half"""
+    """number of first steps with smaller batches: an eighth of train.batch_size in the first third of them, then a
+    quarter, then a half"""
     gradient_accumulation_steps: int = 1
-    """parts a batch is computed in, one after the other, to save memory; the gradients are the same"""
+    """parts in which each batch is computed, one after the other, to save memory; the gradients stay the same"""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """what matrix products multiply; parameters, optimiser state and sums of products are float32 with either"""
+    """precision of the inputs of matrix products; parameters, optimiser state and sums are float32 in either case"""
     nsp_weight: float = 1.0
-    """what the NSP loss counts for beside the MLM loss in what gradients are taken of; 1 in BERT"""
+    """weight of the NSP loss, where that of the MLM loss is 1; 1 in BERT"""
     z_loss: float = 0.0
-    """of the squared log of the softmax's denominator over the vocabulary, added to what gradients are taken of, so
-    that logits stay near 0 (Chowdhery et al. 2022, section 5, have 1e-4); the losses told are without it"""
+    """weight of the squared log of the softmax's denominator over the vocabulary, added to the loss to keep logits near
+    0 (Chowdhery et al. 2022, section 5, use 1e-4); reported losses do not include it"""
     remat: bool = False
-    """compute a layer's activations again on the way back instead of keeping them: less memory, more time"""
+    """whether the backward pass computes each layer's activations again instead of keeping them: less memory, more
+    time"""
     scan_layers: bool = False
-    """compile one encoder layer and loop over it: deep models compile several times faster"""
+    """whether one encoder layer is compiled and looped over: deep models compile several times faster"""
     log_every: int = 10
-    """steps between lines of metrics.jsonl"""
+    """number of steps between lines of metrics.jsonl"""
     max_bad_steps: int = 10
-    """steps in a row whose loss or gradients are not finite, each of which changes nothing, until the run stops"""
+    """number of steps in a row with a loss or gradients that are not finite after which the run stops; each such step
+    is skipped"""
     spike_factor: float | None = None
-    """go back to the last checkpoint, and leave out the batches since, when the loss is so many times the recent"""
+    """return to the last checkpoint, and skip the batches since, when the loss exceeds its recent value this many
+    times; by default never"""
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -77,7 +81,7 @@ class TrainConfig:
 
     @property
     def budget_seconds(self) -> float | None:
-        """The budget as a number; None where there is none."""
+        """Budget in seconds; None without a budget."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget or "")
         if match is None or float(match[1]) == 0:
             return None
@@ -86,17 +90,16 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Held-out figures"""
+    """Held-out evaluation; runs whose figures are compared need the same values here"""
 
     every: int = 0
-    """steps between evaluations; 0 for one at the end only"""
+    """number of steps between evaluations; 0 for one at the end only"""
     mlm_probability: float | None = None
-    """share of the words to predict; it, max_length and too_long are the same in all runs whose figures are to be
-    compared; by default data.mlm_probability"""
+    """share of a held-out sequence's words to mask for prediction; by default data.mlm_probability"""
     max_length: int | None = None
-    """tokens in a held-out sequence at most; by default data.max_length"""
+    """longest held-out sequence in tokens; by default data.max_length"""
     too_long: Literal["truncate", "drop"] | None = None
-    """what becomes of a held-out sequence longer than that; by default data.too_long"""
+    """what to do with a longer held-out sequence; by default data.too_long"""
 
     def __post_init__(self) -> None:
         require_at_least(self, "eval", 0, "every")
@@ -110,11 +113,12 @@ class CheckpointConfig:
     """Checkpoints"""
 
     every: int = 0
-    """steps between checkpoints; 0 for one at the end only"""
+    """number of steps between checkpoints; 0 for one at the end only"""
     keep: int = 3
-    """newest checkpoints that stay"""
+    """number of newest checkpoints to keep"""
     on_failure: OnFailure = "stop"
-    """what to do when the disk is full or otherwise fails: stop, or train on and try again at the next checkpoint"""
+    """what to do when a checkpoint or metrics cannot be written, as on a full disk: stop, or train on and try again at
+    the next checkpoint"""
 
     def __post_init__(self) -> None:
         require_at_least(self, "checkpoint", 0, "every")
@@ -126,4 +130,4 @@ class LoggingConfig:
     """Logging"""
 
     tensorboard: bool = False
-    """write what metrics.jsonl and timings.jsonl get as TensorBoard's events too, in run_dir/tensorboard"""
+    """whether metrics and timings are written as TensorBoard events too, in run_dir/tensorboard"""
