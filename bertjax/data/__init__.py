@@ -1,1 +1,1 @@
-"""From text to batches. numpy only: nothing in this package imports jax."""
+"""Text, tokenizers, corpora and batches. Nothing in this package imports jax."""

@@ -1,4 +1,4 @@
-"""From the configuration to tokenizer, corpora and batches: text is found, its vocabulary built, its ids stored."""
+"""Preparation: text is found, its vocabulary built, its ids stored, and batches are drawn from them."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batching.batches import Batches
-from bertjax.data.corpus.building import open_files
+from bertjax.data.corpus.building import load_or_build_files
 from bertjax.data.corpus.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.document import Document
 from bertjax.data.sources.open_source import open_source
@@ -127,7 +127,7 @@ def _cache(config: Config) -> Path:
 
 def _tokenise(config: Config, source: Source, split: Split, tokenizer: Tokenizer) -> Corpus:
     if (files := source.user_files(split)) is not None:
-        return open_files(_cache(config), files, split, tokenizer, workers=config.data.workers)
+        return load_or_build_files(_cache(config), files, split, tokenizer, workers=config.data.workers)
     documents, name = source.documents(split), f"{source.name}/{split}"
     return load_or_build(_cache(config), name, source.fingerprint(split), documents, tokenizer)
 

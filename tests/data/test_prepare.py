@@ -1,4 +1,4 @@
-"""From a configuration to batches: what is filled in, what is refused, what is kept; and WikiText-2 itself."""
+"""The way from a configuration to batches: what is filled in, refused and kept; and WikiText-2 itself."""
 
 import collections
 import dataclasses

@@ -24,7 +24,7 @@ from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.train.pretrain import pretrain
 
-PIECES = Tokenizer.of(
+PIECES = Tokenizer.from_vocab(
     {
         token: number
         for number, token in enumerate([*BERTS_SPECIAL_TOKENS, "crane", "fly", "##ing", "##s", ".", "the", "over"])

@@ -305,7 +305,7 @@ def test_every_use_of_a_word(encoder: Encoder) -> None:
 
 
 def test_a_word_of_several_pieces() -> None:
-    tokenizer = Tokenizer.of(
+    tokenizer = Tokenizer.from_vocab(
         {token: number for number, token in enumerate([*SPECIAL_TOKENS, "crane", "##s", "##man", "a", "."])},
         Rules("wordpiece"),
     )

@@ -43,7 +43,9 @@ MODEL = BertConfig(
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder whose special tokens have odd names and odd numbers."""
     tokens = [PIECES[0], ODD[3], ODD[0], *PIECES[1:5], ODD[4], ODD[2], *PIECES[5:], ODD[1]]
-    tokenizer = Tokenizer.of({token: number for number, token in enumerate(tokens)}, Rules("wordpiece", special=ODD))
+    tokenizer = Tokenizer.from_vocab(
+        {token: number for number, token in enumerate(tokens)}, Rules("wordpiece", special=ODD)
+    )
     rng = np.random.default_rng(0)
     params = init_params(Bert(MODEL), jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.1, leaf.shape), np.float32), params)

@@ -244,7 +244,7 @@ def test_special_tokens_of_any_name(tmp_path: Path, pieces: Tokenizer, lines: li
     odd = ("</s>", "<?>", "<s>", "<sep/>", "<m>")
     rules = pieces.rules._replace(special=odd)
     names = [*pieces.tokens(range(5, pieces.vocab_size)), *odd]
-    tokenizer = Tokenizer.of({token: number for number, token in enumerate(names)}, rules)
+    tokenizer = Tokenizer.from_vocab({token: number for number, token in enumerate(names)}, rules)
     ours = ours_written(tmp_path / "out", tokenizer)
     same_tokens(tmp_path / "out", tokenizer, [*lines, "a <m> b</s>"])
     model = transformers.BertForPreTraining.from_pretrained(tmp_path / "out").eval()

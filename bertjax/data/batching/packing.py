@@ -16,9 +16,11 @@ class Placement(NamedTuple):
 
     @property
     def num_rows(self) -> int:
+        """Number of rows in use."""
         return int(self.row_n.max()) + 1
 
     def take(self, index: Any) -> "Placement":
+        """Returns some of the places, as numpy's indexing chooses them."""
         return Placement(*(field_n[index] for field_n in self))
 
 
@@ -83,7 +85,13 @@ def _fill_row(present: int, left: list[int], row_length: int, max_sequences: int
 
 
 def most_in_a_row(value_by_length: np.ndarray, *, row_length: int, max_sequences: int) -> int:
-    """Returns the greatest sum of values in a row, of value_by_length[l] for each sequence of l tokens."""
+    """Returns the greatest sum of values that a row may have.
+
+    Args:
+      value_by_length: of a sequence of l tokens, for each l; 0 for no such sequences.
+      row_length: tokens in a row.
+      max_sequences: sequences in a row.
+    """
     most_by_used = np.zeros(row_length + 1, np.int64)  # in so many tokens at most
     for _ in range(max_sequences):
         before = most_by_used.copy()

@@ -23,7 +23,13 @@ def random_below(end: int | np.ndarray, bits: np.ndarray) -> np.ndarray:
 
 
 def in_random_order(key_b: np.ndarray, word: int, possible_bt: np.ndarray, count: int) -> np.ndarray:
-    """Returns the first `count` of each row's possible places in a random order, int32 [b, count]; 0 after the last."""
+    """Returns the first `count` of each row's possible places in a random order, int32 [b, count]; 0 after the last.
+
+    Args:
+      key_b: uint64, of the row.
+      word: the first of t streams of random numbers, one for each place.
+      possible_bt: bool.
+    """
     t = possible_bt.shape[1]
     # Random numbers that carry their place in the low bits are sorted.
     low = np.uint64((1 << t.bit_length()) - 1)
@@ -39,6 +45,10 @@ def shuffled(index_n: np.ndarray, size: int, key_n: np.ndarray) -> np.ndarray:
     """Permutes range(size) at random, in its own way for each key, and returns where each index goes; makes no table.
 
     A Feistel network over the next power of two, walked until it is back in range (Black and Rogaway 2002).
+
+    Args:
+      index_n: int64, in range(size).
+      key_n: uint64, of the permutation.
     """
     bits = max(2, (size - 1).bit_length())
     right_bits = np.uint64(bits // 2)

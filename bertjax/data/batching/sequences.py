@@ -28,6 +28,7 @@ class Sequences(NamedTuple):
         return self._replace(len_a_n=len_a_n, len_b_n=len_b_n)
 
     def take(self, index: Any) -> "Sequences":
+        """Returns some of the sequences, as numpy's indexing chooses them."""
         return Sequences(*(field_n[index] for field_n in self))
 
     @property
@@ -36,7 +37,12 @@ class Sequences(NamedTuple):
 
 
 def truncate(len_a: Any, len_b: Any, room: Any) -> tuple[Any, Any]:
-    """Returns the lengths after words are taken from the longer side, one by one, until both fit in `room`."""
+    """Returns the lengths after words are taken from the longer side, one by one, until both fit.
+
+    Args:
+      len_a, len_b: words; numbers or arrays, as is `room`.
+      room: words of both together.
+    """
     len_a = np.minimum(len_a, np.maximum(room - len_b, (room + 1) // 2))
     return len_a, np.minimum(len_b, room - len_a)
 

@@ -16,6 +16,11 @@ def share_at(step: int, num_rows: int, warmup_steps: int) -> Share:
     """Returns an eighth of a batch in the first third of the warmup, then a quarter, then a half, and whole ones after.
 
     No row is in two steps. The rows left when a share grows are in none.
+
+    Args:
+      step: counted from 0.
+      num_rows: of a whole batch.
+      warmup_steps: first steps, which have a share.
     """
     whole = 0
     for number, parts in enumerate(_PARTS):

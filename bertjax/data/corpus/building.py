@@ -28,7 +28,9 @@ from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole
 logger = logging.getLogger(__name__)
 
 
-def open_files(cache: Path, files: UserFiles, split: Split, tokenizer: Tokenizer, *, workers: int | None) -> Corpus:
+def load_or_build_files(
+    cache: Path, files: UserFiles, split: Split, tokenizer: Tokenizer, *, workers: int | None
+) -> Corpus:
     """Opens the corpus of a split of the user's files in the cache folder, where it is built first if need be.
 
     Splits that are told apart by their text are made in one pass. A shard that is tokenised stays in a folder whose

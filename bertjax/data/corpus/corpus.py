@@ -63,7 +63,12 @@ def load_or_build(
 def read_or_derive(
     corpus: Corpus, name: str, read: Callable[[Path], Found | None], build: Callable[[Path], None]
 ) -> Found:
-    """Calls `read_or_build` on a folder of that name, which is kept in the corpus's own if that is on disk."""
+    """Calls `read_or_build` on a folder of what is derived from a corpus.
+
+    Args:
+      name: of the folder, which is kept in the corpus's own if that is on disk.
+      read, build: as for `read_or_build`.
+    """
     if corpus.folder is not None:
         return read_or_build(corpus.folder / name, read, build)
     with tempfile.TemporaryDirectory() as folder:  # a mapped file can be read even when its name is gone

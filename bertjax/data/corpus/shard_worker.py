@@ -30,12 +30,14 @@ class Task(NamedTuple):
     tokenizer: Tokenizer
 
     def to_json(self) -> str:
-        return json.dumps([self.layout, self.split, self.tokenizer.numbers, self.tokenizer.rules])
+        """Returns a line that `of_json` reads in another process."""
+        return json.dumps([self.layout, self.split, self.tokenizer.token_ids, self.tokenizer.rules])
 
     @classmethod
     def of_json(cls, text: str) -> "Task":
+        """Reads what `to_json` returned."""
         layout, split, numbers, (*rules, special) = json.loads(text)
-        return cls(Layout(*layout), split, Tokenizer.of(numbers, Rules._make([*rules, tuple(special)])))
+        return cls(Layout(*layout), split, Tokenizer.from_vocab(numbers, Rules._make([*rules, tuple(special)])))
 
 
 class Done(NamedTuple):
@@ -47,7 +49,14 @@ class Done(NamedTuple):
 
 
 def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
-    """Tokenises a shard into a folder, unless that was done before. Raises BertjaxError where it cannot."""
+    """Tokenises a shard into a folder, unless that was done before.
+
+    Args:
+      folder: the shard's own; it is written whole or not at all.
+
+    Raises:
+      BertjaxError: a file cannot be read, or the folder not be written.
+    """
     if (skips := read_whole(folder, _read)) is not None:
         return Done(True, *skips)
 

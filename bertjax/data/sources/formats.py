@@ -51,7 +51,11 @@ Blocks = Iterator[list[str]]  # of a document: the lines, stripped, between two 
 
 
 def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
-    """Cuts a file between documents into parts of about `size` bytes; leaves it whole where it cannot or need not."""
+    """Cuts a file between documents into parts; one that cannot or need not be cut is one part.
+
+    Args:
+      size: bytes that a part has, about.
+    """
     name, cuts = os.fspath(file), [0]
     try:
         there = os.stat(file).st_size

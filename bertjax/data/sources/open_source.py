@@ -1,4 +1,4 @@
-"""From the name of a source in the configuration to the source."""
+"""The way from a source's name in the configuration to the source."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -163,4 +163,4 @@ def _made(file: Path, vocabulary: dict[str, int], rules: Rules) -> Tokenizer:
         )
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise BertjaxError(f"{file}: its {len(vocabulary)} tokens are not numbered from 0 on; {again}")
-    return Tokenizer.of(vocabulary, rules)
+    return Tokenizer.from_vocab(vocabulary, rules)

@@ -100,7 +100,7 @@ class Tokenizer:
         return cls(_engine({token: number for number, token in enumerate([*rules.special, *words])}, rules), rules)
 
     @classmethod
-    def of(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
+    def from_vocab(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
         """Makes a tokenizer from the number of every token, 0 on, special ones included."""
         return cls(_engine(vocabulary, rules), rules)
 
@@ -121,7 +121,7 @@ class Tokenizer:
         return self._engine.to_str(pretty=True)
 
     @property
-    def numbers(self) -> dict[str, int]:
+    def token_ids(self) -> dict[str, int]:
         """The number of every token; with the rules they are the whole tokenizer."""
         return self._ids
 

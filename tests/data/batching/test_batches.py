@@ -154,7 +154,7 @@ def test_a_growing_batch_is_a_share_of_a_whole_one(row_length):
 
 
 def test_seeds_differ():
-    """In the order of the pairs, and, where there is but one, in the rest."""
+    """They differ in the order of the pairs, and, where there is but one, in the rest."""
     seeds, lonely = (0, 1, 2**32 - 1), numbered([[10, 10]])
     orders = [[first for first, _ in pairs(CORPUS, steps(make(seed=seed), 4))] for seed in seeds]
     labels = [steps(make(lonely, seed=seed), 4).nsp_labels_bk.tolist() for seed in seeds]

@@ -82,7 +82,7 @@ def test_what_becomes_of_a_chosen_word():
 
 
 def test_special_tokens_may_have_any_numbers():
-    """As in BERT's own vocabularies, where words stand before and after them."""
+    """BERT's own vocabularies have words before and after them."""
     berts = Vocabulary(30, pad=0, unk=10, cls=11, sep=12, mask=13)
     tokens = np.random.default_rng(0).integers(0, 30, (4000, 20)).astype(np.int32)
     tokens[:, 0] = berts.cls
@@ -189,7 +189,7 @@ def test_where_every_word_is_too_long_the_first_tokens_of_one_are_predicted(unit
 
 
 def test_as_many_words_of_one_token_are_chosen_as_tokens():
-    """As of a tokenizer of kind "word"."""
+    """A tokenizer of kind "word" has such a vocabulary."""
     tokens, present = some_rows(400, 40)
     keys = random_bits(0, np.arange(400))
     settings = {"rate": 0.3, "predict_unk": True, "vocabulary": Vocabulary(VOCAB_SIZE)}

@@ -29,7 +29,7 @@ def make_packed(corpus=CORPUS, **changes):
 
 
 def examples(batch):
-    """How often each pair comes, by all that a model is told of it, wherever in a row it is."""
+    """Counts how often each pair comes, by all that a model is told of it, wherever in a row it is."""
     found = collections.Counter()
     for row in range(len(batch.tokens_bt)):
         b = Batch(*(field[row] for field in batch))

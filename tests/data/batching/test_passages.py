@@ -14,7 +14,7 @@ from bertjax.errors import BertjaxError
 
 
 def passages_of(corpus, room, too_long):
-    """By a loop: words of consecutive sentences of a paragraph, as many as fit."""
+    """Finds by a loop the words of consecutive sentences of a paragraph, as many as fit."""
     text, found = sentences_of(corpus), []
     for first, end in zip(corpus.paragraphs[:-1], corpus.paragraphs[1:], strict=True):
         passage = []
@@ -28,7 +28,7 @@ def passages_of(corpus, room, too_long):
 
 
 def words_of(batch):
-    """Of each row, without its special tokens."""
+    """Returns the words of each row, without its special tokens."""
     rows = []
     for tokens, present in zip(unmasked(batch).tolist(), batch.sequences_bt.tolist(), strict=True):
         tokens = tokens[: sum(present)]

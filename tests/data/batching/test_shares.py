@@ -1,4 +1,4 @@
-"""What each step of a growing batch has, by hand and against counting."""
+"""A growing batch's share in each step, by hand and against counting."""
 
 import itertools
 

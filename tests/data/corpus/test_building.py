@@ -15,7 +15,7 @@ import pytest
 
 from bertjax.config import Config, DataConfig, Split, TokenizerConfig
 from bertjax.data.corpus import building, shard_worker
-from bertjax.data.corpus.building import open_files
+from bertjax.data.corpus.building import load_or_build_files
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import describe, prepare
 from bertjax.data.sources import files as files_module
@@ -50,7 +50,7 @@ def user_files(folder: Path, *, divided: bool = True, layout: Layout = LAYOUT) -
 
 
 def build(cache: Path, files: UserFiles, split: Split = "train", *, workers: int = 1) -> Corpus:
-    return open_files(cache, files, split, TOKENIZER, workers=workers)
+    return load_or_build_files(cache, files, split, TOKENIZER, workers=workers)
 
 
 def text_of(corpus: Corpus) -> list[list[str]]:

@@ -272,7 +272,7 @@ load_or_build(pathlib.Path(sys.argv[1]), "big", "1", [[["a " * 20_000, "a"]]], t
 
 
 def test_a_real_limit_on_file_sizes(tmp_path):
-    """As near to a full disk as a test may come: the system refuses to let a file grow. Python ignores SIGXFSZ."""
+    """The system refuses to let a file grow, as near to a full disk as a test may come. Python ignores SIGXFSZ."""
     pytest.importorskip("resource", reason="this system has no limits on a process's files")
     ended = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
     last = ended.stderr.strip().splitlines()[-1]

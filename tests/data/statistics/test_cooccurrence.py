@@ -1,4 +1,4 @@
-"""What is counted equals counting by hand, and is the same bits each time."""
+"""Cooccurrence equals counting by hand, and its embedding is the same bits each time."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def corpus(sentences: list[list[int]], folder: Path | None = None) -> Corpus:
 
 
 def random_corpus(seed: int = 0, tokens: range = range(5, SIZE), folder: Path | None = None) -> Corpus:
-    """Of words that have neighbours which they like: a word is near the one before it."""
+    """A text of words that have neighbours which they like: a word is near the one before it."""
     rng = np.random.default_rng(seed)
     sentences = []
     for _ in range(200):

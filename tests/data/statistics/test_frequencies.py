@@ -18,7 +18,7 @@ from bertjax.data.statistics.frequencies import (
 from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Tokenizer, Vocabulary
 
 WORDS_BY_NUMBER = [*SPECIAL_TOKENS, "the", "of", "1984", "cat", "b2", "dog"]
-TOKENIZER = Tokenizer.of({word: number for number, word in enumerate(WORDS_BY_NUMBER)}, WORDS)
+TOKENIZER = Tokenizer.from_vocab({word: number for number, word in enumerate(WORDS_BY_NUMBER)}, WORDS)
 
 
 def corpus(counts: list[int]) -> Corpus:

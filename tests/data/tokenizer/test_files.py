@@ -36,7 +36,7 @@ def test_a_file_gives_the_tokenizer_back(tmp_path):
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
 def test_special_tokens_of_any_name_and_number(tmp_path, kind):
-    tokenizer = Tokenizer.of(ODD_VOCABULARY, Rules(kind, special=ODD))
+    tokenizer = Tokenizer.from_vocab(ODD_VOCABULARY, Rules(kind, special=ODD))
     write(tokenizer, tmp_path)
     loaded = load_tokenizer(tmp_path / "tokenizer.json")
     assert loaded.rules == tokenizer.rules
@@ -106,7 +106,7 @@ def added(number: int = 5, **values: object):
 
 
 def only_text(**settings: object):
-    """As folders of 2019 are."""
+    """Folders of 2019 are so."""
 
     def change(folder: Path) -> None:
         (folder / "tokenizer.json").unlink()
