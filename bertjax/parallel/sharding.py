@@ -16,26 +16,36 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from bertjax.errors import BertjaxError
+
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
 
-# By the end of a parameter's path; the first that fits counts, and what fits none is whole on each device. `fsdp`
-# splits the hidden features of every matrix, `tensor` what is one head's, one inner feature's or one word's alone.
-# Biases and norms of hidden features stay whole: they are a thousandth of a model, and a message each.
+WHOLE = PartitionSpec()
+
+# By the end of a parameter's path, each of which fits exactly one. `fsdp` splits the hidden features of every matrix,
+# `tensor` what is one head's, one inner feature's or one word's alone. Biases and norms of hidden features stay whole:
+# they are a thousandth of a model, and a message each. A head that a new objective adds needs its rules here, and its
+# answers in tests/parallel/test_rules.py.
 RULES = (
-    (r"(query|key|value)/kernel", PartitionSpec("fsdp", "tensor")),
-    (r"(query|key|value)/bias", PartitionSpec("tensor")),
+    (r"token_embedding", PartitionSpec("tensor", "fsdp")),
+    (r"(segment|position)_embedding", PartitionSpec(None, "fsdp")),
+    (r"(\w+_)?norm/(scale|bias)", WHOLE),
+    (r"attention/(query|key|value)/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"attention/(query|key|value)/bias", PartitionSpec("tensor")),
     (r"attention/out/kernel", PartitionSpec("tensor", "fsdp")),
+    (r"attention/out/bias", WHOLE),
     (r"ffn/(in|gate)/kernel", PartitionSpec("fsdp", "tensor")),
     (r"ffn/(in|gate)/bias", PartitionSpec("tensor")),
     (r"ffn/out/kernel", PartitionSpec("tensor", "fsdp")),
-    (r"token_embedding", PartitionSpec("tensor", "fsdp")),
-    (r"(segment|position)_embedding", PartitionSpec(None, "fsdp")),
+    (r"ffn/out/bias", WHOLE),
+    (r"(pooler|nsp|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
+    (r"(pooler|nsp|mlm/hidden)/bias", WHOLE),
     (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
     (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
-    (r"(pooler|nsp|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
+    (r"ns_coeffs", WHOLE),  # no parameter: three numbers in Muon's state
 )
 
 
@@ -68,18 +78,42 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 
 
 def by_name(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of each leaf of a tree that holds parameters, their gradients, or an optimiser's state of them.
+    """Returns the sharding of each leaf of a tree of parameters, of their gradients, or of an optimiser's state.
 
-    A vocabulary that `tensor` does not divide stays whole; other sizes divide, which `Config.mesh_sizes` sees to.
+    Scalars, such as counts of steps, are whole on each device, and so is a vocabulary that `tensor` does not divide;
+    other sizes divide, which `Config.mesh_sizes` sees to.
+
+    Raises:
+      BertjaxError: the mesh splits parameters, and one fits no rule of `RULES`, or several.
     """
+    splits = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
 
-    def place(path: tuple, leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = next((spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", name)), ())
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if not splits or not leaf.shape:
+            return replicated(mesh)
+        spec = spec_of(jax.tree_util.keystr(path, simple=True, separator="/"))
         fits = [axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(spec)]
         return NamedSharding(mesh, PartitionSpec(*fits))
 
     return jax.tree.map_with_path(place, tree)
+
+
+def spec_of(path: str) -> PartitionSpec:
+    """Returns the axes of the mesh that a parameter's axes are split over.
+
+    Args:
+      path: of the parameter, perhaps inside an optimiser's state: `opt_state/0/mu/block_0/ffn/in/kernel`.
+
+    Raises:
+      BertjaxError: it fits no rule of `RULES`, or several.
+    """
+    found = [spec for rule, spec in RULES if re.fullmatch(rf"(.+/)?({rule})", path)]
+    if len(found) != 1:
+        raise BertjaxError(
+            f"{path} fits {len(found) or 'none'} of the rules of bertjax/parallel/sharding.py, which say how a mesh "
+            "splits a parameter; give it one in RULES, or train with mesh.fsdp=1 and mesh.tensor=1"
+        )
+    return found[0]
 
 
 def place_params(tree: Any, mesh: Mesh) -> Any:

@@ -1,5 +1,6 @@
 """Schedules, which parameters are decayed and which are Muon's, and the optax chain."""
 
+import re
 from typing import Any
 
 import jax
@@ -7,10 +8,20 @@ import optax
 from optax import contrib
 
 from bertjax.config import OptimConfig
+from bertjax.errors import BertjaxError
+
+# Whether a parameter is decayed, by the last part of its path, which fits exactly one: matrices and embedding tables
+# are, biases and norms are not, as BERT's own optimiser has it. A new kind of parameter needs its rule here.
+DECAYED = ((r"kernel", True), (r"\w+_embedding", True), (r"bias", False), (r"scale", False))
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Learning rate of update 0, 1, ..., steps - 1; none of them is 0."""
+    """Returns the learning rate of update 0, 1, ..., steps - 1; none of them is 0.
+
+    Args:
+      config: the highest rate, and how it rises and falls.
+      steps: updates in the whole run; the rate falls towards the last.
+    """
     highest, after = config.learning_rate, max(1, steps - config.warmup_steps)
     falling = min(after, max(1, round(config.decay_share * steps)))
     decay = {
@@ -26,21 +37,39 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def decay_mask(params: Any) -> Any:
-    """True for matrices and embedding tables, False for biases and norms, as BERT's own optimiser has it."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key.endswith(("kernel", "_embedding")), params)
+    """Returns a tree of whether each parameter is decayed, by `DECAYED`.
+
+    Raises:
+      BertjaxError: a parameter fits no rule, or several.
+    """
+
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = [answer for rule, answer in DECAYED if re.fullmatch(rule, name.rpartition("/")[2])]
+        if len(found) != 1:
+            raise BertjaxError(
+                f"{name} fits {len(found) or 'none'} of the rules of bertjax/train/optimizer.py, which say whether a "
+                "parameter is decayed; give it one in DECAYED, or a name that has one"
+            )
+        return found[0]
+
+    return jax.tree.map_with_path(decayed, params)
 
 
 def muon_labels(params: Any) -> Any:
-    """ "muon" for the matrices of the encoder's layers, "adamw" for the rest, whose rows are words or classes."""
+    """Returns a tree of "muon" for the matrices of the encoder's layers, "adamw" for the rest.
 
-    def label(path: tuple, _: Any) -> str:
+    The rows of the others are words or classes.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
         return "muon" if path[0].key.startswith("block_") and path[-1].key == "kernel" else "adamw"
 
     return jax.tree.map_with_path(label, params)
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """The optimiser, behind gradient clipping if asked for.
+    """Returns the optimiser, behind gradient clipping if asked for.
 
     Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), LAMB (You et al. 2020) or Muon (Jordan et al. 2024),
     whose matrices have a learning rate of their own on the same schedule: the singular values of an update are near

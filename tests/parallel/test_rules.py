@@ -1,0 +1,139 @@
+"""Every parameter of every model: how a mesh splits it, and whether it is decayed. None is left to chance."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from bertjax.config import BertConfig, OptimConfig
+from bertjax.errors import BertjaxError
+from bertjax.hub.folder import FAMILIES, leaves
+from bertjax.models.bert import Bert, params_template
+from bertjax.parallel.sharding import by_name, make_mesh, spec_of
+from bertjax.train.optimizer import decay_mask, make_optimizer
+from bertjax.train.step import init_state
+
+WHOLE = PartitionSpec()
+COLUMNS, ROWS = PartitionSpec("fsdp", "tensor"), PartitionSpec("tensor", "fsdp")
+HIDDEN, TABLE, INNER = PartitionSpec("fsdp", None), PartitionSpec(None, "fsdp"), PartitionSpec("tensor")
+
+# For each parameter, of whatever layer: how it is split, and whether it is decayed.
+ANSWERS = {
+    "token_embedding": (ROWS, True),
+    "segment_embedding": (TABLE, True),
+    "position_embedding": (TABLE, True),
+    "embedding_norm/scale": (WHOLE, False),
+    "embedding_norm/bias": (WHOLE, False),
+    "block/attention/query/kernel": (COLUMNS, True),
+    "block/attention/query/bias": (INNER, False),
+    "block/attention/key/kernel": (COLUMNS, True),
+    "block/attention/key/bias": (INNER, False),
+    "block/attention/value/kernel": (COLUMNS, True),
+    "block/attention/value/bias": (INNER, False),
+    "block/attention/out/kernel": (ROWS, True),
+    "block/attention/out/bias": (WHOLE, False),
+    "block/attention_norm/scale": (WHOLE, False),
+    "block/attention_norm/bias": (WHOLE, False),
+    "block/ffn/in/kernel": (COLUMNS, True),
+    "block/ffn/in/bias": (INNER, False),
+    "block/ffn/gate/kernel": (COLUMNS, True),
+    "block/ffn/gate/bias": (INNER, False),
+    "block/ffn/out/kernel": (ROWS, True),
+    "block/ffn/out/bias": (WHOLE, False),
+    "block/ffn_norm/scale": (WHOLE, False),
+    "block/ffn_norm/bias": (WHOLE, False),
+    "final_norm/scale": (WHOLE, False),
+    "final_norm/bias": (WHOLE, False),
+    "pooler/kernel": (HIDDEN, True),
+    "pooler/bias": (WHOLE, False),
+    "nsp/kernel": (HIDDEN, True),
+    "nsp/bias": (WHOLE, False),
+    "mlm/hidden/kernel": (HIDDEN, True),
+    "mlm/hidden/bias": (WHOLE, False),
+    "mlm/norm/scale": (WHOLE, False),
+    "mlm/norm/bias": (WHOLE, False),
+    "mlm/bias": (INNER, False),
+    "mlm/vocab/kernel": (COLUMNS, True),
+    "mlm/vocab/bias": (INNER, False),
+}
+
+# Every value of every setting that a parameter may come or go with.
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "norm": ("post", "pre"),
+    "norm_kind": ("layer", "rms"),
+    "embedding_norm": (True, False),
+    "positions": ("learned", "rotary"),
+    "biases": (True, False),
+    "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
+    "nsp_features": ("cls", "pair"),
+    "tie_word_embeddings": (True, False),
+}
+SAME_PARAMETERS = {"vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position"}
+SAME_PARAMETERS |= {"dropout", "layer_norm_eps", "init", "init_scale", "frequency_bias", "cooccurrence_embedding"}
+
+BERT = BertConfig(96, 32, 2, 4, 64, 16)
+MODERN = dataclasses.replace(BERT, **{key: values[-1] for key, values in OPTIONS.items()})
+
+
+def configs() -> dict[str, BertConfig]:
+    """BERT and its opposite, and each with every option; then one of each family."""
+    found = {"BERT": BERT, "modern": MODERN}
+    for name, config in list(found.items()):
+        for key, values in OPTIONS.items():
+            found |= {f"{name} {key}={value}": dataclasses.replace(config, **{key: value}) for value in values}
+    for family in FAMILIES:
+        carried = {key: carried.values[0] for key, carried in family.carried.items()}
+        found[f"family {family.name}"] = dataclasses.replace(MODERN, **carried)
+    return found
+
+
+def answers(config: BertConfig) -> dict[str, tuple[PartitionSpec, bool]]:
+    params = params_template(Bert(config))
+    specs = dict(leaves(by_name(params, make_mesh(2, 2, 2))))
+    return {name: (specs[name].spec, decayed) for name, decayed in leaves(decay_mask(params))}
+
+
+def test_every_setting_of_the_model_is_looked_at() -> None:
+    """A new one goes to `OPTIONS` if it makes a parameter come or go, else to `SAME_PARAMETERS`."""
+    assert {field.name for field in dataclasses.fields(BertConfig)} == OPTIONS.keys() | SAME_PARAMETERS
+
+
+def test_what_becomes_of_every_parameter_of_every_model() -> None:
+    found = set()
+    for name, config in configs().items():
+        for path, answer in answers(config).items():
+            kind = re.sub(r"block_\d+", "block", path)
+            assert answer == ANSWERS[kind], f"{path} of {name}"
+            found.add(kind)
+    assert found == ANSWERS.keys()
+
+
+def test_a_parameter_without_a_rule_is_an_error_where_a_mesh_splits() -> None:
+    params = {"block_0": {"ffn": {"in": {"kernel": jnp.ones((4, 4))}, "router": {"kernel": jnp.ones((4, 4))}}}}
+    for sizes in ((4, 2, 1), (4, 1, 2)):
+        with pytest.raises(BertjaxError, match="block_0/ffn/router/kernel fits none of the rules of .*mesh.fsdp=1 and"):
+            by_name(params, make_mesh(*sizes))
+    assert {leaf.spec for leaf in jax.tree.leaves(by_name(params, make_mesh(8, 1, 1)))} == {WHOLE}
+
+
+def test_a_parameter_without_a_rule_of_decay_is_an_error() -> None:
+    with pytest.raises(BertjaxError, match="block_0/mixing/weights fits none of the rules of .*give it one in DECAYED"):
+        make_optimizer(OptimConfig(), steps=2).init({"block_0": {"mixing": {"weights": jnp.ones((2, 2))}}})
+
+
+@pytest.mark.parametrize("path", ["mlm/out/bias", "token_embedding_2", "xattention/query/kernel", "kernel", ""])
+def test_a_rule_is_of_a_whole_end_of_a_path(path: str) -> None:
+    with pytest.raises(BertjaxError, match="fits none"):
+        spec_of(path)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb", "muon"])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_all_of_an_optimisers_state_is_placed(name: Any, clip_norm: float | None) -> None:
+    optimizer = make_optimizer(OptimConfig(name=name, clip_norm=clip_norm), steps=2)
+    state = jax.eval_shape(lambda: init_state(Bert(MODERN), optimizer, 0, averaging=True))
+    by_name(state, make_mesh(2, 2, 2))
