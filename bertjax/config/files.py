@@ -12,7 +12,7 @@ from bertjax.config.keys import RENAMED, SECTIONS, TYPES, describe_type, describ
 from bertjax.errors import BertjaxError
 
 _SHIPPED = Path(__file__).parents[1] / "configs"
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def recipe_names() -> list[str]:
@@ -82,7 +82,7 @@ def _with_todays_keys(text: str, path: Path) -> str:
     for section, keys in root.value:
         for key, _ in keys.value if isinstance(keys, yaml.MappingNode) else ():
             if new := RENAMED.get(f"{section.value}.{key.value}"):
-                _log.debug("config %s: %s.%s is now %s", path, section.value, key.value, new)
+                logger.debug("config %s: %s.%s is now %s", path, section.value, key.value, new)
                 key.value = new.split(".")[1]
     return yaml.serialize(root, Dumper=yaml.SafeDumper)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jsonargparse
 
 from bertjax.config.config import Config
-from bertjax.config.files import find_recipe, read_recipe
+from bertjax.config.files import find_recipe, read_recipe, recipe_names
 from bertjax.config.keys import SECTIONS, TYPES, describe_type, describe_unknown, flat, takes_keys
 from bertjax.errors import BertjaxError
 
@@ -23,9 +23,8 @@ def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentP
       texts: argparse's `usage`, `description`, `epilog`.
     """
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None, **texts)
-    parser.add_argument(
-        "--config", action="config", metavar="RECIPE", help="a recipe's name, such as textbook, or a YAML file's path"
-    )
+    recipes = f"name of a recipe ({', '.join(recipe_names())}), or path of a YAML file"
+    parser.add_argument("--config", action="config", metavar="RECIPE", help=recipes)
     parser.add_class_arguments(Config)
     for action in parser._actions:  # a section is given key by key, or in the recipe, never as a file of its own
         if action.dest in SECTIONS:

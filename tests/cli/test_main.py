@@ -348,6 +348,19 @@ def test_what_cannot_be_trained_leaves_no_folder(cli, tiny, change, parts):
     assert not Path(tiny.run_dir).exists()
 
 
+def test_a_run_of_an_older_version_is_resumed_by_its_own_recipe(cli, tmp_path, monkeypatch):
+    """Its config.yaml has keys that have other names now; nothing is said of them."""
+    older = ROOT / "tests/reference/run"
+    shutil.copytree(older / "at_step_3", tmp_path / "run")
+    for name in ("text.txt", "held_out.txt"):
+        shutil.copy(older / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(
+        "pretrain", "--config", "run/config.yaml", "--run_dir", "run", "--train.steps", "5", "--resume"
+    )
+    assert (code, err) == (0, "") and "step 5/5" in out and "is now" not in out
+
+
 # Encoding.
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -225,6 +227,11 @@ def test_flat_names_every_key():
     values = flat(Config(seed=7, train=TrainConfig(steps=9)))
     assert (values["seed"], values["train.steps"], values["model.vocab_size"]) == (7, 9, None)
     assert not any(isinstance(value, dict) for value in values.values())
+
+
+def test_a_configuration_waits_for_no_library():
+    code = "import bertjax.config, sys; assert not {'jax', 'numpy', 'jsonargparse', 'yaml'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_parts_are_frozen():
