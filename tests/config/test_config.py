@@ -1,232 +1,15 @@
-"""Recipes: those we ship, what a file and overrides make of them, and every way to get one wrong."""
+"""The sections: values that cannot be, alone or together, and meshes that suit neither devices nor model."""
 
 import dataclasses
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from bertjax.config import BertConfig, Config, DataConfig, MeshConfig, OptimConfig, TrainConfig
-from bertjax.config.keys import RENAMED, TYPES
-from bertjax.config.recipes import flat, load_config, recipe_names, save_config
+from bertjax.config import BertConfig, Config, MeshConfig
+from bertjax.config.recipes import flat, load_config
 from bertjax.errors import BertjaxError
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(CONFIGS.glob("*.yaml"))
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """Writes a recipe and returns its path."""
-
-    def write(content: str | bytes) -> Path:
-        path = tmp_path / "recipe.yaml"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-def refusal(path, overrides=()):
-    """The one line that says why a recipe is refused."""
-    with pytest.raises(BertjaxError) as caught:
-        load_config(path, overrides)
-    message = str(caught.value)
-    assert message and message == " ".join(message.splitlines())
-    return message
-
-
-# The recipes we ship.
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_loads_and_has_a_folder_of_its_own(path):
-    assert load_config(path).run_dir == f"runs/{path.stem}"
-
-
-@pytest.mark.parametrize("name", ["textbook", "base", "large"])
-def test_recipe_has_the_named_model(name):
-    assert load_config(CONFIGS / f"{name}.yaml").model == getattr(BertConfig, name)()
-    assert getattr(BertConfig, name)(vocab_size=99).vocab_size == 99
-
-
-def test_published_sizes():
-    sizes = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
-    assert [getattr(BertConfig.base(), size) for size in sizes] == [12, 768, 12, 3072]
-    assert [getattr(BertConfig.large(), size) for size in sizes] == [24, 1024, 16, 4096]
-    assert [getattr(BertConfig.textbook(), size) for size in sizes] == [2, 128, 2, 256]
-
-
-def test_textbook_figures():
-    values = flat(load_config(CONFIGS / "textbook.yaml"))
-    expected = {
-        "data.source": "wikitext-2",
-        "data.fallback": "python-docs",
-        "data.max_length": 64,
-        "data.too_long": "drop",
-        "data.predict_unk": True,
-        "data.mlm_probability": 0.15,
-        "tokenizer.min_frequency": 5,
-        "model.dropout": 0.2,
-        "model.max_position": 1000,
-        "model.hidden_act": "relu",
-        "optim.name": "adam",
-        "optim.learning_rate": 0.01,
-        "optim.schedule": "constant",
-        "optim.warmup_steps": 0,
-        "optim.clip_norm": None,
-        "train.batch_size": 512,
-        "train.gradient_accumulation_steps": 4,
-        "train.steps": 50,
-    }
-    assert {key: values[key] for key in expected} == expected
-
-
-def test_published_figures():
-    """Devlin et al. 2019, appendix A.2."""
-    expected = {
-        "data.objective": "mlm+nsp",
-        "data.mlm_probability": 0.15,
-        "data.mask_unit": "token",
-        "tokenizer.kind": "wordpiece",
-        "tokenizer.vocab_size": 30522,
-        "tokenizer.lowercase": True,
-        "model.dropout": 0.1,
-        "model.hidden_act": "gelu",
-        "model.max_position": 512,
-        "optim.name": "adamw",
-        "optim.learning_rate": 1e-4,
-        "optim.b1": 0.9,
-        "optim.b2": 0.999,
-        "optim.weight_decay": 0.01,
-        "optim.warmup_steps": 10_000,
-        "optim.schedule": "linear",
-        "train.steps": 1_000_000,
-        "train.batch_size": 256,
-    }
-    base, large = (flat(load_config(CONFIGS / f"{name}.yaml")) for name in ("base", "large"))
-    assert {key: base[key] for key in expected} == expected
-    assert {key for key in base if base[key] != large[key]} - {"run_dir"} == {
-        f"model.{size}" for size in ("hidden_size", "num_layers", "num_heads", "intermediate_size")
-    }
-
-
-def test_the_modern_recipe_is_what_it_says():
-    recipe = load_config(CONFIGS / "modern-base.yaml")
-    model = recipe.model
-    assert (model.norm, model.positions, model.hidden_act, model.biases) == ("pre", "rotary", "geglu", False)
-    assert (recipe.data.objective, recipe.data.mlm_probability, recipe.optim.schedule) == ("mlm", 0.3, "wsd")
-
-
-# Recipes by name.
-
-
-def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert recipe_names() == sorted(path.stem for path in RECIPES)
-    for path in RECIPES:
-        assert load_config(path.stem, ["seed=5"]) == load_config(path, ["seed=5"])
-
-
-def test_a_file_goes_before_a_name_and_a_folder_does_not(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("base").mkdir()
-    Path("tiny").write_text("seed: 77")
-    assert load_config("tiny").seed == 77
-    assert load_config("base") == load_config(CONFIGS / "base.yaml")
-
-
-@pytest.mark.parametrize("name", ["textbok", "Textbook", "", "~", "a\0b", "x" * 500])
-def test_a_wrong_name_lists_the_names(name):
-    message = refusal(name)
-    assert f"there is no recipe {name!r}" in message and ", ".join(recipe_names()) in message
-
-
-@pytest.mark.parametrize("name", ["textbook.yml", "./textbook", "configs/none", "/"])
-def test_a_path_is_never_taken_for_a_name(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    assert f"config {Path(name)} cannot be read" in refusal(name)
-
-
-# Keys that had another name.
-
-OLD_RUN = Path(__file__).parents[1] / "reference/run/at_step_3/config.yaml"
-
-
-def test_a_run_of_an_older_version_is_read():
-    values = flat(load_config(OLD_RUN))
-    assert all(f"{old.split('.')[1]}:" in OLD_RUN.read_text() for old in RENAMED)
-    assert {new: values[new] for new in RENAMED.values()} == {
-        "data.mlm_probability": 0.2,
-        "data.mlm_probability_end": None,
-        "eval.mlm_probability": None,
-        "train.gradient_accumulation_steps": 2,
-        "model.tie_word_embeddings": False,
-    }
-
-
-def test_renaming_leaves_values_as_they_are_written(recipe):
-    text = "run_dir: '1e3'\ndata: {mlm_rate: 2e-1, path: '007'}\nmodel: &m\n  # as ever\n  tied_head: no\n"
-    new = text.replace("mlm_rate", "mlm_probability").replace("tied_head", "tie_word_embeddings")
-    config = load_config(recipe(text))
-    assert (config.run_dir, config.data.mlm_probability, config.data.path) == ("1e3", 0.2, "007")
-    assert config == load_config(recipe(new))
-
-
-@pytest.mark.parametrize("old, new", RENAMED.items())
-def test_renamed_key(recipe, old, new):
-    assert old not in TYPES and new in TYPES
-    part, _, name = old.partition(".")
-    assert f"both {old} and {new}" in refusal(recipe(f"{part}: {{{name}: 1, {new.split('.')[1]}: 1}}"))
-    assert refusal(recipe("seed: 1"), [f"{old}=1"]) == f"{old} is now {new}; give that"
-    assert refusal(recipe(f"{part}: {{{name}: x}}")).startswith(f"{new}: expected ")
-    assert refusal(recipe(f"{part}: {{{name}: [1]}}")).startswith(f"{old}: expected ")
-
-
-# Loading and saving.
-
-
-def test_file_then_overrides(recipe):
-    path = recipe("seed: 3\ntrain: {steps: 10, batch_size: 4}\noptim: {learning_rate: 3e-4, clip_norm: 1}\n")
-    overrides = ["train.steps=200", "data.fallback=python-docs", "optim.clip_norm=null", "optim.eps=1e-6"]
-    expected = Config(
-        seed=3,
-        data=DataConfig(fallback="python-docs"),
-        optim=OptimConfig(learning_rate=0.0003, eps=1e-6),
-        train=TrainConfig(steps=200, batch_size=4),
-    )
-    assert load_config(path, overrides) == expected
-
-
-@pytest.mark.parametrize("text, value", [("3e-4", 3e-4), ("1e-12", 1e-12), ("1", 1.0), ("2.5E+1", 25.0)])
-def test_numbers_without_a_point_are_numbers(recipe, text, value):
-    loaded = load_config(recipe(f"optim:\n  learning_rate: {text}")).optim.learning_rate
-    assert loaded == value and type(loaded) is float
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        Config(),
-        Config(
-            optim=OptimConfig(learning_rate=3e-4, eps=1e-12, clip_norm=None), model=BertConfig(layer_norm_eps=1e-12)
-        ),
-        Config(optim=OptimConfig(learning_rate=0.1 + 0.2, eps=5e-324, clip_norm=1.7e308)),
-        Config(seed=2**32 - 1, model=BertConfig.textbook(vocab_size=20000), train=TrainConfig(steps=2**31 - 1)),
-        Config(run_dir="runs/é: 1 #2", data=DataConfig(path="/a b/'c'", cache="123", predict_unk=True)),
-    ],
-)
-def test_save_and_load_give_the_same(tmp_path, config):
-    save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
-
-
-def test_flat_names_every_key():
-    values = flat(Config(seed=7, train=TrainConfig(steps=9)))
-    assert (values["seed"], values["train.steps"], values["model.vocab_size"]) == (7, 9, None)
-    assert not any(isinstance(value, dict) for value in values.values())
 
 
 def test_a_configuration_waits_for_no_library():
@@ -240,110 +23,6 @@ def test_parts_are_frozen():
         if dataclasses.is_dataclass(part):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(part, dataclasses.fields(part)[0].name, None)
-
-
-# Keys and types that are wrong.
-
-
-@pytest.mark.parametrize(
-    "text, given, meant",
-    [
-        ("sed: 1", "sed", "seed"),
-        ("trian: {steps: 3}", "trian", "train"),
-        ("model: {hidden_sise: 8}", "hidden_sise", "model.hidden_size"),
-        ("train:\n  stepss: 3", "stepss", "train.steps"),
-        ("steps: 3", "steps", "train.steps"),
-        ("model: {zzz: 8}", "zzz", "--help"),
-        ("colour: red", "colour", "--help"),
-    ],
-)
-def test_unknown_key_in_a_file(recipe, text, given, meant):
-    message = refusal(recipe(text))
-    assert f"{given};" in message and meant in message.split(";")[1]
-
-
-@pytest.mark.parametrize(
-    "override, meant",
-    [
-        ("sed=1", "seed"),
-        ("train.stepss=4", "train.steps"),
-        ("trian.steps=4", "train.steps"),
-        ("tokenizer.min_freq=3", "tokenizer.min_frequency"),
-        ("colour=red", "--help"),
-        ("=3", "--help"),
-        ("seed", "key=value"),
-        ("train.batch_size", "key=value"),
-    ],
-)
-def test_unknown_or_unfinished_override(recipe, override, meant):
-    message = refusal(recipe("seed: 1"), ["train.steps=3", override])
-    assert override in message and meant in message.split(override)[1]
-
-
-WRONG_TYPES = [  # key, value in YAML, what the message offers
-    ("seed", "x", "whole number"),
-    ("seed", "1.5", "whole number"),
-    ("train.steps", "true", "whole number"),
-    ("train.steps", "[1]", "whole number"),
-    ("optim.learning_rate", "fast", "number"),
-    ("optim.learning_rate", "true", "number"),
-    ("data.predict_unk", "maybe", "true or false"),
-    ("data.predict_unk", "1", "true or false"),
-    ("data.source", "wiki", "wikitext-2, python-docs"),
-    ("data.objective", "nsp", "mlm+nsp, mlm+sop, mlm"),
-    ("data.mask_unit", "words", "token, word, span"),
-    ("model.hidden_act", "tanh", "gelu, gelu_tanh, relu"),
-    ("run_dir", "3", "text"),
-    ("model.vocab_size", "big", "a whole number or null"),
-    ("model.vocab_size", "7.5", "a whole number or null"),
-    ("optim.clip_norm", "x", "a number or null"),
-    ("data.fallback", "wiki", "one of python-docs or null"),
-    ("data.cache", "[1, 2]", "text or null"),
-]
-
-
-@pytest.mark.parametrize("key, value, remedy", WRONG_TYPES)
-def test_wrong_type(recipe, key, value, remedy):
-    message = refusal(recipe(f"{key}: {value}"))
-    assert message.startswith(f"{key}: ") and value.lower() in message.lower() and remedy in message
-    if key not in ("run_dir", "data.cache"):  # which take any text from the command line
-        assert refusal(recipe("seed: 0"), [f"{key}={value}"]).startswith(f"{key}: ")
-
-
-def test_null_where_a_value_must_be(recipe):
-    let_pass = []
-    for key in [key for key, value in flat(Config()).items() if value is not None]:
-        try:
-            load_config(recipe(f"{key}: null"))
-            let_pass.append(key)
-        except BertjaxError as error:
-            assert key in str(error)
-        except TypeError as error:
-            let_pass.append(f"{key}: {error}")
-    assert let_pass == []
-
-
-def test_null_as_an_override(recipe):
-    assert "train.steps: expected a whole number" in refusal(recipe("seed: 0"), ["train.steps=null"])
-
-
-@pytest.mark.parametrize("text", ["model: 3", "model: [1]", "model: null", "model:", "model: bert", "model: ''"])
-def test_part_that_is_no_mapping(recipe, text):
-    message = refusal(recipe(f"seed: 1\n{text}\n"))
-    assert "model is a section and takes keys" in message
-
-
-@pytest.mark.parametrize("override", ["model=3", "model=null", "model=", "model=other.yaml"])
-def test_override_of_a_part(recipe, tmp_path, monkeypatch, override):
-    monkeypatch.chdir(tmp_path)
-    Path("other.yaml").write_text("hidden_size: 24")
-    message = refusal(recipe("seed: 1"), [override])
-    assert message.startswith("model") and "takes keys" in message
-
-
-def test_part_that_names_a_file_is_no_include(recipe, tmp_path):
-    (tmp_path / "other.yaml").write_text("hidden_size: 24")
-    assert "model is a section and takes keys" in refusal(recipe("model: other.yaml"))
 
 
 # Values that cannot be. Each row: keys, and what the message must hold.
@@ -424,7 +103,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("keys, parts", IMPOSSIBLE, ids=lambda value: value[0])
-def test_impossible_value(recipe, keys, parts):
+def test_impossible_value(refusal, recipe, keys, parts):
     message = refusal(recipe("\n".join(key.replace("=", ": ") for key in keys)))
     assert [part for part in parts if part not in message] == []
 
@@ -442,36 +121,6 @@ def test_impossible_value(recipe, keys, parts):
 def test_value_on_the_edge(recipe, edge):
     key, value = edge.split("=")
     assert math.isclose(flat(load_config(recipe("seed: 0"), [edge]))[key], float(value))
-
-
-# Files that are no recipe.
-
-
-@pytest.mark.parametrize("content", ["", "# nothing\n", "- 1\n", "text", "3"])
-def test_file_without_keys(recipe, content):
-    message = refusal(recipe(content))
-    assert "holds no keys" in message and "seed: 1" in message
-
-
-@pytest.mark.parametrize("content", ["seed: 1\na: b: c\n", "seed: 1\n{", "seed: 1\n\tx: 1", "seed: 1\n@", "seed: \0"])
-def test_invalid_yaml(recipe, content):
-    message = refusal(recipe(content))
-    assert "config" in message and ("line 2" in message or "line 3" in message or "position" in message)
-
-
-def test_yaml_makes_no_objects(recipe, tmp_path):
-    message = refusal(recipe(f"run_dir: !!python/object/apply:os.mkdir ['{tmp_path}/made']"))
-    assert "python/object" in message and not (tmp_path / "made").exists()
-
-
-def test_not_utf8(recipe):
-    message = refusal(recipe("run_dir: caf\xe9".encode("latin-1")))
-    assert "config" in message and "not UTF-8" in message and "give" in message
-
-
-def test_missing_file_and_folder(tmp_path):
-    assert str(tmp_path / "none.yaml") in refusal(tmp_path / "none.yaml")
-    assert str(tmp_path) in refusal(tmp_path)
 
 
 # The mesh.
@@ -514,7 +163,7 @@ def test_inner_features_are_split_evenly_too():
         config.mesh_sizes(8)
 
 
-def test_impossible_meshes(recipe):
+def test_impossible_meshes(refusal, recipe):
     path = recipe("mesh: {data: 0}")
     assert "mesh.data=0 is impossible; give 1 or more" in refusal(path)
     assert "mesh.data and mesh.fsdp are all -1" in refusal(recipe("mesh: {fsdp: -1}"))

@@ -1,0 +1,110 @@
+"""Keys and types that are wrong, in a file and on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from bertjax.config import Config
+from bertjax.config.recipes import flat, load_config
+from bertjax.errors import BertjaxError
+
+
+@pytest.mark.parametrize(
+    "text, given, meant",
+    [
+        ("sed: 1", "sed", "seed"),
+        ("trian: {steps: 3}", "trian", "train"),
+        ("model: {hidden_sise: 8}", "hidden_sise", "model.hidden_size"),
+        ("train:\n  stepss: 3", "stepss", "train.steps"),
+        ("steps: 3", "steps", "train.steps"),
+        ("model: {zzz: 8}", "zzz", "--help"),
+        ("colour: red", "colour", "--help"),
+    ],
+)
+def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
+    message = refusal(recipe(text))
+    assert f"{given};" in message and meant in message.split(";")[1]
+
+
+@pytest.mark.parametrize(
+    "override, meant",
+    [
+        ("sed=1", "seed"),
+        ("train.stepss=4", "train.steps"),
+        ("trian.steps=4", "train.steps"),
+        ("tokenizer.min_freq=3", "tokenizer.min_frequency"),
+        ("colour=red", "--help"),
+        ("=3", "--help"),
+        ("seed", "key=value"),
+        ("train.batch_size", "key=value"),
+    ],
+)
+def test_unknown_or_unfinished_override(refusal, recipe, override, meant):
+    message = refusal(recipe("seed: 1"), ["train.steps=3", override])
+    assert override in message and meant in message.split(override)[1]
+
+
+WRONG_TYPES = [  # key, value in YAML, what the message offers
+    ("seed", "x", "whole number"),
+    ("seed", "1.5", "whole number"),
+    ("train.steps", "true", "whole number"),
+    ("train.steps", "[1]", "whole number"),
+    ("optim.learning_rate", "fast", "number"),
+    ("optim.learning_rate", "true", "number"),
+    ("data.predict_unk", "maybe", "true or false"),
+    ("data.predict_unk", "1", "true or false"),
+    ("data.source", "wiki", "wikitext-2, python-docs"),
+    ("data.objective", "nsp", "mlm+nsp, mlm+sop, mlm"),
+    ("data.mask_unit", "words", "token, word, span"),
+    ("model.hidden_act", "tanh", "gelu, gelu_tanh, relu"),
+    ("run_dir", "3", "text"),
+    ("model.vocab_size", "big", "a whole number or null"),
+    ("model.vocab_size", "7.5", "a whole number or null"),
+    ("optim.clip_norm", "x", "a number or null"),
+    ("data.fallback", "wiki", "one of python-docs or null"),
+    ("data.cache", "[1, 2]", "text or null"),
+]
+
+
+@pytest.mark.parametrize("key, value, remedy", WRONG_TYPES)
+def test_wrong_type(refusal, recipe, key, value, remedy):
+    message = refusal(recipe(f"{key}: {value}"))
+    assert message.startswith(f"{key}: ") and value.lower() in message.lower() and remedy in message
+    if key not in ("run_dir", "data.cache"):  # which take any text from the command line
+        assert refusal(recipe("seed: 0"), [f"{key}={value}"]).startswith(f"{key}: ")
+
+
+def test_null_where_a_value_must_be(recipe):
+    let_pass = []
+    for key in [key for key, value in flat(Config()).items() if value is not None]:
+        try:
+            load_config(recipe(f"{key}: null"))
+            let_pass.append(key)
+        except BertjaxError as error:
+            assert key in str(error)
+        except TypeError as error:
+            let_pass.append(f"{key}: {error}")
+    assert let_pass == []
+
+
+def test_null_as_an_override(refusal, recipe):
+    assert "train.steps: expected a whole number" in refusal(recipe("seed: 0"), ["train.steps=null"])
+
+
+@pytest.mark.parametrize("text", ["model: 3", "model: [1]", "model: null", "model:", "model: bert", "model: ''"])
+def test_part_that_is_no_mapping(refusal, recipe, text):
+    message = refusal(recipe(f"seed: 1\n{text}\n"))
+    assert "model is a section and takes keys" in message
+
+
+@pytest.mark.parametrize("override", ["model=3", "model=null", "model=", "model=other.yaml"])
+def test_override_of_a_part(refusal, recipe, tmp_path, monkeypatch, override):
+    monkeypatch.chdir(tmp_path)
+    Path("other.yaml").write_text("hidden_size: 24")
+    message = refusal(recipe("seed: 1"), [override])
+    assert message.startswith("model") and "takes keys" in message
+
+
+def test_part_that_names_a_file_is_no_include(refusal, recipe, tmp_path):
+    (tmp_path / "other.yaml").write_text("hidden_size: 24")
+    assert "model is a section and takes keys" in refusal(recipe("model: other.yaml"))
