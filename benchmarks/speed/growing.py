@@ -4,12 +4,13 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.ours import step_seconds
+from benchmarks.speed.ours import timed_steps
 from benchmarks.speed.text import TRAIN, scaled, write_synthetic
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
@@ -23,30 +24,42 @@ Points = dict[str, list[float]]  # "sizes", "seconds", "operations"
 
 
 class FullBatches:
-    """Rows without padding, so that a step's size is what it is said to be; `batch_at` as `Batches` has it."""
+    """Rows without padding, so that a step's size is what it is said to be; `batch_at` as `Batches` has it.
 
-    def __init__(self, config: Config):
-        rows, length = config.train.batch_size, config.data.max_length
-        predictions = max(1, round(config.data.mlm_probability * length))
+    Args:
+      lengths: tokens of the sequences that every row holds; by default one of data.max_length.
+    """
+
+    def __init__(self, config: Config, lengths: Sequence[int] | None = None):
+        lengths = lengths or [config.data.max_length]
+        rows, width = config.train.batch_size, sum(lengths)
+        predictions = max(1, round(config.data.mlm_probability * width))
         assert config.model.vocab_size is not None
         random = np.random.default_rng(config.seed)
-        tokens_bt = random.integers(NUM_SPECIAL, config.model.vocab_size, (rows, length), np.int32)
-        positions_t = np.arange(length, dtype=np.int32)
-        chosen_p = np.linspace(1, length - 1, predictions).astype(np.int32)
-        positions_bp = np.broadcast_to(chosen_p, (rows, predictions))
+        tokens_bt = random.integers(NUM_SPECIAL, config.model.vocab_size, (rows, width), np.int32)
+        positions_t = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+        sequences_t = np.repeat(np.arange(1, 1 + len(lengths), dtype=np.int32), lengths)
+        second_t = positions_t >= np.repeat(lengths, lengths) // 2
+        inside = np.flatnonzero(positions_t)  # not <cls>
+        chosen_p = inside[np.linspace(0, len(inside) - 1, predictions).astype(int)].astype(np.int32)
         labels_bp = tokens_bt[:, chosen_p]
         tokens_bt[:, chosen_p] = MASK
+        k = len(lengths)
+
+        def everywhere(x: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(x, (rows, len(x)))
+
         self._batch = Batch(
             tokens_bt=tokens_bt,
-            segments_bt=np.broadcast_to((positions_t >= length // 2).astype(np.int32), (rows, length)),
-            positions_bt=np.broadcast_to(positions_t, (rows, length)),
-            sequences_bt=np.ones((rows, length), np.int32),
-            mlm_positions_bp=positions_bp,
+            segments_bt=everywhere(second_t.astype(np.int32)),
+            positions_bt=everywhere(positions_t),
+            sequences_bt=everywhere(sequences_t),
+            mlm_positions_bp=everywhere(chosen_p),
             mlm_labels_bp=labels_bp,
             mlm_weights_bp=np.ones((rows, predictions), np.float32),
-            cls_positions_bk=np.zeros((rows, 1), np.int32),
-            nsp_labels_bk=random.integers(0, 2, (rows, 1), np.int32),
-            nsp_weights_bk=np.ones((rows, 1), np.float32),
+            cls_positions_bk=everywhere(np.flatnonzero(positions_t == 0).astype(np.int32)),
+            nsp_labels_bk=random.integers(0, 2, (rows, k), np.int32),
+            nsp_weights_bk=np.ones((rows, k), np.float32),
         )
 
     def batch_at(self, step: int) -> Batch:
@@ -76,7 +89,7 @@ def _grow_step(recipe: Config, axis: str, sizes: list[int], steps: int) -> Point
     return {
         "sizes": [float(size) for size in sizes],
         "seconds": [
-            statistics.median(step_seconds(config, full, 1 + steps)[1:])  # the first step compiles
+            statistics.median(timed_steps(config, full, 1 + steps).seconds[1:])  # the first step compiles
             for config, full in zip(resized, batches, strict=True)
         ],
         "operations": [

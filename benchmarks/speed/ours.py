@@ -4,7 +4,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, make_model
 from bertjax.models.operations import encoding_figures, training_figures
+from bertjax.objectives.metrics import Metrics
 from bertjax.parallel.sharding import make_mesh, place_batch
 from bertjax.train.optimizer import make_optimizer, make_schedule
 from bertjax.train.step import compile_train_step, init_on, state_template
@@ -27,13 +28,20 @@ def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[s
     """Steps of the recipe, data loading included, the first ones left out."""
     recipe = load_config(config, overrides)
     batches = prepare(recipe).train_batches
-    seconds = step_seconds(recipe, batches, warm + steps)[warm:]
+    seconds = timed_steps(recipe, batches, warm + steps).seconds[warm:]
     measured = [batches.batch_at(step) for step in range(warm, warm + steps)]
     return training_figures(recipe.model, measured, seconds) | {"devices": jax.device_count()}
 
 
-def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
-    """From one step's end to the next one's, in the loop of `bertjax pretrain`: dispatched before the last is read.
+class TimedSteps(NamedTuple):
+    """Training steps, one after the other."""
+
+    seconds: list[float]  # from one step's end to the next one's; the first compiles
+    metrics: list[Metrics]  # on the host
+
+
+def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
+    """Runs steps from fresh weights in the loop of `bertjax pretrain`: each is dispatched before the last is read.
 
     Args:
       batches: anything with `batch_at`.
@@ -51,17 +59,18 @@ def step_seconds(config: Config, batches: Any, steps: int) -> list[float]:
     )
     state = init_on(mesh, model, optimizer, config.seed)
     ends = [time.perf_counter()]
+    read: list[Metrics] = []
     pending = None
     for step in range(steps):
         batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
         state, metrics = train_step(state, batch)
         if pending is not None:
-            jax.device_get(pending)
+            read.append(jax.device_get(pending))
             ends.append(time.perf_counter())
         pending = metrics
-    jax.device_get(pending)
+    read.append(jax.device_get(pending))
     ends.append(time.perf_counter())
-    return np.diff(ends).tolist()
+    return TimedSteps(np.diff(ends).tolist(), read)
 
 
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:

@@ -39,6 +39,16 @@ def main(contender: str, arguments: str) -> None:
             from benchmarks.speed.encoding_peers import export as run
         case "encode_peer":
             from benchmarks.speed.encoding_peers import encode as run
+        case "gpu_steps":
+            from benchmarks.gpu.parts import steps as run
+        case "gpu_textbook":
+            from benchmarks.gpu.parts import textbook as run
+        case "gpu_encode":
+            from benchmarks.gpu.parts import encode as run
+        case "gpu_precision":
+            from benchmarks.gpu.parts import precision as run
+        case "gpu_resume":
+            from benchmarks.gpu.parts import resume as run
         case _:
             raise ValueError(f"no contender {contender}")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say

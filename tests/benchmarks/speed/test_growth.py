@@ -47,6 +47,13 @@ def test_rows_are_full_and_every_slot_is_real(recipe):
     assert (hidden_at == 4).all() and (batch.mlm_labels_bp >= 5).all()
 
 
+def test_packed_rows_are_full_too(recipe):
+    batch = FullBatches(recipe, [10, 4]).batch_at(0)
+    assert batch.sequences_bt[3].tolist() == [1] * 10 + [2] * 4 and batch.cls_positions_bk[3].tolist() == [0, 10]
+    assert batch.positions_bt[3].tolist() == [*range(10), *range(4)] and batch.nsp_weights_bk.shape == (8, 2)
+    assert not np.isin(batch.mlm_positions_bp, [0, 10]).any()
+
+
 @pytest.mark.parametrize("axis, exponent", [("batch", 1.0), ("layers", 0.9), ("hidden", 1.7), ("length", 1.2)])
 def test_operations_grow_along_every_axis(recipe, axis, exponent):
     sizes = [8, 16, 32]
