@@ -1,4 +1,4 @@
-"""Where processes of the benchmarks find their code; the standard library is enough to import this."""
+"""The environment of the benchmarks' processes; the standard library is enough to import this."""
 
 import os
 from collections.abc import Mapping

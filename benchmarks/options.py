@@ -1,4 +1,4 @@
-"""What the options of all benchmarks have in common."""
+"""Options that all benchmarks have, and files that they write."""
 
 import contextlib
 import json

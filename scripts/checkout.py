@@ -1,4 +1,4 @@
-"""For the scripts beside it that are doors to modules of this checkout, which are not installed."""
+"""A door to modules of this checkout that are not installed; the scripts beside it use it."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""One recipe and variants of it, each run with several seeds: what each option is worth, and how far seeds differ."""
+"""Runs a recipe and variants of it with several seeds: what each option is worth, and how far seeds differ."""
 
 import dataclasses
 import json
@@ -26,14 +26,14 @@ Run = dict[str, Any]  # variant, seed, and seconds with the means of both halves
 
 
 class Variant(NamedTuple):
-    """Of the base recipe: what is flipped, as it was given, and the recipe that it makes."""
+    """A variant of the base recipe: what is flipped, as it was given, and the recipe that it makes."""
 
     name: str
     config: Config
 
 
 def variants(base: Config, flips: Sequence[str]) -> list[Variant]:
-    """The base itself, and one for each flip.
+    """Returns the base itself, and a variant for each flip.
 
     Args:
       flips: such as "optim.name=muon", or "optim.name=muon,optim.weight_decay=0.1", which are one flip.
@@ -66,7 +66,7 @@ def ablate(
     *,
     keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The report: each variant with each seed from the base's on, one run after the other, in processes of their own.
+    """Returns a report: each variant with each seed from the base's on, one run after the other, in own processes.
 
     Args:
       keep: where the report is written after each run, and read first: what is in it is not run again.
@@ -89,7 +89,7 @@ def ablate(
 
 
 def _run(config: Config, base: Config, seed: int, environment: Mapping[str, str]) -> Run:
-    """Seconds of `bertjax pretrain` from its start to its end, and what `bertjax evaluate` says of each half."""
+    """Returns the seconds of a whole `bertjax pretrain`, and the figures of `bertjax evaluate` for each half."""
     with tempfile.TemporaryDirectory(prefix="bertjax-ablate-") as name:
         folder = Path(name)
         config = dataclasses.replace(
@@ -115,7 +115,7 @@ def _run(config: Config, base: Config, seed: int, environment: Mapping[str, str]
 
 
 def _failure(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """The last words of a command that did not end well. An option may well make training diverge: that is a result."""
+    """Returns the last words of a command that failed. An option may well make training diverge: that is a result."""
     done = subprocess.run(
         [sys.executable, "-m", "bertjax", *argv], env=dict(environment), capture_output=True, text=True
     )
@@ -157,7 +157,7 @@ def _keep(keep: Path | None, base: Config, runs: list[Run]) -> None:
 
 
 def render(report: dict[str, Any], wanted: Sequence[Variant]) -> str:
-    """The table, in Markdown."""
+    """Returns the table, in Markdown."""
     seeds = {run["seed"] for run in report["runs"]}
     by_variant = {name: [run for run in report["runs"] if run["variant"] == name] for name, _ in wanted}
     ended = {name: runs for name, runs in by_variant.items() if not any("failed" in run for run in runs)}
@@ -206,7 +206,7 @@ def _mean(runs: Sequence[Run], half: str, name: str) -> float:
 
 
 def _against(runs: Sequence[Run], of_base: Sequence[Run]) -> str:
-    """Seed by seed. What helps with one seed and hurts with another is no difference."""
+    """Compares seed by seed. An option that helps with one seed and hurts with another makes no difference."""
     base = {run["seed"]: run["odd"]["mlm_loss"] for run in of_base}
     differences = [run["odd"]["mlm_loss"] - base[run["seed"]] for run in runs if run["seed"] in base]
     if len(differences) > 1 and min(differences) <= 0 <= max(differences):

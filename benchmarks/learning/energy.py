@@ -1,4 +1,4 @@
-"""Joules, where the machine tells of them."""
+"""Energy in joules, where the machine tells of it."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ _EVERY = 200  # milliseconds between two looks at the power of GPUs
 
 
 class Meter:
-    """Counts from its start on what processors and GPUs draw, as far as they tell; a context, which ends the looking.
+    """Counts what processors and GPUs draw from its start on, as far as they tell; a context, which ends the looking.
 
     Processors: Linux's counters of energy, one for each package, memory left out (Intel's RAPL, and AMD's under the
     same name; most systems let only root read them). They begin anew after some hundred thousand joules, so `joules` is
@@ -32,7 +32,7 @@ class Meter:
         self._gpus.close()
 
     def joules(self) -> dict[str, float]:
-        """So far, of those that tell: "processors", "GPUs"."""
+        """Returns the joules so far of those that tell: "processors", "GPUs"."""
         found = {}
         if self._packages:
             found["processors"] = sum(package.joules() for package in self._packages)
@@ -55,7 +55,7 @@ class _Package:
 
 
 def _package(folder: Path) -> _Package | None:
-    """None for a part of a package, such as intel-rapl:0:1, and for one that may not be read."""
+    """Opens a package's counter; None for a part of a package, such as intel-rapl:0:1, and where it may not be read."""
     if folder.name.count(":") > 1:
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -64,7 +64,7 @@ def _package(folder: Path) -> _Package | None:
 
 
 class _Gpus:
-    """Adds up what nvidia-smi says, in another thread."""
+    """Adds up the power that nvidia-smi tells, in another thread."""
 
     def __init__(self) -> None:
         self.joules, self.tell = 0.0, False

@@ -1,4 +1,4 @@
-"""How long a recipe takes to a held-out loss: `python -m benchmarks.learning.speedrun RECIPE TARGET STARTED REPORT`."""
+"""Trains to a held-out loss: `python -m benchmarks.learning.speedrun RECIPE TARGET STARTED REPORT`."""
 
 import json
 import sys
@@ -25,13 +25,16 @@ _EVERY = 10  # steps between evaluations, where the recipe says nothing
 
 
 def race(config: Config, target: float, started: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """The report. Trains as the recipe says, but for checkpoints, until an evaluation finds the MLM loss at the target.
+    """Trains as the recipe says, but for checkpoints, until an evaluation finds the MLM loss at the target.
 
     The clock of training runs from the first step's dispatch, all being compiled, to the last step's end, and stands
     still while the model is evaluated.
 
     Args:
-      started: when the process was, in seconds since 1970.
+      started: when the process was started, in seconds since 1970.
+
+    Returns:
+      A report.
     """
     prepared = prepare(config)
     config, batches, held_out = prepared.config, prepared.train_batches, prepared.held_out_batches
@@ -87,7 +90,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
 def _compiled(
     programs: Programs, prepared: Prepared, mesh: Mesh, state: TrainState
 ) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
-    """The training step of a number, counted from 0, with its batch; compiled for every size that batches have."""
+    """Returns the training step of a number, counted from 0, compiled for every size that batches have."""
     train, batches = prepared.config.train, prepared.train_batches
     jitted: Any = programs.train_step(train.steps)
 
@@ -101,7 +104,7 @@ def _compiled(
 
 
 def render(report: dict[str, Any]) -> str:
-    """A few lines."""
+    """Returns a few lines on the race."""
     loss, best = report["means"]["mlm_loss"], min(report["losses"].values())
     if report["reached"]:
         first = f"held-out MLM loss {loss:.4f}, at most {report['target']:g}, after"

@@ -1,4 +1,4 @@
-"""The benches: who contends in each, what of it is shown, and how a report is made."""
+"""Benchmarks of speed: their contenders, the columns of their tables, and their reports."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from bertjax.models.operations import sequence_lengths
 
 
 class Setting(NamedTuple):
-    """What the contenders of a bench are given."""
+    """All that the contenders of a benchmark are given."""
 
     config: str  # resolved recipe, its corpus built
     prepared: Prepared
@@ -49,7 +49,15 @@ def measure(
     rounds: int,
     peer_packages: Sequence[str],
 ) -> dict[str, Any]:
-    """The report of a bench, as `--json` writes it; with `peer_packages`, the peers that are made of them too."""
+    """Returns the report of a benchmark, as `--json` writes it.
+
+    Args:
+      folder: an empty one.
+      environment: of our contenders.
+      say: is told how far it is.
+      rounds: times that every contender runs.
+      peer_packages: packages of the other libraries that contend; none for ours alone.
+    """
     say("preparing the text")
     prepared, text = prepare_text(config, folder)
     offline = with_checkout(os.environ) | {"HF_HUB_OFFLINE": "1"}
@@ -90,7 +98,7 @@ def measure(
 
 
 def highest(runs: Sequence[Figures]) -> Figures:
-    """The ceiling is the best that any round saw."""
+    """Returns the highest of every figure over the rounds."""
     return {key: max(run[key] for run in runs) if isinstance(value, float) else value for key, value in runs[0].items()}
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most, through the library that the model runs on."""
+"""The highest rates of this machine, through the library that the model runs on."""
 
 import functools
 import time
@@ -16,9 +16,9 @@ _LONG_ENOUGH = 0.02  # seconds; a product that takes longer is not tried larger
 
 
 def measure_ceiling() -> dict[str, Any]:
-    """Operations a second of the fastest float32 and bf16 products, and bytes a second read and written by a copy.
+    """Measures operations a second of float32 and bf16 products, and bytes a second read and written by a copy.
 
-    Of one device. Every figure is the largest of several repeats, a product's over a few sizes too; float32 is at
+    It is of one device. Every figure is the largest of several repeats, a product's over a few sizes too; float32 is at
     JAX's default precision.
     """
     device = jax.devices()[0]
@@ -58,7 +58,7 @@ def _copy_rate(size: int) -> float:
 
 
 def _best_seconds(run: Callable[[], Array]) -> float:
-    """Of several repeats, the first, in which XLA compiles, left out."""
+    """Returns the least seconds of several repeats, the first, in which XLA compiles, left out."""
     run().block_until_ready()
     best = float("inf")
     for _ in range(_REPEATS):

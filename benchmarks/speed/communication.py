@@ -1,4 +1,4 @@
-"""What devices send each other in a training step, read from the compiled program."""
+"""Bytes that devices send each other in a training step, read from the compiled program."""
 
 import math
 import re
@@ -44,7 +44,7 @@ class Collective(NamedTuple):
 
 
 def collectives(program: str) -> list[Collective]:
-    """Those of an XLA program, `compiled.as_text()`.
+    """Returns the collectives of an XLA program, `compiled.as_text()`.
 
     A loop's count as often as it goes round. Where the program does not tell, once: of ours that is the loop over the
     blocks of the vocabulary's head, which talks only where `tensor` splits the vocabulary, 12 bytes a prediction.
@@ -75,7 +75,7 @@ def collectives(program: str) -> list[Collective]:
 
 
 def _computations(program: str) -> tuple[dict[str, list[str]], str]:
-    """Lines of each computation, and the name of the one that is run."""
+    """Returns the lines of each computation, and the name of the one that is run."""
     computations: dict[str, list[str]] = {}
     name = entry = ""
     for line in program.splitlines():
@@ -89,13 +89,13 @@ def _computations(program: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _bytes(shapes: str) -> int:
-    """Of a type such as `(f32[16]{0}, /*index=1*/pred[])`."""
+    """Returns the bytes of a type such as `(f32[16]{0}, /*index=1*/pred[])`."""
     sizes = [(int(bits or 8), dimensions) for _, bits, dimensions in _ARRAY.findall(shapes)]
     return sum(bits * math.prod(int(size) for size in dimensions.split(",") if size) for bits, dimensions in sizes) // 8
 
 
 def _group(line: str) -> int:
-    """Devices in a group, in any of XLA's three ways to write groups."""
+    """Returns the devices in a group, in any of XLA's three ways to write groups."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return len(listed[1].split(","))
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=", line):
@@ -107,7 +107,7 @@ def _group(line: str) -> int:
 
 
 def communicate(*, config: str, meshes: list[list[int]]) -> dict[str, Any]:
-    """Bytes that each device sends in a step, by mesh and kind. Steps are compiled, none is run."""
+    """Returns bytes that each device sends in a step, by mesh and kind. Steps are compiled, none is run."""
     recipe = load_config(config)
     return {"sent": [{"mesh": mesh, **_sent(step_collectives(recipe, *mesh))} for mesh in meshes]}
 
@@ -117,7 +117,7 @@ def _sent(found: list[Collective]) -> dict[str, float]:
 
 
 def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[Collective]:
-    """Of the recipe's training step on the first devices, with a pair in every row."""
+    """Returns the collectives of the recipe's training step on the first devices, with a pair in every row."""
     mesh = make_mesh(data, fsdp, tensor, devices=jax.devices()[: data * fsdp * tensor])
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
@@ -132,7 +132,7 @@ def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[
 
 
 def batch_shapes(rows: int, tokens: int, predictions: int) -> Batch:
-    """A batch of one pair a row, as shapes and dtypes."""
+    """Returns the shapes and dtypes of a batch of one pair a row."""
 
     def shapes(width: int, *dtypes: type) -> list[Any]:
         return [jax.ShapeDtypeStruct((rows, width), dtype) for dtype in dtypes]

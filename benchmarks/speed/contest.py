@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, taking turns, and what their runs say together."""
+"""Contenders in processes of their own, which take turns, and summaries of their runs."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Contender(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Of a few runs."""
+    """Median and ends of a figure over a few runs."""
 
     median: float
     low: float
@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 def take_turns(
     contenders: Mapping[str, Contender], rounds: int, say: Callable[[str], None] = print
 ) -> dict[str, list[Figures]]:
-    """Each contender's figures of each round; in a round every one runs once, so that all meet the same weather."""
+    """Returns each contender's figures of each round; all run once a round, so that they meet the same weather."""
     runs: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
         for name, contender in contenders.items():
@@ -42,7 +42,7 @@ def take_turns(
 
 
 def run(contender: Contender) -> Figures:
-    """Raises BertjaxError, with the last line of what it said, where the contender fails."""
+    """Runs a contender and returns its figures; raises BertjaxError, with its last line, where it fails."""
     command = [sys.executable, "-m", "benchmarks.speed.worker", contender.worker, json.dumps(contender.arguments)]
     done = subprocess.run(command, env=dict(contender.environment), capture_output=True, text=True)
     if done.returncode:
@@ -56,7 +56,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def summarise(runs: Sequence[Figures]) -> Figures:
-    """Every figure's median; under "spread" its lowest and highest; under "runs" all there is."""
+    """Returns every figure's median; under "spread" its lowest and highest; under "runs" all runs."""
     spreads = {key: spread([run[key] for run in runs]) for key, value in runs[0].items() if _is_number(value)}
     return {
         **{key: of_runs.median for key, of_runs in spreads.items()},
@@ -66,7 +66,7 @@ def summarise(runs: Sequence[Figures]) -> Figures:
 
 
 def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, dict[str, float]]:
-    """Ours divided by theirs within each round, for every figure that both report."""
+    """Divides ours by theirs within each round, for every figure that both report."""
     keys = [key for key, value in ours[0].items() if _is_number(value) and _is_number(theirs[0].get(key))]
     return {
         key: spread([a[key] / b[key] for a, b in zip(ours, theirs, strict=True)])._asdict()

@@ -26,7 +26,7 @@ Encode = Callable[[list[str]], np.ndarray]
 
 
 def export(*, config: str, folder: str) -> dict[str, Any]:
-    """Our weights as a folder of transformers' and as an ONNX file."""
+    """Writes our weights as a folder of transformers' and as an ONNX file."""
     shared = SharedFolder(folder)
     write_folder(
         load_config(config).model, nested(shared.weights()), load_tokenizer(shared.tokenizer), shared.exported, card=""
@@ -36,7 +36,7 @@ def export(*, config: str, folder: str) -> dict[str, Any]:
 
 
 def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
-    """The second time that the same texts are encoded."""
+    """Times the second of two times that the same texts are encoded."""
     shared = SharedFolder(folder)
     run: Encode = {
         "transformers_float32": lambda: _transformers(shared, contextlib.nullcontext),

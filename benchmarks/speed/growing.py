@@ -67,7 +67,7 @@ class FullBatches:
 
 
 def grow(*, config: str, axes: dict[str, list[float]], steps: int) -> dict[str, Points]:
-    """The points of every axis.
+    """Returns the points of every axis.
 
     Args:
       axes: sizes of "batch", "length", "layers", "hidden" and "corpus", the last in shares of WikiText-2.
@@ -117,7 +117,7 @@ def _resized(recipe: Config, axis: str, size: int) -> Config:
 
 
 def _grow_corpus(recipe: Config, shares: list[float]) -> dict[str, Points]:
-    """Building grows with the words there are; a batch, which has as many pairs in any corpus, should not grow."""
+    """Returns points of corpora: building grows with their words; a batch has as many pairs in any and should not."""
     words = [float(scaled(TRAIN, share).words) for share in shares]
     build_seconds, batch_seconds = [], []
     for share in shares:
@@ -137,7 +137,7 @@ def _grow_corpus(recipe: Config, shares: list[float]) -> dict[str, Points]:
 
 
 def _batch_seconds(batches: Any) -> float:
-    """The median of a few, each of other pairs."""
+    """Returns the median seconds of a few batches, each of other pairs."""
     seconds = []
     for step in range(20):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Whether time grows faster than operations do: exponents of both against each size, as a table and a plot."""
+"""Growth of time and of operations against each size, as exponents in a table and a plot."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ def measure(
     rounds: int,
     axes: Mapping[str, Sequence[float]] = AXES,
 ) -> dict[str, Any]:
-    """The report; under "growth" a part for each axis, with sizes, seconds, operations and their exponents."""
+    """Returns a report; under "growth" a part for each axis, with sizes, seconds, operations and their exponents."""
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, row_length=None),
@@ -65,7 +65,7 @@ def measure(
 
 
 def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The e of values ~ sizes**e, by least squares of the logarithms."""
+    """Returns the e of values ~ sizes**e, by least squares of the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
@@ -85,7 +85,7 @@ def _fitted(rounds: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """As a text of at most 100 columns."""
+    """Returns the report as a text of at most 100 columns."""
     cells = [["", "sizes", "seconds", "operations", "time", ""]]
     for name, axis in report["growth"].items():
         low, high = axis["spread"]["time_exponent"]
@@ -104,7 +104,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any]) -> "Figure":
-    """Seconds against size, a panel an axis, beside a line that grows as the operations do."""
+    """Draws seconds against size, a panel an axis, beside a line that grows as the operations do."""
     from matplotlib.figure import Figure  # not pyplot: it would choose a backend
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

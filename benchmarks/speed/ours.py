@@ -1,4 +1,4 @@
-"""Our side of each contest, as a user's run does it. Each function is called in a process of its own."""
+"""Contenders of bertjax, as a user's run does it. Each function is called in a process of its own."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ from bertjax.train.step import compile_train_step, init_on, state_template
 
 
 def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
-    """Steps of the recipe, data loading included, the first ones left out."""
+    """Times steps of the recipe, data loading included, the first ones left out."""
     recipe = load_config(config, overrides)
     batches = prepare(recipe).train_batches
     seconds = timed_steps(recipe, batches, warm + steps).seconds[warm:]
@@ -74,7 +74,7 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
 
 
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
-    """A training step compiled and not run: how long it takes, and what the program would hold beside its arguments."""
+    """Compiles a training step, runs nothing: seconds, and what the program would hold beside its arguments."""
     recipe = load_config(config, overrides)
     mesh, model = make_mesh(*recipe.mesh_sizes(jax.device_count())), make_model(recipe.model, recipe.train)
     optimizer = make_optimizer(recipe.optim, recipe.train.steps)
@@ -89,7 +89,7 @@ def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def data(*, config: str, batches: int) -> dict[str, Any]:
-    """Batches made on one core, and the corpus built anew."""
+    """Times batches made on one core, and the corpus built anew."""
     recipe = load_config(config)
     with tempfile.TemporaryDirectory() as cache:
         split = recipe.data.train_split
@@ -108,7 +108,7 @@ def data(*, config: str, batches: int) -> dict[str, Any]:
 
 
 def pairs_per_second(pairs: Batches, batches: int) -> float:
-    """Of `batch_at` when warm."""
+    """Returns the pairs a second of `batch_at` when warm."""
     pairs.batch_at(0)
     start = time.perf_counter()
     for step in range(1, batches + 1):
@@ -117,7 +117,7 @@ def pairs_per_second(pairs: Batches, batches: int) -> float:
 
 
 def make_weights(*, config: str, folder: str) -> dict[str, Any]:
-    """Fresh weights of the recipe's model, the same for all that encode."""
+    """Writes fresh weights of the recipe's model, the same for all that encode."""
     recipe = load_config(config)
     params = jax.jit(init_params, static_argnums=0)(Bert(recipe.model), jax.random.key(recipe.seed))
     SharedFolder(folder).write_weights(jax.device_get(params))
@@ -125,7 +125,7 @@ def make_weights(*, config: str, folder: str) -> dict[str, Any]:
 
 
 def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict[str, Any]:
-    """The second time that the same texts are encoded: the first one compiles."""
+    """Times the second of two times that the same texts are encoded: the first one compiles."""
     recipe, shared = load_config(config, overrides), SharedFolder(folder)
     params = jax.device_put(nested(shared.weights()), jax.devices()[0])
     tokenizer = load_tokenizer(shared.tokenizer)

@@ -1,4 +1,4 @@
-"""How training should scale to many devices: computed from sizes and link speeds, beside what a step really sends."""
+"""Scaling to many devices: computed from sizes and link speeds, beside what a compiled step sends."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ The gradient of a tied vocabulary is sent twice, from the embeddings and from th
 
 
 def measure(config: Config, folder: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> dict[str, Any]:
-    """The report: bytes sent in a compiled step of the recipe on 8 simulated devices, and the computed table."""
+    """Returns a report: bytes sent in a compiled step of the recipe on 8 simulated devices, and the computed table."""
     model = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or VOCABULARY)
     config = dataclasses.replace(config, model=model)
     save_config(config, folder / "config.yaml")
@@ -76,7 +76,7 @@ def measure(config: Config, folder: Path, environment: Mapping[str, str], say: C
 
 
 def expected(name: str, machine: Machine, devices: int) -> dict[str, Any]:
-    """What FORMULAE say of `base` or `large` on so many devices."""
+    """Returns what FORMULAE give for `base` or `large` on so many devices."""
     model: BertConfig = getattr(BertConfig, name)(VOCABULARY)
     parameters = num_parameters(model) * _NUMBER
     sizes = {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": model.intermediate_size}

@@ -1,4 +1,4 @@
-"""What contenders in encoding have in common: texts, vocabulary, weights, and a place for their vectors."""
+"""Files that contenders in encoding share: texts, vocabulary, weights, vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class SharedFolder:
         self._texts, self._weights = self.path / "texts.txt", self.path / "weights.npz"
 
     def write_texts(self, prepared: Prepared, count: int) -> None:
-        """Sentences at equal distances through the corpus, and the vocabulary."""
+        """Writes sentences at equal distances through the corpus, and the vocabulary."""
         corpus = prepared.train
         chosen = np.linspace(0, len(corpus.sentences) - 2, count).astype(int)
         bounds = [(corpus.sentences[i], corpus.sentences[i + 1]) for i in chosen]
@@ -33,14 +33,14 @@ class SharedFolder:
         return self._texts.read_text(encoding="utf-8").split("\n")
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each text, <cls> and <sep> included."""
+        """Returns the tokens of each text, <cls> and <sep> included."""
         return np.load(self._lengths)
 
     def write_weights(self, params: dict[str, Any]) -> None:
         np.savez(self._weights, **_flat(params))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Each array by its path, such as `block_0/attention/query/kernel`."""
+        """Returns each array by its path, such as `block_0/attention/query/kernel`."""
         with np.load(self._weights) as arrays:
             return dict(arrays)
 
@@ -48,13 +48,13 @@ class SharedFolder:
         np.save(self.path / f"{contender}.npy", vectors)
 
     def least_cosine(self, contender: str, other: str) -> float:
-        """Of the two vectors of the same text, over all texts."""
+        """Returns the least cosine of two contenders' vectors of the same text."""
         x, y = (np.load(self.path / f"{name}.npy").astype(np.float64) for name in (contender, other))
         return float(((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)).min())
 
 
 def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Back from paths to dicts in dicts."""
+    """Returns dicts in dicts for arrays by their paths."""
     tree: dict[str, Any] = {}
     for path, array in arrays.items():
         *parents, leaf = path.split("/")

@@ -1,4 +1,4 @@
-"""How long a person waits: for the first step of a run, for a help text, for the message of a mistake."""
+"""Seconds that a person waits for the first step of a run, for a help text, for the message of a mistake."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ _PAUSE = 0.002  # seconds between two looks whether the first step is done
 
 
 def start(*, config: str) -> dict[str, Any]:
-    """Seconds from process start, the corpus being built: with an empty cache of compiled programs, and again."""
+    """Times starts, the corpus being built: with an empty cache of compiled programs, and again."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"XDG_CACHE_HOME": str(Path(folder, "cache"))}
         return {
@@ -33,7 +33,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
 def until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]) -> float:
-    """A step is done when its line is in metrics.jsonl; the run is then let end, so that what it caches is whole."""
+    """Returns the seconds to a step's line in metrics.jsonl; the run is then let end, so that its caches are whole."""
     command = [*_BERTJAX, "pretrain", "--config", config, "--run_dir", str(run_dir), *_ONE_STEP]
     metrics = run_dir / "metrics.jsonl"
     with tempfile.TemporaryFile("w+") as said:
@@ -49,7 +49,7 @@ def until_first_step(config: str, run_dir: Path, environment: Mapping[str, str])
 
 
 def until_end(*argv: str, code: int) -> float:
-    """Of `bertjax` with these arguments, which is to exit with this code."""
+    """Returns the seconds of `bertjax` with these arguments, which is to exit with this code."""
     begin = time.perf_counter()
     done = subprocess.run([*_BERTJAX, *argv], capture_output=True)
     assert done.returncode == code, done

@@ -1,4 +1,4 @@
-"""What a bench prints: the machine, the text, a line for each contender, a line for each pair of them."""
+"""The table of a benchmark: the machine, the text, a line for each contender, a line for each pair of them."""
 
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ class Column(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Three digits, or all of a whole number's."""
+    """Formats a number with three digits, or all of its whole part."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -45,7 +45,7 @@ def ratio(value: float) -> str:
 
 
 def render(report: dict[str, Any], columns: Sequence[Column]) -> str:
-    """The report of a bench, as a text of at most 100 columns."""
+    """Returns the report of a benchmark as a text of at most 100 columns."""
     bench = report["bench"]
     rows = {"ours": report[bench]}
     rows |= {name: its[bench] for name, its in (report["variants"] | report["peers"]).items()}
@@ -58,7 +58,7 @@ def render(report: dict[str, Any], columns: Sequence[Column]) -> str:
 
 
 def heading(report: dict[str, Any]) -> list[str]:
-    """Bench, machine, text, model and ceiling, a labelled paragraph each."""
+    """Returns benchmark, machine, text, model and ceiling, a labelled paragraph each."""
     machine, ceiling = report["machine"], report["ceiling"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB memory; " if machine["memory_bytes"] else ""
@@ -91,7 +91,7 @@ def _times(rounds: int) -> str:
 
 
 def describe_machine(peers: Sequence[str]) -> dict[str, Any]:
-    """Processor, cores, memory, system and versions, those of the peers' packages among them."""
+    """Returns processor, cores, memory, system and versions, those of the peers' packages among them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
@@ -146,7 +146,7 @@ def _with_ends(median: str, low: str, high: str) -> str:
 
 
 def aligned(cells: list[list[str]]) -> list[str]:
-    """A line for each row, its first cell to the left, the others to the right."""
+    """Returns a line for each row, its first cell to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *rest in cells:

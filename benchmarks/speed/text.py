@@ -1,4 +1,4 @@
-"""The text of a bench run: WikiText-2 where it is at hand, or one made up to its measure."""
+"""The text of a benchmark: WikiText-2 where it is at hand, or one made up to its measure."""
 
 import dataclasses
 from pathlib import Path
@@ -35,7 +35,7 @@ _TITLES_PER_ARTICLE = 11
 
 
 def prepare_text(config: Config, folder: Path) -> tuple[Prepared, str]:
-    """The corpus and its batches, built in `folder`, the resolved recipe beside them, and a description of the text.
+    """Builds the corpus in `folder`, writes the resolved recipe beside it, and describes the text.
 
     Nothing is downloaded: where a split of WikiText-2 is missing, a synthetic text takes the place of both.
     """
@@ -62,12 +62,12 @@ def prepare_text(config: Config, folder: Path) -> tuple[Prepared, str]:
 
 
 def scaled(size: Size, share: float) -> Size:
-    """A text of the same vocabulary, with that share of the lines and words."""
+    """Returns the size of a text of the same vocabulary, with that share of the lines and words."""
     return size._replace(lines=round(size.lines * share), words=round(size.words * share))
 
 
 def write_synthetic(path: Path, size: Size) -> None:
-    """A text in WikiText's format with exactly these counts; always the same one."""
+    """Writes a text in WikiText's format with exactly these counts; always the same one."""
     titles = round(size.lines * _TITLES_PER_LINE)
     paragraphs = size.lines - 3 * titles  # a blank line on either side of a title
     sentences_p = _spread(_SENTENCES_IN_PARAGRAPH, paragraphs, seed=1)
@@ -87,7 +87,7 @@ def write_synthetic(path: Path, size: Size) -> None:
 
 
 def _spread(values: tuple[int, ...], count: int, *, seed: int, total: int | None = None) -> np.ndarray:
-    """The values, as often as make so many, in random order; lengthened evenly until their sum is `total`."""
+    """Returns so many values in random order, each as often as the others, lengthened evenly to a sum of `total`."""
     spread = np.resize(values, count)
     if total is not None:
         each, over = divmod(total - int(spread.sum()), count)
@@ -97,7 +97,7 @@ def _spread(values: tuple[int, ...], count: int, *, seed: int, total: int | None
 
 
 def _words(count: int, size: Size) -> list[str]:
-    """Words after Zipf's law, the frequent ones five times or more, the rare ones three times, in random order.
+    """Returns words after Zipf's law, the frequent ones five times or more, the rare ones three times, in random order.
 
     Among the frequent the full stop, which is not drawn here, gives its place to <unk>, which is in no count of words.
     """

@@ -22,7 +22,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train(*, config: str, model: str, bf16: bool, warm: int, steps: int, patience: float) -> dict[str, Any]:
-    """Steps on the pairs that ours trains on, made beforehand, so that data costs nothing here.
+    """Times steps on the pairs that ours trains on, made beforehand, so that data costs nothing here.
 
     Args:
       model: "textbook" or "transformers".
@@ -87,7 +87,7 @@ def _transformers(config: BertConfig) -> tuple[nn.Module, StepLoss]:
 
 
 def labels_everywhere(batch: Batch) -> np.ndarray:
-    """MLM labels as transformers has them: int32 [b, t], -100 where there is nothing to predict."""
+    """Returns MLM labels as transformers has them: int32 [b, t], -100 where there is nothing to predict."""
     labels_bt = np.full(batch.tokens_bt.shape, -100, np.int32)
     rows, slots = np.nonzero(batch.mlm_weights_bp)
     labels_bt[rows, batch.mlm_positions_bp[rows, slots]] = batch.mlm_labels_bp[rows, slots]
@@ -157,7 +157,7 @@ class TextbookBlock(nn.Module):
         return self.ffn_norm(self.dropout(self.ffn(x)) + x)
 
     def attend(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Heads become rows, scores of padding a large negative number."""
+        """Attends with heads as rows, and a large negative number as the scores of padding."""
         b, t, d = x.shape
 
         def heads(y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One contender, in a process of its own so that its memory is its own: prints a line of JSON.
+"""Runs one contender, in a process of its own so that its memory is its own; prints a line of JSON.
 
 `python -m benchmarks.speed.worker CONTENDER ARGUMENTS`, the arguments being a JSON object.
 """
@@ -57,7 +57,7 @@ def main(contender: str, arguments: str) -> None:
 
 
 def peak_memory() -> int:
-    """Bytes resident at most."""
+    """Returns the most bytes that were resident."""
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says on Linux begins with the peak of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -1,4 +1,4 @@
-"""Whether two finished runs are the same, bit for bit."""
+"""Compares two finished runs, bit for bit."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bertjax.train.step import state_template
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """A line for whatever differs: metrics, the last step, parameters or optimiser state; none for equal runs.
+    """Returns a line for whatever differs: metrics, the last step, parameters or optimiser state.
 
     Raises:
       BertjaxError: one of them has no checkpoint.
@@ -30,7 +30,7 @@ def differences(run: Path, other: Path) -> list[str]:
 
 
 def final_state(run: Path) -> dict[str, bytes]:
-    """The newest checkpoint's number and its arrays, type and shape included, by their paths."""
+    """Returns the newest checkpoint's step and its arrays as bytes, type and shape included, by their paths."""
     folder = RunFolder(run)
     config = folder.config()
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)

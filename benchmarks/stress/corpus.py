@@ -34,7 +34,7 @@ _STAGES = ("vocabulary", "shards", "joining")
 
 
 class Sample(NamedTuple):
-    """Of a build and all its processes at a moment."""
+    """A build and all its processes at a moment."""
 
     seconds: float  # that it ran, in all its starts
     stage: int  # of _STAGES
@@ -51,7 +51,7 @@ def build_and_draw(
     gigabytes: float,
     kills: int,
 ) -> dict[str, Any]:
-    """The report: rates, and memory while a corpus was built and while batches were drawn from it.
+    """Returns a report: rates, and memory while a corpus was built and while batches were drawn from it.
 
     Args:
       folder: an empty one, with room for three times the text.
@@ -93,7 +93,7 @@ def build_and_draw(
 
 
 def write_text(path: Path, size: int) -> int:
-    """JSON lines of so many bytes, and how many they are; words, by Zipf's law, of syllables, always the same."""
+    """Writes JSON lines of so many bytes, always the same, and returns how many; their words follow Zipf's law."""
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(_SYLLABLES, rng.integers(1, 6))) for _ in range(_WORDS)]
     shares = 1 / (np.arange(_WORDS) + 2.7)
@@ -115,7 +115,7 @@ def write_text(path: Path, size: int) -> int:
 def _watched(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], samples: list[Sample], until: int | None
 ) -> str:
-    """What a command says; it is killed after so many shards. Samples of it go behind those that are there."""
+    """Runs a command, killed after so many shards, and returns its output; appends samples of it."""
     began = time.perf_counter() - samples[-1].seconds
     with open(folder / "errors.txt", "w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
@@ -138,14 +138,14 @@ def _watched(
 
 
 def _stage(corpora: Path) -> tuple[int, int]:
-    """Of _STAGES, and the shards that are done."""
+    """Returns the number of the stage and the shards that are done."""
     done = len(list(corpora.glob("files-*.shards/0*")))
     joining = any(corpora.glob(".building-*")) or any(corpora.glob("files-train-*"))
     return (2 if joining else 1 if any(corpora.glob("files-*.shards")) else 0), done
 
 
 def _memory_of_all(pid: int) -> int:
-    """Of a process and all that it started: resident and anonymous."""
+    """Returns resident anonymous bytes of a process and of all that it started."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         children = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
@@ -157,7 +157,7 @@ def _memory_of_all(pid: int) -> int:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Seconds and the highest memory of each stage, and that of both halves of the shards."""
+    """Returns seconds and the highest memory of each stage, and that of both halves of the shards."""
     table = np.array(samples, float)
     seconds, stage, done, memory = table.T
     lasted = np.diff(seconds, prepend=0)
@@ -176,7 +176,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """As a few lines."""
+    """Returns a few lines on stages, memory and batches."""
     size, drawing = report["text"]["bytes"], report["drawing"]
     lines = [f"{size / 1e9:.2f} GB, {report['text']['documents']:,} documents, {report['kills']} kills"]
     for name, its in report["stages"].items():
@@ -194,7 +194,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any]) -> "Figure":
-    """Memory of all processes, and the shards that are done, against time."""
+    """Draws the memory of all processes, and the shards that are done, against time."""
     from matplotlib.figure import Figure  # not pyplot: it would choose a backend
 
     curves = {name: np.array(values) for name, values in report["curves"].items()}

@@ -1,4 +1,4 @@
-"""What a run is doing, told from outside: by what it has said so far and by the files that are there."""
+"""The phases of a run, told from outside: by its output so far and by the files that are there."""
 
 import enum
 import re
@@ -9,7 +9,7 @@ from bertjax.config import Config
 
 
 class Phase(enum.StrEnum):
-    """Of a run, in the order in which they come."""
+    """Phases of a run, in order."""
 
     STARTING = "starting"
     CORPUS = "building the corpus"
@@ -34,7 +34,7 @@ class Watch:
         self._left_behind = {*self._unfinished_builds(), *self._unfinished_saves()}
 
     def phase(self) -> Phase:
-        """Of this moment; of the last one, where the process was killed and left all as it was."""
+        """Returns the phase of this moment; for a process that was killed, that of its last."""
         said = self._said()
         if any(path not in self._left_behind for path in self._unfinished_builds()):
             return Phase.CORPUS
@@ -50,7 +50,7 @@ class Watch:
         return Phase.ENDING if (self._checkpoints / str(last)).is_dir() else Phase.SAVE
 
     def step(self) -> int:
-        """The last one that the process has told of; 0 before its first."""
+        """Returns the last step that the process has logged; 0 before its first."""
         steps = re.findall(r"^step (\d+)/", self._said(), re.MULTILINE)
         return int(steps[-1]) if steps else 0
 

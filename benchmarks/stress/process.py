@@ -19,7 +19,7 @@ _GLANCE = 0.002  # seconds from one look at a process to the next
 
 
 class Aim(NamedTuple):
-    """When to strike: so many seconds after the phase is entered for the nth time."""
+    """A moment to strike: so many seconds after a phase is entered for the nth time."""
 
     phase: Phase
     nth: int
@@ -27,13 +27,13 @@ class Aim(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """Where a signal found a process, and how that ended."""
+    """A signal sent to a process: where it found it, and how that ended."""
 
     signal: str
     phase: Phase
     seconds: float  # until the process was gone
     exit_code: int
-    steps_lost: int  # that it had told of and are not in the newest checkpoint
+    steps_lost: int  # steps that were logged and are not in the newest checkpoint
 
 
 class RunProcess:
@@ -63,7 +63,7 @@ class RunProcess:
         self._process.wait()
 
     def look_on(self) -> dict[Phase, float]:
-        """To the end: the seconds of the median stay in every phase."""
+        """Waits for the end and returns the median seconds of a stay in every phase."""
         stays: dict[Phase, list[float]] = {phase: [] for phase in Phase}
         phase, since = Phase.STARTING, time.monotonic()
         while self._process.poll() is None:
@@ -101,7 +101,7 @@ class RunProcess:
         return Hit(number.name, phase, seconds, exit_code, max(0, self.watch.step() - self._newest_checkpoint()))
 
     def failure(self) -> str | None:
-        """What a process that ended by itself did not do well."""
+        """Returns why a process that ended by itself failed; None where it did not."""
         if self._process.returncode == 0:
             return None
         said = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]

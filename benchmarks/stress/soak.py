@@ -1,4 +1,4 @@
-"""Whether memory, open files and threads stay flat through a long run, and through a long stream of texts to encode."""
+"""Checks that memory, open files and threads stay flat while a run trains for long and encodes many texts."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ BYTES_A_CHECKPOINT = 2**18
 
 
 class Sample(NamedTuple):
-    """Of a process at a moment."""
+    """A process at a moment."""
 
     progress: int  # steps or texts behind it
     memory_bytes: int  # resident and its own, not a mapped file's
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 def soak(
     config: Config, folder: Path, environment: Mapping[str, str], say: Callable[[str], None], *, texts: int
 ) -> dict[str, Any]:
-    """The report: the curves and what was fitted to them, of training and of encoding with what was trained.
+    """Returns a report: curves and the lines fitted to them, of training and of encoding with the trained run.
 
     Args:
       folder: an empty one, for the run.
@@ -68,7 +68,7 @@ def soak(
 
 
 def watched(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[Sample]:
-    """Samples of a process that prints lines such as `step 3/20` or `texts 4096/1000000`, from the first one on."""
+    """Runs a command that prints lines such as `step 3/20` or `texts 4096/1000000`; returns samples from them on."""
     if not Path("/proc/self/status").exists():
         raise BertjaxError("this system has no /proc, which tells of a process's memory; soak on Linux")
     output, errors, samples = folder / "output.txt", folder / "errors.txt", []
@@ -93,7 +93,7 @@ def watched(command: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def _sample(pid: int, progress: int) -> Sample | None:
-    """None where the process has just ended."""
+    """Returns a sample of a process; None where it has just ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         memory, threads = (re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE) for key in ("RssAnon", "Threads"))
@@ -104,10 +104,10 @@ def _sample(pid: int, progress: int) -> Sample | None:
 
 
 def fitted(samples: Sequence[Sample], *, most_bytes: float) -> dict[str, Any]:
-    """Curves, and the slope of each after the warm-up by least squares.
+    """Returns curves, and the slope of each after the warm-up by least squares.
 
     Args:
-      most_bytes: a step or a text, for the memory to count as flat.
+      most_bytes: bytes a step or a text by which flat memory grows at most.
 
     Raises:
       BertjaxError: there are too few samples to tell.
@@ -136,7 +136,7 @@ def fitted(samples: Sequence[Sample], *, most_bytes: float) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """As a few lines."""
+    """Returns a few lines on training and on encoding."""
     lines = []
     for part, unit in (("training", "step"), ("encoding", "text")):
         its = report[part]
@@ -153,7 +153,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any]) -> "Figure":
-    """A row for training and one for encoding: memory, open files and threads against what is done."""
+    """Draws memory, open files and threads against progress: a row for training, one for encoding."""
     from matplotlib.figure import Figure  # not pyplot: it would choose a backend
 
     figure = Figure(figsize=(11, 5.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""A long stream of short texts through an encoder: `python -m benchmarks.stress.streaming RUN TEXTS`."""
+"""Encodes a long stream of short texts: `python -m benchmarks.stress.streaming RUN TEXTS`."""
 
 import itertools
 import sys
@@ -13,7 +13,7 @@ _AT_ONCE = 4096
 
 
 def texts(tokenizer: Tokenizer) -> Iterator[str]:
-    """Without end, of up to 12 words each, all in the vocabulary."""
+    """Yields texts without end, of up to 12 words each, all in the vocabulary."""
     rng = np.random.default_rng(0)
     while True:
         yield " ".join(tokenizer.tokens(rng.integers(NUM_SPECIAL, tokenizer.vocab_size, rng.integers(13))))

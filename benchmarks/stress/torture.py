@@ -1,4 +1,4 @@
-"""A run that is killed again and again must end as one that was left alone: bit for bit."""
+"""Kills a run again and again and compares its end with that of a run left alone, bit for bit."""
 
 import dataclasses
 import itertools
@@ -41,10 +41,10 @@ def torture(
     seed: int,
     signals: tuple[signal.Signals, ...] = (signal.SIGKILL,),
 ) -> dict[str, Any]:
-    """The report: where the signals hit, how long a process took to stop, and what differed in the end.
+    """Returns a report: where the signals hit, how long a process took to stop, and what differed in the end.
 
     Args:
-      config: a short run that evaluates and saves often, and logs every step; where it runs is ours to say.
+      config: a short run that evaluates and saves often, and logs every step; its folders are replaced.
       folder: an empty one, for all the runs.
       seed: of the moments to strike.
       signals: sent in turn. SIGKILL gives no time to save; after the others the process must have saved.
@@ -79,7 +79,7 @@ def _placed(config: Config, folder: Path, name: str) -> Config:
 
 
 def _aims(rng: random.Random, durations: Mapping[Phase, float]) -> Iterator[Aim]:
-    """Each phase in turn, in an order that changes; a moment that falls after the phase's end hits the next one."""
+    """Yields aims at each phase in turn, in a changing order; a moment after the phase's end hits the next one."""
     targets = list(_TARGETS)
     while True:
         for phase in targets:
@@ -116,7 +116,7 @@ def _run_to_the_end(
 
 
 def _fault(hit: Hit) -> str | None:
-    """What is wrong with how a process stopped."""
+    """Returns what is wrong with how a process stopped, or None."""
     if hit.signal == "SIGKILL":
         return None
     before_or_after = hit.phase in (Phase.STARTING, Phase.ENDING)  # when a signal does what it does to any process
@@ -126,7 +126,7 @@ def _fault(hit: Hit) -> str | None:
 
 
 def render(report: dict[str, Any]) -> str:
-    """As a table of where the signals hit."""
+    """Returns a table of where the signals hit, and what differed."""
     kind = "kills" if report["signals"].keys() == {"SIGKILL"} else "signals"
     lines = [f"{'phase':<20} {kind:>7}  seconds to stop: median, most"]
     for phase, count in report["hits"].items():
