@@ -35,7 +35,7 @@ stress:
   soak      a long run and a long stream of texts: whether memory, open files and threads stay flat
   corpus    a large corpus built, killed on the way, and drawn from: how fast, and whether memory stays flat
 
-python -m benchmarks NAME --help tells more."""
+python -m benchmarks NAME --help tells more. One NVIDIA GPU, in under four minutes: python scripts/gpu_check.py"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from benchmarks.environment import ROOT
 
 VENV = ROOT / ".venv-gpu"
+_RUN_BY = {"cuda13": ("cuda13", "cuda12"), "cuda12": ("cuda12",)}  # a driver runs what was built for an older CUDA too
 
 
 class Prepared(NamedTuple):
@@ -54,7 +55,10 @@ def requirements(extra: str | None) -> list[str]:
 def missing(extra: str | None) -> list[str]:
     """Returns the packages that this Python lacks, whatever versions of the others it has."""
     names = [re.split(r"[^\w.-]", requirement)[0] for requirement in requirements(None)]
-    return [name for name in [*names, *([f"jax-{extra}-plugin"] if extra else [])] if not _installed(name)]
+    lacking = [name for name in names if not _installed(name)]
+    if extra and not any(_installed(f"jax-{one}-plugin") for one in _RUN_BY[extra]):
+        lacking.append(f"jax-{extra}-plugin")
+    return lacking
 
 
 def _installed(name: str) -> bool:

@@ -35,6 +35,8 @@ def test_without_nvidia_smi_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_there_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing(None) == [] and prepare(None, install=True, seconds=1) == (sys.executable, [])
     assert missing("cuda13") == ["jax-cuda13-plugin"]  # tests run on a CPU
+    monkeypatch.setattr(install, "_installed", lambda name: name != "jax-cuda13-plugin")
+    assert missing("cuda13") == []  # what is there for CUDA 12 runs too
     assert requirements("cuda13")[-1] == "jax[cuda13]" and "jax>=0.10" in requirements("cuda13")
 
 
