@@ -1,10 +1,8 @@
-"""Starting JAX over several processes, and ending it."""
+"""Starts JAX over several processes, and ends it."""
 
 import atexit
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -16,17 +14,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import DistributedConfig
 from bertjax.errors import BertjaxError
-from bertjax.parallel.process_group import Place, Processes, Roll
+from bertjax.parallel.aborts import delay_aborts
+from bertjax.parallel.clusters import Rendezvous, detect_cluster
+from bertjax.parallel.process_group import Processes, ProcessGroup, SingleProcess
 
-_ECHO = 3.0  # seconds in which the roll knows of the death that a collective has failed of
+_ECHO = 3.0  # seconds in which the process group knows of the death that a collective has failed of
 _joined: list[Processes] = []
 
 
 @contextlib.contextmanager
 def joined(config: DistributedConfig) -> Iterator[Processes]:
-    """The processes of this run, over which JAX is started; with neither a configuration nor a cluster there is one.
+    """Starts JAX over the processes of a run and yields them; with neither a configuration nor a cluster there is one.
 
-    To be entered before JAX is first used. Inside another it is the same one.
+    To be entered before JAX is first used. Entered again inside, it yields the same ones.
 
     Raises:
       BertjaxError: the processes did not come together in `config.timeout` seconds.
@@ -34,14 +34,14 @@ def joined(config: DistributedConfig) -> Iterator[Processes]:
     if _joined:
         yield _joined[0]
         return
-    place, local_devices = find_place(config)
-    if place is None:
-        yield Processes()
+    rendezvous, local_devices = find_rendezvous(config)
+    if rendezvous is None:
+        yield SingleProcess()
         return
-    processes = Roll(place, config.timeout)
+    processes = ProcessGroup(rendezvous, config.timeout)
     try:
         with _silenced_stdout(not processes.first):
-            _start(place, local_devices, config.timeout)
+            _start(rendezvous, local_devices, config.timeout)
             _joined.append(processes)
             yield processes
             jax.distributed.shutdown()  # waits for the others
@@ -58,7 +58,11 @@ def joined(config: DistributedConfig) -> Iterator[Processes]:
 
 
 class Agreement:
-    """Whether any process says yes. All ask together and get the answer to the question before: nobody waits for it."""
+    """Tells whether any process says yes: all ask together, and get the answer to the question before, unwaited for.
+
+    Args:
+      mesh: over the devices of all processes.
+    """
 
     def __init__(self, mesh: Mesh):
         self._everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -72,53 +76,34 @@ class Agreement:
         return before is not None and bool(before)
 
 
-def find_place(config: DistributedConfig) -> tuple[Place | None, list[int] | None]:
-    """This process's place as configured, or as SLURM, Open MPI or a Cloud TPU has it; None where it is alone.
+def find_rendezvous(config: DistributedConfig) -> tuple[Rendezvous | None, list[int] | None]:
+    """Returns this process's place in the run as configured, or as a cluster has it; None where it is alone.
 
     With it come the devices that the cluster leaves to this process, None for all of its machine's.
     """
     if config.coordinator is not None:
         assert config.num_processes is not None and config.process_id is not None
         host, _, port = config.coordinator.rpartition(":")
-        place = Place(config.process_id, config.num_processes, host.strip("[]"), int(port), config.bind_address)
-        return (place if place.size > 1 else None), None
-    # JAX finds clusters by itself, but only where it starts by itself, and has no other door to that.
-    from jax._src import clusters
-
-    for cluster in (clusters.OmpiCluster, clusters.SlurmCluster, clusters.GkeTpuCluster, clusters.GceTpuCluster):
-        if cluster.is_env_present() and (count := cluster.get_process_count()) > 1:
-            address = cluster.get_coordinator_address(int(config.timeout), os.environ.get("JAX_COORDINATOR_PORT"))
-            host, _, port = address.rpartition(":")
-            local = cluster.get_local_process_id()
-            place = Place(cluster.get_process_id(), count, host.strip("[]"), int(port), config.bind_address)
-            return place, None if local is None else [local]
-    return None, None
+        given = Rendezvous(config.process_id, config.num_processes, host.strip("[]"), int(port), config.bind_address)
+        return (given if given.size > 1 else None), None
+    return detect_cluster(config.bind_address, config.timeout) or (None, None)
 
 
-def delay_aborts() -> None:
-    """JAX aborts a process that loses its coordinator; the roll, which hears of it too, gets time to end it first.
-
-    C's `sleep` is made the handler of SIGABRT: called with the signal's number, it sleeps for as many seconds, six.
-    """
-    c = ctypes.CDLL(None)
-    c.signal(signal.SIGABRT, c.sleep)
-
-
-def _start(place: Place, local_devices: list[int] | None, timeout: float) -> None:
+def _start(rendezvous: Rendezvous, local_devices: list[int] | None, timeout: float) -> None:
     delay_aborts()
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
     jax.config.update("jax_check_proxy_envs", False)
-    os.environ.setdefault("no_grpc_proxy", place.host)  # what it would warn of
-    bind = place.bind or place.host
+    os.environ.setdefault("no_grpc_proxy", rendezvous.host)  # what it would warn of
+    bind = rendezvous.bind or rendezvous.host
     jax.distributed.initialize(
-        _address(place.host, place.port),
-        place.size,
-        place.index,
+        _address(rendezvous.host, rendezvous.port),
+        rendezvous.size,
+        rendezvous.index,
         local_device_ids=local_devices,
         cluster_detection_method="deactivate",
         initialization_timeout=int(timeout),
         shutdown_timeout_seconds=int(timeout),
-        coordinator_bind_address=_address(bind, place.port),
+        coordinator_bind_address=_address(bind, rendezvous.port),
     )
 
 
@@ -128,7 +113,7 @@ def _address(host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def _silenced_stdout(silenced: bool) -> Iterator[None]:
-    """Of process 0 alone there is something to read; Gloo, in C++, prints a line in each."""
+    """Silences all but process 0, whose output is the run's; Gloo, in C++, prints a line in each."""
     if not silenced:
         yield
         return
@@ -145,7 +130,7 @@ def _silenced_stdout(silenced: bool) -> Iterator[None]:
 
 
 def _end_of(error: BaseException) -> tuple[str, int]:
-    """What the others are to be told, and the exit code for all."""
+    """Returns what the others are to be told, and the exit code for all."""
     if isinstance(error, BertjaxError):
         return str(error), 2
     if isinstance(error, KeyboardInterrupt):

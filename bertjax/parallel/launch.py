@@ -1,4 +1,4 @@
-"""Several processes of the program on this machine, as one run: for development, and for machines without a cluster."""
+"""Starts several processes of the program on this machine as one run: to develop with, or without a cluster."""
 
 import contextlib
 import os
@@ -20,8 +20,13 @@ def launch(command: Sequence[str], size: int, *, environment: Mapping[str, str])
 
     Process 0 has this one's output; what the others write to stderr comes with their number before it.
 
+    Args:
+      command: the program and its arguments.
+      size: processes of the run.
+      environment: all of their environment variables; NPROC is added, for XLA's threads.
+
     Returns:
-      the exit code of the first one that failed, 0 where none did.
+      The exit code of the first one that failed, 0 where none did.
     """
     coordinator = f"127.0.0.1:{_free_port()}"
     cores = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // size)
@@ -85,4 +90,4 @@ def _pass_on(lines: IO[str], index: int) -> None:
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The roll of a run's processes: they meet before JAX is started, and each learns when another one stops.
+"""The group of a run's processes: they meet before JAX is started, and each learns when another one stops.
 
 JAX's coordination ends the processes that are left from C++, by SIGABRT with a page of stack, and as much as 100 s
 later; where one is missing or comes twice it does the same. So each process keeps a connection to process 0: it breaks
@@ -14,16 +14,16 @@ that port could come as one of the run: it is bound to the address that the othe
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bertjax.errors import BertjaxError
+from bertjax.parallel.clusters import Rendezvous
 
 T = TypeVar("T")
 
@@ -31,84 +31,116 @@ _LONGEST_LINE = 4096
 _LAST_WORDS = 2.0  # seconds that process 0 stays, so that the others hear from it and not from JAX
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A process's place in a run."""
+class Processes(Protocol):
+    """The processes of a run, seen from one of them."""
 
-    index: int
+    index: int  # this process, from 0
     size: int
-    host: str  # where process 0 listens
-    port: int
-    bind: str | None = None  # what it listens on, if not that
+    first: bool  # whether this is process 0
+    where: Callable[[], str]  # says, when the run is stopped by another process, where it can be gone on with
+
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Returns in every process what process 0 makes, for which the others wait.
+
+        Args:
+          make: called in process 0 alone; returns something that JSON can carry.
+
+        Raises:
+          BertjaxError: process 0 took too long.
+        """
+
+    def fail(self, why: str, code: int) -> None:
+        """Tells the others that this process stops; they stop too.
+
+        Args:
+          why: a clause, for their last line.
+          code: their exit code.
+        """
+
+    def leave(self) -> None:
+        """Lets this process end without stopping the others; to be called when all are known to be done."""
 
 
-class Processes:
-    """The processes of a run, seen from one of them; here it is the only one, with nobody to wait for."""
+class SingleProcess:
+    """A run's only process, with nobody to wait for."""
 
     def __init__(self) -> None:
         self.index, self.size, self.first = 0, 1, True
-        self.where: Callable[[], str] = lambda: "it was not yet training"  # what to say of the last checkpoint
+        self.where: Callable[[], str] = _not_yet
 
-    def of_first(self, make: Callable[[], T]) -> T:
-        """What process 0 makes, in all of them, which wait for it. It is something that JSON can carry."""
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Returns what is made."""
         return make()
 
     def fail(self, why: str, code: int) -> None:
-        """Tells the others, who stop too."""
+        """Tells nobody."""
 
     def leave(self) -> None:
-        """Nobody is to stop because this process ends. To be called when all are known to be done."""
+        """Leaves nobody."""
 
 
-class Roll(Processes):
-    """Several processes, all of which have come.
+def _not_yet() -> str:
+    return "it was not yet training"
+
+
+class ProcessGroup:
+    """Several processes, all of which have come; see `Processes` for what they can do.
+
+    Args:
+      rendezvous: where they meet.
+      timeout: seconds in which all have to come, and process 0 to make what it broadcasts.
 
     Raises:
-      BertjaxError: they did not come in `timeout` seconds, or not as a run of `place.size`.
+      BertjaxError: they did not come in time, or not as a run of `rendezvous.size`.
     """
 
-    def __init__(self, place: Place, timeout: float):
-        super().__init__()
-        self.index, self.size, self.first = place.index, place.size, place.index == 0
-        self._address, self._timeout = f"{place.host}:{place.port}", timeout
+    def __init__(self, rendezvous: Rendezvous, timeout: float):
+        self.index, self.size, self.first = rendezvous.index, rendezvous.size, rendezvous.index == 0
+        self.where: Callable[[], str] = _not_yet
+        self._address, self._timeout = f"{rendezvous.host}:{rendezvous.port}", timeout
         self._turn = 0
         self._ended = False
-        self._hosts = {place.index: socket.gethostname()}
+        self._hosts = {rendezvous.index: socket.gethostname()}
         self._writers: dict[int, asyncio.StreamWriter] = {}  # to those that this process is connected with
         self._left: set[int] = set()
         self._listening: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="roll", daemon=True).start()
-        self._do(self._meet_others(place) if self.first else self._meet_first(place))
+        threading.Thread(target=self._loop.run_forever, name="process group", daemon=True).start()
+        self._do(self._meet_others(rendezvous) if self.first else self._meet_first(rendezvous))
 
     def _do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def of_first(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Returns in every process what process 0 makes."""
         self._turn += 1
         if not self.first:
-            return self._do(self._wait_for_turn(self._turn))
+            sent: T = self._do(self._wait_for_turn(self._turn))
+            return sent
         value = make()
         self._do(self._send_all({"turn": self._turn, "value": value}))
         return value
 
     def fail(self, why: str, code: int) -> None:
+        """Tells the others that this process stops; they stop too."""
         self._do(self._fail(f"{self._name(self.index)} stopped: {why[:1000]}", code))
 
     def leave(self) -> None:
+        """Lets this process end without stopping the others."""
         self._do(self._leave())
 
     # Meeting.
 
-    async def _meet_others(self, place: Place) -> None:
-        bind = place.bind or place.host
+    async def _meet_others(self, rendezvous: Rendezvous) -> None:
+        bind = rendezvous.bind or rendezvous.host
         self._all_here: asyncio.Future[None] = self._loop.create_future()
         try:
-            server = await asyncio.start_server(self._receive, bind, place.port, limit=_LONGEST_LINE)
+            server = await asyncio.start_server(self._receive, bind, rendezvous.port, limit=_LONGEST_LINE)
         except OSError as error:
             raise BertjaxError(
-                f"process 0 cannot listen at {bind}:{place.port} ({_reason(error)}); give --distributed.coordinator "
-                "an address of this machine and a free port, or --distributed.bind_address another address of it"
+                f"process 0 cannot listen at {bind}:{rendezvous.port} ({_reason(error)}); give "
+                "--distributed.coordinator an address of this machine and a free port, or --distributed.bind_address "
+                "another address of it"
             ) from error
         try:
             await asyncio.wait_for(self._all_here, self._timeout)
@@ -130,7 +162,7 @@ class Roll(Processes):
         return BertjaxError(why)
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection to process 0, to its end."""
+        """Takes one connection to process 0: a process of the run, a stranger, or one too many."""
         hello = await _read(reader)
         index, size, host = (hello.get(key) for key in ("process", "of", "host"))
         if not (isinstance(index, int) and isinstance(size, int) and isinstance(host, str) and host.isprintable()):
@@ -157,10 +189,10 @@ class Roll(Processes):
         if len(self._hosts) == self.size:
             self._all_here.set_result(None)
 
-    async def _meet_first(self, place: Place) -> None:
+    async def _meet_first(self, rendezvous: Rendezvous) -> None:
         try:
             async with asyncio.timeout(self._timeout + 1):  # process 0 is to be the one that says who is missing
-                reader, writer = await self._connect(place)
+                reader, writer = await self._connect(rendezvous)
         except TimeoutError as error:
             raise BertjaxError(
                 f"process {self.index} could not meet process 0 at {self._address} in {self._timeout:g} s "
@@ -171,13 +203,15 @@ class Roll(Processes):
         self._turns: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._listening.add(self._loop.create_task(self._listen(reader, 0)))
 
-    async def _connect(self, place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Tries until process 0 says go."""
+    async def _connect(self, rendezvous: Rendezvous) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Tries to reach process 0 until it says go."""
         self._why_not = "no answer"
         while True:
             try:
-                reader, writer = await asyncio.open_connection(place.host, place.port, limit=_LONGEST_LINE)
-                await _send(writer, {"process": place.index, "of": place.size, "host": self._hosts[place.index]})
+                reader, writer = await asyncio.open_connection(rendezvous.host, rendezvous.port, limit=_LONGEST_LINE)
+                await _send(
+                    writer, {"process": rendezvous.index, "of": rendezvous.size, "host": self._hosts[rendezvous.index]}
+                )
                 self._why_not = "it still waits for others"
                 answer = await _read(reader)
                 if "refused" in answer:
@@ -194,7 +228,7 @@ class Roll(Processes):
     # After that.
 
     async def _listen(self, reader: asyncio.StreamReader, index: int) -> None:
-        """What another process says, until it leaves or its connection breaks."""
+        """Hears what another process says, until it leaves or its connection breaks."""
         while said := await _read(reader):
             if "turn" in said:
                 self._turns.put_nowait(said)
@@ -226,7 +260,7 @@ class Roll(Processes):
         return said["value"]
 
     async def _fail(self, why: str, code: int, *, end: bool = False) -> None:
-        """Somebody stopped: the others are told, through process 0. With `end` this process ends too."""
+        """Tells the others, through process 0, that somebody stopped. With `end` this process ends too."""
         if self._ended:
             return
         self._ended = True
@@ -241,7 +275,7 @@ class Roll(Processes):
         self._close()
 
     def _end(self, why: str, code: int) -> None:
-        """From this thread, as the main one may wait in a collective for ever."""
+        """Ends this process from this thread, as the main one may wait in a collective for ever."""
         if not self._ended:
             self._ended = True
             self._say(why)
@@ -273,7 +307,7 @@ async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 
 async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """An empty one at the end, and of what is no message."""
+    """Returns the next message, an empty one at the end, or where what comes is none."""
     try:
         message = json.loads(await reader.readline())
     except (OSError, ValueError):
@@ -282,7 +316,7 @@ async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    """A machine that vanishes without a word is noticed: after 20 s of silence it is asked every 5 s, 4 times."""
+    """Has a machine that vanishes without a word noticed: after 20 s of silence it is asked every 5 s, 4 times."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):

@@ -27,7 +27,7 @@ def opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, re
     with contextlib.ExitStack() as stack:
         if processes.first:
             prepared = stack.enter_context(_opened(folder, config, resume=resume))
-        processes.of_first(lambda: None)
+        processes.broadcast(lambda: None)
         if not processes.first:
             if not folder.begun:
                 raise BertjaxError(

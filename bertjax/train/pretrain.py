@@ -191,7 +191,7 @@ def _last_step(run: _Run, budget: Budget, step: int, *, first: bool) -> int | No
             run.progress.say(f"step {step}: the learning rate falls from here on, to end at step {last} in time")
         return last
 
-    if last := run.processes.of_first(decide):
+    if last := run.processes.broadcast(decide):
         run.progress.end_at(last)
     return last
 
@@ -234,7 +234,7 @@ def _learned(run: _Run, state: TrainState) -> list[str]:
 
 def _newest(run: _Run, checkpoints: Checkpoints) -> tuple[int, TrainState]:
     """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
-    step = run.processes.of_first(lambda: checkpoints.latest_step() or 0)
+    step = run.processes.broadcast(lambda: checkpoints.latest_step() or 0)
     if step:
         template = with_sharding(run.programs.template, by_name(run.programs.template, run.mesh))
         trees = checkpoints.restore(step, _trees(template))
@@ -260,7 +260,7 @@ def _leave_out(run: _Run, spike: LossSpike) -> None:
         run.folder.add_skip(skip)
         run.progress.say(f"{spike}: back to step {step}, leaving out the {skip.batches} batches since")
 
-    run.processes.of_first(note)
+    run.processes.broadcast(note)
 
 
 def _introduce(prepared: Prepared, mesh: Mesh) -> None:

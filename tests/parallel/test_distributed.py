@@ -22,7 +22,7 @@ from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConf
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
 from bertjax.evaluation.evaluate import evaluate_run
-from bertjax.parallel.distributed import find_place
+from bertjax.parallel.distributed import find_rendezvous
 from bertjax.parallel.sharding import make_mesh, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.train.pretrain import pretrain
@@ -173,8 +173,8 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
 
 
 ABORTED = """
-import bertjax.parallel.distributed, ctypes, os, threading
-bertjax.parallel.distributed.delay_aborts()
+import bertjax.parallel.aborts, ctypes, os, threading
+bertjax.parallel.aborts.delay_aborts()
 threading.Timer(0.5, lambda: {last_words}).start()
 ctypes.CDLL(None).abort()  # which does not hold Python's lock, as JAX's threads do not
 """
@@ -223,25 +223,25 @@ def test_processes_have_all_the_rows_between_them(mesh_shape: tuple[int, int, in
 
 
 def test_alone_without_a_cluster() -> None:
-    assert find_place(DistributedConfig()) == (None, None)
-    assert find_place(DistributedConfig("127.0.0.1:1", 1, 0)) == (None, None)
+    assert find_rendezvous(DistributedConfig()) == (None, None)
+    assert find_rendezvous(DistributedConfig("127.0.0.1:1", 1, 0)) == (None, None)
 
 
 def test_slurm_tells_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = {"JOB_ID": "4099", "STEP_NODELIST": "node[03-04],other", "NTASKS": "8", "PROCID": "5", "LOCALID": "1"}
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    place, devices = find_place(DistributedConfig())
+    place, devices = find_rendezvous(DistributedConfig())
     assert place is not None and devices == [1]
     assert (place.index, place.size, place.host, place.port, place.bind) == (5, 8, "node03", 61443, None)
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert find_place(DistributedConfig()) == (None, None)
+    assert find_rendezvous(DistributedConfig()) == (None, None)
 
 
 def test_open_mpi_tells_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911")
     for name, value in {"SIZE": "4", "RANK": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
-    place, devices = find_place(DistributedConfig(bind_address="10.96.0.1"))
+    place, devices = find_rendezvous(DistributedConfig(bind_address="10.96.0.1"))
     assert place is not None and devices == [0]
     assert (place.index, place.size, place.host, place.bind) == (2, 4, "10.96.0.1", "10.96.0.1")

@@ -15,24 +15,25 @@ from ports import free_port, listening
 MEMBER = """
 import sys, time
 from bertjax.errors import BertjaxError
-from bertjax.parallel.process_group import Place, Roll
+from bertjax.parallel.clusters import Rendezvous
+from bertjax.parallel.process_group import ProcessGroup
 
 port, index, size, timeout, then = sys.argv[1:]
 try:
-    roll = Roll(Place(int(index), int(size), "127.0.0.1", int(port)), float(timeout))
-    roll.where = lambda: "the last checkpoint is 40"
+    group = ProcessGroup(Rendezvous(int(index), int(size), "127.0.0.1", int(port)), float(timeout))
+    group.where = lambda: "the last checkpoint is 40"
     print("met", flush=True)
     if then == "turns":
-        print([roll.of_first(lambda: [roll.index, turn]) for turn in range(3)], roll.first, flush=True)
+        print([group.broadcast(lambda: [group.index, turn]) for turn in range(3)], group.first, flush=True)
     if then == "late":  # process 0 takes longer than the others wait
-        roll.of_first(lambda: time.sleep(60))
+        group.broadcast(lambda: time.sleep(60))
     if then == "fail":
         time.sleep(0.5)  # the others have said where their last checkpoint is
-        roll.fail("its disk is full", 2)
+        group.fail("its disk is full", 2)
         sys.exit(2)
     if then == "wait":
         time.sleep(60)
-    roll.leave()
+    group.leave()
 except BertjaxError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
