@@ -53,7 +53,11 @@ class Family(NamedTuple):
 
 
 def check_carried(family: Family, config: BertConfig) -> None:
-    """Raises BertjaxError where the family's format cannot carry the model; it names all reasons and remedies."""
+    """Checks that the family's format can carry the model.
+
+    Raises:
+      BertjaxError: it cannot; all reasons and remedies are named.
+    """
     reasons, remedies = [], []
     for key, (values, reason) in family.carried.items():
         if getattr(config, key) not in values:
@@ -70,6 +74,7 @@ def read_settings(theirs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[st
     """Returns numbers of a config.json under our names.
 
     Args:
+      theirs: the content of config.json.
       keys: for each of our settings its name there; those that are not there are left out.
 
     Raises:

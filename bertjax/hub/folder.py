@@ -168,7 +168,11 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def check_writable(config: BertConfig, folder: Path, family: Family = BERT) -> None:
-    """Raises BertjaxError where the folder exists, or the family's format cannot carry the model."""
+    """Checks that the model can be written: all that can be known before its weights are read.
+
+    Raises:
+      BertjaxError: the folder exists, or the family's format cannot carry the model.
+    """
     check_carried(family, config)
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")

@@ -1,4 +1,4 @@
-"""Holding back the abort with which JAX ends a process that loses its coordinator.
+"""Holds back the abort with which JAX ends a process that loses its coordinator.
 
 JAX's client terminates its process from C++ as soon as the connection to the coordinator breaks, by SIGABRT, with a
 page of stack. No public call changes that: `jax.distributed.initialize` has no callback for it, its timeouts are of

@@ -52,10 +52,13 @@ RULES = (
 def make_mesh(
     data: int | None = None, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """The mesh of these sizes over these devices; by default over every device there is, by rows alone.
+    """Returns the mesh of these sizes; by default every device there is splits rows alone.
 
     Args:
-      data: by default as many as the other two leave.
+      data: devices that a batch's rows are split over; by default as many as the other two leave.
+      fsdp: devices that rows, parameters and optimiser state are split over.
+      tensor: devices that the computation of a row is split over.
+      devices: data * fsdp * tensor of them; by default all.
     """
     devices = jax.devices() if devices is None else devices
     data = len(devices) // (fsdp * tensor) if data is None else data
@@ -63,17 +66,17 @@ def make_mesh(
 
 
 def row_shards(mesh: Mesh) -> int:
-    """Equal parts that a batch's rows are split in."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    """Returns the number of equal parts that a batch's rows are split in."""
+    return int(mesh.shape["data"] * mesh.shape["fsdp"])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on each device."""
+    """Returns the sharding of an array that each device has a whole copy of."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """Equal shares of the first axis: batches, and what is computed of them."""
+    """Returns the sharding by equal shares of the first axis: of batches, and what is computed of them."""
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
@@ -117,7 +120,12 @@ def spec_of(path: str) -> PartitionSpec:
 
 
 def place_params(tree: Any, mesh: Mesh) -> Any:
-    """Parameters of numpy over the mesh, by name; each process gives its own devices their shares, asking no other."""
+    """Returns numpy's parameters over the mesh, by name; each process gives its own devices their shares.
+
+    Args:
+      tree: the whole parameters, the same in every process.
+      mesh: over the devices of all processes.
+    """
 
     def place(array: np.ndarray, sharding: NamedSharding) -> Array:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
@@ -126,7 +134,12 @@ def place_params(tree: Any, mesh: Mesh) -> Any:
 
 
 def gathered(tree: Any, mesh: Mesh | None) -> Any:
-    """Parameters, or a part of them, whole over `fsdp`; their gradients are shared out over it again."""
+    """Returns parameters, or a part of them, whole over `fsdp`; their gradients are shared out over it again.
+
+    Args:
+      tree: of paths long enough for `RULES`: a whole layer's, or the model's.
+      mesh: None for a single device.
+    """
     if mesh is None or mesh.shape["fsdp"] == 1:
         return tree
     shardings = by_name(tree, mesh)
@@ -138,7 +151,8 @@ def gathered(tree: Any, mesh: Mesh | None) -> Any:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gathered(x: Array, sharding: NamedSharding, is_table: bool) -> Array:
     whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))
-    return jax.lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, whole))
+    constrained: Array = jax.lax.with_sharding_constraint(x, NamedSharding(sharding.mesh, whole))
+    return constrained
 
 
 def _gathered_forward(x: Array, sharding: NamedSharding, is_table: bool) -> tuple[Array, None]:
@@ -155,15 +169,19 @@ _gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 def on_rows(x: Array, mesh: Mesh | None) -> Array:
-    """The same array, told to lie by rows."""
+    """Returns the array, told to lie by rows where there are several devices."""
     return x if mesh is None or mesh.size == 1 else jax.lax.with_sharding_constraint(x, by_rows(mesh))
 
 
 def place_batch(batch: T, mesh: Mesh, parts: int = 1) -> T:
-    """The batch on the devices, each with an equal share of the rows.
+    """Returns the batch on the devices, each with an equal share of the rows.
 
-    Rows of zeros, which are padding of weight 0, are added at the end until they can be shared out evenly, and a
-    device's rows into so many `parts`.
+    Rows of zeros, which are padding of weight 0, are added at the end until they can be shared out evenly.
+
+    Args:
+      batch: arrays of one number of rows, whole in this process.
+      mesh: devices that the rows are split over.
+      parts: equal parts that each device is to be able to split its rows in.
     """
     missing = -len(jax.tree.leaves(batch)[0]) % (row_shards(mesh) * parts)
     if missing:
@@ -180,7 +198,13 @@ class Rows(NamedTuple):
 
 
 def rows_here(num_rows: int, mesh: Mesh, parts: int = 1) -> Rows:
-    """Those that this process's devices are to have of a batch of `num_rows`, filled up as `place_batch` does it."""
+    """Returns the rows that this process's devices are to have of a batch.
+
+    Args:
+      num_rows: rows of the whole batch, which is filled up as `place_batch` does it.
+      mesh: over the devices of all processes.
+      parts: as of `place_batch`.
+    """
     total = num_rows + -num_rows % (row_shards(mesh) * parts)
     on_devices = by_rows(mesh).addressable_devices_indices_map((total,)).values()
     bounds = [index[0].indices(total) for index in on_devices if index is not None]
@@ -188,10 +212,12 @@ def rows_here(num_rows: int, mesh: Mesh, parts: int = 1) -> Rows:
 
 
 def place_rows(batch: T, rows: Rows, mesh: Mesh) -> T:
-    """The whole batch over the mesh, of which every process gives the rows that its devices are to have.
+    """Returns the whole batch over the mesh, of which every process gives the rows that its devices are to have.
 
     Args:
       batch: the rows `rows.some`; they may be more than those needed.
+      rows: of `rows_here`.
+      mesh: over the devices of all processes.
     """
     first = rows.some.start
 
@@ -202,13 +228,15 @@ def place_rows(batch: T, rows: Rows, mesh: Mesh) -> T:
 
         return jax.make_array_from_callback((rows.total, *x.shape[1:]), by_rows(mesh), on_device)
 
-    return jax.tree.map(place, batch)
+    placed: T = jax.tree.map(place, batch)
+    return placed
 
 
 def with_sharding(template: Any, shardings: Any) -> Any:
-    """A tree of `jax.ShapeDtypeStruct`s, each told where it is to lie.
+    """Returns a tree of `jax.ShapeDtypeStruct`s, each told where it is to lie.
 
     Args:
+      template: a tree of whatever has shape and dtype.
       shardings: one for all leaves, or a tree with one for each.
     """
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Schedules, which parameters are decayed and which are Muon's, and the optax chain."""
+"""The optimiser: its schedule, which parameters are decayed and which are Muon's, and the optax chain."""
 
 import re
 from typing import Any
