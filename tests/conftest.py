@@ -7,12 +7,13 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import pytest
 
+from bertjax.cli.terminal import shown_on_terminal
 from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,6 +32,13 @@ def compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def shown() -> Iterator[None]:
+    """What the library logs goes to stdout, as on the command line."""
+    with shown_on_terminal():
+        yield
 
 
 @pytest.fixture(scope="session")

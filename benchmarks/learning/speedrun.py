@@ -17,7 +17,8 @@ from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
-from bertjax.train.initial_state import Programs, make_programs
+from bertjax.train.pretrain import pretraining_task
+from bertjax.train.programs import Programs, make_programs
 from bertjax.train.progress import describe_devices
 from bertjax.train.step import Metrics, TrainState
 
@@ -39,9 +40,10 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     prepared = prepare(config)
     config, batches, held_out = prepared.config, prepared.train_batches, prepared.held_out_batches
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
-    programs = make_programs(prepared, mesh)
+    task = pretraining_task(prepared, mesh)
+    programs = make_programs(config, task.objective, mesh)
     eval_rows = rows_here(held_out.num_rows, mesh)
-    state = programs.fresh_state()
+    state = task.initial_state(programs.init())
     train_step = _compiled(programs, prepared, mesh, state)
     jax.block_until_ready(state)
     trained = evaluated = 0.0

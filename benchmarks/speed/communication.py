@@ -12,9 +12,11 @@ from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import make_model
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.train.optimizer import make_optimizer, make_schedule
-from bertjax.train.step import compile_train_step, state_template
+from bertjax.train.state import state_template
+from bertjax.train.step import compile_train_step
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")
@@ -119,12 +121,18 @@ def _sent(found: list[Collective]) -> dict[str, float]:
 def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[Collective]:
     """Returns the collectives of the recipe's training step on the first devices, with a pair in every row."""
     mesh = make_mesh(data, fsdp, tensor, devices=jax.devices()[: data * fsdp * tensor])
-    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
+    objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
+    optimizer = make_optimizer(config.optim, config.train.steps)
     schedule = make_schedule(config.optim, config.train.steps)
     step: Any = compile_train_step(
-        mesh, model, optimizer, schedule, seed=0, gradient_accumulation_steps=config.train.gradient_accumulation_steps
+        mesh,
+        objective,
+        optimizer,
+        schedule,
+        seed=0,
+        gradient_accumulation_steps=config.train.gradient_accumulation_steps,
     )
-    state = state_template(model, optimizer)
+    state = state_template(objective, optimizer)
     state = with_sharding(state, by_name(state, mesh))
     predictions = max(1, round(config.data.mlm_probability * config.data.max_length))
     batch = batch_shapes(config.train.batch_size, config.data.max_length, predictions)

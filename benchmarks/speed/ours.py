@@ -19,9 +19,9 @@ from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, init_params, make_model
 from bertjax.models.operations import encoding_figures, training_figures
 from bertjax.objectives.metrics import Metrics
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import make_mesh, place_batch
-from bertjax.train.optimizer import make_optimizer, make_schedule
-from bertjax.train.step import compile_train_step, init_on, state_template
+from bertjax.train.programs import make_programs
 
 
 def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
@@ -47,17 +47,9 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
       batches: anything with `batch_at`.
     """
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
-    model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
-    schedule = make_schedule(config.optim, config.train.steps)
-    train_step = compile_train_step(
-        mesh,
-        model,
-        optimizer,
-        schedule,
-        seed=config.seed,
-        gradient_accumulation_steps=config.train.gradient_accumulation_steps,
-    )
-    state = init_on(mesh, model, optimizer, config.seed)
+    objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
+    programs = make_programs(config, objective, mesh)
+    train_step, state = programs.train_step(config.train.steps), programs.init()
     ends = [time.perf_counter()]
     read: list[Metrics] = []
     pending = None
@@ -76,12 +68,12 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
     """Compiles a training step, runs nothing: seconds, and what the program would hold beside its arguments."""
     recipe = load_config(config, overrides)
-    mesh, model = make_mesh(*recipe.mesh_sizes(jax.device_count())), make_model(recipe.model, recipe.train)
-    optimizer = make_optimizer(recipe.optim, recipe.train.steps)
-    schedule = make_schedule(recipe.optim, recipe.train.steps)
-    train_step: Any = compile_train_step(mesh, model, optimizer, schedule, seed=0)
+    mesh = make_mesh(*recipe.mesh_sizes(jax.device_count()))
+    objective = pretraining_objective(make_model(recipe.model, recipe.train).clone(mesh=mesh))
+    programs = make_programs(recipe, objective, mesh)
+    train_step: Any = programs.train_step(recipe.train.steps)
     batch = place_batch(prepare(recipe).train_batches.batch_at(0), mesh)
-    state = state_template(model, optimizer)
+    state = programs.template
     start = time.perf_counter()
     program = train_step.lower(state, batch).compile()
     seconds = time.perf_counter() - start

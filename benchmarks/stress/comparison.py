@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from bertjax.models.bert import make_model
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
 from bertjax.runs.folder import RunFolder
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.step import state_template
+from bertjax.train.state import saved_trees, state_template
 
 
 def differences(run: Path, other: Path) -> list[str]:
@@ -19,7 +20,7 @@ def differences(run: Path, other: Path) -> list[str]:
       BertjaxError: one of them has no checkpoint.
     """
     found = []
-    lines, expected_lines = (RunFolder(path).metrics_file.read_bytes().splitlines() for path in (run, other))
+    lines, expected_lines = (RunFolder(path).metrics.file.read_bytes().splitlines() for path in (run, other))
     if len(lines) != len(expected_lines):
         found.append(f"metrics.jsonl has {len(lines)} lines instead of {len(expected_lines)}")
     unlike = (number for number, (a, b) in enumerate(zip(lines, expected_lines, strict=False), 1) if a != b)
@@ -34,11 +35,11 @@ def final_state(run: Path) -> dict[str, bytes]:
     folder = RunFolder(run)
     config = folder.config()
     model, optimizer = make_model(config.model, config.train), make_optimizer(config.optim, config.train.steps)
-    template = state_template(model, optimizer, averaging=config.optim.ema_decay is not None)
-    trees = {name: tree for name, tree in template._asdict().items() if name != "step" and tree is not None}
+    template = state_template(pretraining_objective(model), optimizer, averaging=config.optim.ema_decay is not None)
+    trees = saved_trees(template)
     here = replicated(make_mesh(devices=jax.devices()[:1]))
     with folder.checkpoints() as checkpoints:
-        step = folder.latest_step(checkpoints)
+        step = checkpoints.newest_step()
         trees = checkpoints.restore(step, with_sharding(trees, here))
     found = {"step": np.asarray(step)}
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):

@@ -27,18 +27,32 @@ def evaluate(argv: list[str]) -> None:
     )
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
+    for axis in ("data", "fsdp", "tensor"):
+        parser.add_argument(
+            f"--mesh.{axis}",
+            dest=axis,
+            type=int,
+            help="as for 'bertjax pretrain'; by default the run's own, where it suits the devices there are",
+        )
     args = parser.parse_args(argv)
     if args.json is not None:
         check_new("--json", args.json)
-    from bertjax.config import DistributedConfig
+    from bertjax.config import DistributedConfig, MeshConfig
     from bertjax.evaluation.evaluate import as_json, evaluate_run, render
     from bertjax.parallel.distributed import joined
 
+    sizes = {axis: size for axis in ("data", "fsdp", "tensor") if (size := getattr(args, axis)) is not None}
+    mesh = MeshConfig(**sizes) if sizes else None
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
     ) as processes:
         evaluation = evaluate_run(
-            args.run, split=args.split, path=args.path, half=args.half, mlm_probability=args.mlm_probability
+            args.run,
+            split=args.split,
+            path=args.path,
+            half=args.half,
+            mlm_probability=args.mlm_probability,
+            mesh=mesh,
         )
     if not processes.first:
         return

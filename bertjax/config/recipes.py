@@ -12,6 +12,7 @@ from bertjax.config.files import recipe_names as recipe_names
 from bertjax.config.keys import flat as flat
 from bertjax.config.parser import config_parser, parse_config
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -35,4 +36,5 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the configuration as YAML that `load_config` reads back to an equal one."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), encoding="utf-8")
+    with atomic_write(path) as file:
+        yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)

@@ -1,70 +1,50 @@
 """Held-out losses and accuracies."""
 
 import dataclasses
-import functools
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from bertjax.config import HEADS, DataConfig, Objective, Split
-from bertjax.data.batching.batch import Batch
+from bertjax.config import HEADS, Config, DataConfig, MeshConfig, Split
+from bertjax.config import Objective as ObjectiveName
 from bertjax.data.batching.batches import Half
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
-from bertjax.models.bert import Bert, make_model, params_template
+from bertjax.errors import BertjaxError
+from bertjax.models.bert import make_model
 from bertjax.objectives.metrics import Metrics, RunningMeans
-from bertjax.objectives.pretraining import apply_heads, batch_metrics, compute_metrics
+from bertjax.objectives.objective import Objective, Params
+from bertjax.objectives.pretraining import metrics_by_class, pretraining_objective
 from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.parameters import load_params
 
-EvalStep = Callable[[dict[str, Any], Batch], Metrics]
+_logger = logging.getLogger(__name__)
+
+EvalStep = Callable[[Params, Any], Metrics]
 
 
-def compile_eval_step(mesh: Mesh, model: Bert) -> EvalStep:
-    """`batch_metrics` without dropout, jitted over the mesh."""
-    return jax.jit(
-        functools.partial(batch_metrics, model.clone(mesh=mesh)),
-        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
-        out_shardings=replicated(mesh),
-    )
-
-
-def compile_eval_step_by_class(mesh: Mesh, model: Bert, classes_v: np.ndarray) -> EvalStep:
-    """As `compile_eval_step`, with the MLM loss and accuracy of each class of words too.
+def compile_eval_step(mesh: Mesh, objective: Objective) -> EvalStep:
+    """Jits an objective's metrics over the mesh, without dropout.
 
     Args:
-      classes_v: the place in `frequencies.CLASSES` of each token that may be a label.
+      objective: one made for this mesh.
     """
+    template = jax.eval_shape(objective.init, jax.random.key(0))
     return jax.jit(
-        functools.partial(_metrics_by_class, model.clone(mesh=mesh), classes_v),
-        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
+        lambda params, batch: objective.metrics(params, batch, None),
+        in_shardings=(by_name(template, mesh), by_rows(mesh)),
         out_shardings=replicated(mesh),
     )
 
 
-def _metrics_by_class(model: Bert, classes_v: np.ndarray, params: dict[str, Any], batch: Batch) -> Metrics:
-    """Each prediction is judged twice, among all and in its class: the head leaves out what has no weight."""
-    predictions = apply_heads(model, params, batch)
-    metrics = compute_metrics(model, predictions, batch)
-    class_bp = jnp.asarray(classes_v)[batch.mlm_labels_bp]
-    for number, name in enumerate(CLASSES):
-        weights_bp = batch.mlm_weights_bp * (class_bp == number)
-        its = compute_metrics(model, predictions, batch._replace(mlm_weights_bp=weights_bp))
-        metrics |= {f"{name} {figure}": its[figure] for figure in ("mlm_loss", "mlm_accuracy")}
-    return metrics
-
-
-def evaluate(
-    eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
-) -> dict[str, float]:
+def evaluate(eval_step: EvalStep, params: Params, batches: Iterable[Any], rows: Rows, mesh: Mesh) -> dict[str, float]:
     """The mean of each metric over all the batches: losses in nats, accuracies as shares.
 
     Args:
@@ -73,9 +53,7 @@ def evaluate(
     return _run_through(eval_step, params, batches, rows, mesh).means()
 
 
-def _run_through(
-    eval_step: EvalStep, params: dict[str, Any], batches: Iterable[Batch], rows: Rows, mesh: Mesh
-) -> RunningMeans:
+def _run_through(eval_step: EvalStep, params: Params, batches: Iterable[Any], rows: Rows, mesh: Mesh) -> RunningMeans:
     running = RunningMeans()
     pending: Metrics = {}
     for batch in batches:
@@ -100,7 +78,7 @@ class Evaluation(NamedTuple):
     corpus: str
     num_sequences: int
     means: dict[str, float]
-    objective: Objective
+    objective: ObjectiveName
     half: Half | None
     classes: dict[str, OfClass]  # those of `frequencies.CLASSES` that were to predict; none where a run lacks counts
 
@@ -112,6 +90,7 @@ def evaluate_run(
     path: str | None = None,
     half: Half | None = None,
     mlm_probability: float | None = None,
+    mesh: MeshConfig | None = None,
 ) -> Evaluation:
     """The means of a run's newest parameters on the held-out corpus.
 
@@ -119,6 +98,7 @@ def evaluate_run(
       split: another split than the one the run held out.
       path: where the text is now, as `data.path`.
       mlm_probability: share of the words to predict, in place of the run's own, to compare runs at several.
+      mesh: sizes of the mesh; by default the run's own where they suit the devices there are, else by rows alone.
       half: every other pair alone. A recipe chosen by one half is told of by the other.
 
     Raises:
@@ -136,16 +116,17 @@ def evaluate_run(
         config.eval, mlm_probability=config.eval.mlm_probability if mlm_probability is None else mlm_probability
     )
     config = dataclasses.replace(config, data=data, eval=of_eval)
-    mesh, model = make_mesh(), make_model(config.model, config.train)
+    devices = _mesh(config, mesh)
     corpus, batches = prepare_held_out(config, run.tokenizer())
-    params = load_params(run, model, mesh)
-    rows = rows_here(batches.num_rows, mesh)
+    params = load_params(run, config, devices)
+    rows = rows_here(batches.num_rows, devices)
+    model = make_model(config.model, config.train).clone(mesh=devices)
+    objective = pretraining_objective(model)
     counts_v = run.word_counts()
-    if counts_v is None:
-        eval_step = compile_eval_step(mesh, model)
-    else:
-        eval_step = compile_eval_step_by_class(mesh, model, word_classes(counts_v, run.tokenizer()))
-    running = _run_through(eval_step, params, batches.first_epoch(rows.some, half), rows, mesh)
+    if counts_v is not None:
+        objective = metrics_by_class(objective, model, word_classes(counts_v, run.tokenizer()), CLASSES)
+    eval_step = compile_eval_step(devices, objective)
+    running = _run_through(eval_step, params, batches.first_epoch(rows.some, half), rows, devices)
     means, weights = running.means(), running.weights()
     classes = {
         name: OfClass(
@@ -155,6 +136,18 @@ def evaluate_run(
         if f"{name} mlm_loss" in means
     }
     return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes)
+
+
+def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
+    """The mesh that was asked for, or the run's own, which may be of other devices than these."""
+    devices = jax.device_count()
+    if asked is not None:
+        return make_mesh(*dataclasses.replace(config, mesh=asked).mesh_sizes(devices))
+    try:
+        return make_mesh(*config.mesh_sizes(devices))
+    except BertjaxError as error:
+        _logger.info(f"NOTICE:   the run's own mesh does not suit ({error}): evaluated by rows alone")
+        return make_mesh()
 
 
 def render(evaluation: Evaluation) -> str:

@@ -8,7 +8,6 @@ import jax
 from bertjax.errors import BertjaxError
 from bertjax.hub.card import make_card
 from bertjax.hub.folder import check_writable, write_folder
-from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
@@ -22,13 +21,12 @@ def export_run(run: RunFolder, folder: Path) -> None:
         the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
-    steps = run.last_step() or config.train.steps
+    steps = run.decisions.last_step() or config.train.steps
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
-    params = load_params(run, Bert(config.model), make_mesh(devices=jax.devices()[:1]))
+    params = load_params(run, config, make_mesh(devices=jax.devices()[:1]))
     try:
-        card = make_card(config, run.environment(), run.newest_evaluation(), tokenizer)
+        card = make_card(config, run.environment(), run.metrics.newest_evaluation(), tokenizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        file = run.path / "environment.json"
-        raise BertjaxError(f"{file} does not tell what a card needs: {error!r}; train anew") from error
+        raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     write_folder(config.model, params, tokenizer, folder, card=card)

@@ -10,7 +10,6 @@ from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
-from bertjax.models.bert import Bert
 from bertjax.parallel.sharding import make_mesh, place_params
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     from bertjax.runs.parameters import load_params
 
     run = _run(folder)
-    config = run.config().model
-    return Pretrained(config, load_params(run, Bert(config), mesh), run.tokenizer())
+    config = run.config()
+    return Pretrained(config.model, load_params(run, config, mesh), run.tokenizer())
 
 
 def model_config(folder: str | Path) -> BertConfig:

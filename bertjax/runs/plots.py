@@ -1,32 +1,31 @@
 """Pictures of a run."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertjax.config import HEADS, Objective
+from bertjax.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, objective: Objective = "mlm+nsp") -> None:
-    """The loss of each head against the step, the held-out ones as points, as a PNG.
+def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, heads: Mapping[str, str]) -> None:
+    """Draws the loss of each head against the step, the held-out ones as points, as a PNG.
 
     Args:
       metrics: the lines of metrics.jsonl.
+      heads: what people call each head, by its name in the metrics.
     """
-    unfinished = path.with_suffix(".unfinished")
-    draw_losses(metrics, title, objective).savefig(unfinished, dpi=120, format="png")
-    os.replace(unfinished, path)
+    with atomic_write(path, binary=True) as file:
+        draw_losses(metrics, title, heads).savefig(file, dpi=120, format="png")
 
 
-def draw_losses(metrics: list[dict[str, Any]], title: str, objective: Objective = "mlm+nsp") -> "Figure":
-    """What `plot_losses` saves."""
+def draw_losses(metrics: list[dict[str, Any]], title: str, heads: Mapping[str, str]) -> "Figure":
+    """Draws what `plot_losses` saves."""
     from matplotlib.figure import Figure  # not pyplot: it would keep the figure, and choose a caller's backend
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    heads = HEADS[objective]
     all_axes = figure.subplots(1, len(heads), squeeze=False).flat
     for axes, (head, name), color in zip(all_axes, heads.items(), ("C0", "C1"), strict=False):
         training = [(line["step"], line[f"{head}_loss"]) for line in metrics if line.get(f"{head}_loss") is not None]

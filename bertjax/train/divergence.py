@@ -1,7 +1,7 @@
 """What a run does about a loss that is no number, or far above those before."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
-from bertjax.runs.folder import Skip
+from bertjax.runs.decisions import Skip
 
 _SETTLED = 100  # steps in which a loss may do anything
 _ROLLBACKS = 3  # to one checkpoint: by then it is not the batches
@@ -28,7 +28,7 @@ def batch_of(step: int, skips: Sequence[Skip]) -> int:
     return step - 1 + sum(skip.batches for skip in skips if skip.after_step < step)
 
 
-def watch(step: int, means: Mapping[str, float], train: TrainConfig, params: Any) -> None:
+def check_step(step: int, means: Mapping[str, float], train: TrainConfig, params: Any) -> None:
     """Judges a step by its metrics.
 
     Args:
@@ -49,19 +49,21 @@ def watch(step: int, means: Mapping[str, float], train: TrainConfig, params: Any
         raise LossSpike(step, means["loss_rise"])
 
 
-class Rising:
+class RisingLoss:
     """Tells, once, of a loss that is above what it began with: the learning rate is too high.
 
     Args:
-      first: what it began with; None where the step to come is the first.
+      losses: the names of the losses among the metrics.
+      lines: metrics of the steps so far; none where the step to come is the first.
     """
 
-    def __init__(self, optim: OptimConfig, first: float | None = None):
-        self._optim, self._first, self._told = optim, first, False
+    def __init__(self, optim: OptimConfig, losses: Sequence[str], lines: Iterable[Mapping[str, Any]] = ()):
+        self._optim, self._losses, self._told = optim, losses, False
+        self._first = next((loss_of(line, losses) for line in lines if "loss_rise" in line), None)
 
     def seen(self, step: int, means: Mapping[str, float]) -> str | None:
         """Judges a step by its metrics: what there is to be told."""
-        loss = loss_of(means)
+        loss = loss_of(means, self._losses)
         if loss is None or not means["loss_rise"]:
             return None
         self._first = loss if self._first is None else self._first
@@ -75,11 +77,15 @@ class Rising:
         )
 
 
-def loss_of(means: Mapping[str, float | None]) -> float | None:
-    """MLM loss + NSP loss, of those that there are; None where it is not finite."""
-    losses = [means[name] for name in ("mlm_loss", "nsp_loss") if name in means]
-    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
-    return sum(known) if known and len(known) == len(losses) else None
+def loss_of(means: Mapping[str, float | None], losses: Sequence[str]) -> float | None:
+    """Returns the sum of the losses that had anything to predict; None where it is not finite.
+
+    Args:
+      losses: the names of the losses among the means.
+    """
+    there = [means[name] for name in losses if name in means]
+    finite = [loss for loss in there if loss is not None and math.isfinite(loss)]
+    return sum(finite) if finite and len(finite) == len(there) else None
 
 
 def skip_after(step: int, spike: LossSpike, skips: Sequence[Skip]) -> Skip:

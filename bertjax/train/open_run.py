@@ -2,28 +2,41 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig
+from bertjax.config.recipes import flat
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import model_config
 from bertjax.parallel.process_group import Processes
+from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
 
+_logger = logging.getLogger(__name__)
 
-def with_its_model(config: Config, folder: RunFolder, *, resume: bool) -> Config:
-    """With the model section of the folder that the run starts from; a run that has begun needs it no more."""
-    if config.init_from is None:
-        return config
-    model = folder.config().model if resume and folder.begun else model_config(config.init_from)
-    model = dataclasses.replace(model, dropout=config.model.dropout, frequency_bias=False, cooccurrence_embedding=False)
-    return dataclasses.replace(config, model=model)
+# What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
+# Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
+_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback", "data.workers"}
+_MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
+_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
+_MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard"}
 
 
 @contextlib.contextmanager
-def opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
-    """Opened by process 0. The others find the folder there, and on their own machines the same text."""
+def open_run(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
+    """Opens what a run reads; meanwhile its folder, which is made or found, is kept from other runs.
+
+    Process 0 opens it. The others find the folder there, and on their own machines the same text.
+
+    Args:
+      config: with the model that the run starts from (`with_model_of_init`).
+
+    Raises:
+      BertjaxError: the folder is another run's, or in use; or the text cannot be had.
+    """
     with contextlib.ExitStack() as stack:
         if processes.first:
             prepared = stack.enter_context(_opened(folder, config, resume=resume))
@@ -38,16 +51,24 @@ def opened_by_all(folder: RunFolder, config: Config, processes: Processes, *, re
         yield prepared
 
 
+def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+    """Takes the model section from the folder that the run starts from; a run that has begun needs it no more."""
+    if config.init_from is None:
+        return config
+    model = folder.config().model if resume and folder.begun else model_config(config.init_from)
+    model = dataclasses.replace(model, dropout=config.model.dropout, frequency_bias=False, cooccurrence_embedding=False)
+    return dataclasses.replace(config, model=model)
+
+
 @contextlib.contextmanager
 def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prepared]:
-    """What the run reads; meanwhile its folder, which is made or found, is kept from other runs."""
     if resume and folder.begun:
         with folder.locked():
             yield _resume(folder, config)
         return
     folder.check_free(resume=resume)
     if resume:  # as after a kill while the corpus was built
-        print(f"{folder.path} holds no run yet: it begins")
+        _logger.info(f"{folder.path} holds no run yet: it begins")
     prepared = prepare(config)
     with folder.locked():
         folder.create(prepared)
@@ -55,16 +76,17 @@ def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prep
 
 
 def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
-    made_from = folder.config().data.source
-    if made_from == config.data.fallback:  # the run fell back to it once, and stays with it
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=made_from))
+    its_own = folder.config()
+    if its_own.data.source == config.data.fallback:  # the run fell back to it once, and stays with it
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=its_own.data.source))
     prepared = prepare(config, folder.tokenizer())
-    folder.check_same(prepared)
+    check_same(folder, its_own, prepared)
     return prepared
 
 
 def _resume(folder: RunFolder, config: Config) -> Prepared:
-    with folder.checkpoints(keep=config.checkpoint.keep) as checkpoints:  # to set damaged ones aside
+    writer = CheckpointWriter(folder.checkpoint_folder, keep=config.checkpoint.keep)
+    with writer as checkpoints:  # to set damaged ones aside
         step = checkpoints.latest_step() or 0
     prepared = _prepared_again(folder, config)
     if step > config.train.steps:
@@ -73,3 +95,28 @@ def _resume(folder: RunFolder, config: Config) -> Prepared:
         )
     folder.rewrite_config(prepared)
     return prepared
+
+
+def check_same(folder: RunFolder, its_own: Config, prepared: Prepared) -> None:
+    """Raises BertjaxError where going on with this configuration or corpus would not be the same run.
+
+    Args:
+      its_own: the folder's configuration.
+    """
+    ours, theirs = flat(prepared.config), flat(its_own)
+    same_all_along = prepared.config.optim.schedule == "constant" and prepared.config.data.mlm_probability_end is None
+    may_change = _MAY_CHANGE | ({"train.steps"} if same_all_along else set())
+    changed = [key for key in ours if ours[key] != theirs[key] and key not in may_change]
+    if changed:
+        what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
+        raise BertjaxError(f"{folder.path} was made with another configuration: {what}; resume with the run's own")
+    try:
+        made_from = folder.environment()["corpus"]
+        digests = [made_from[part]["digest"] for part in ("train", "held_out")]
+    except (KeyError, TypeError) as error:
+        raise BertjaxError(f"{folder.environment_file} does not tell the run's text: {error!r}; train anew") from error
+    for digest, corpus in zip(digests, (prepared.train, prepared.held_out), strict=True):
+        if digest != corpus.digest:
+            raise BertjaxError(
+                f"{folder.path} was made with another text than the {corpus.name} found now; give the same one"
+            )

@@ -1,17 +1,19 @@
 """What a person sees of a run while it goes, and what its metrics.jsonl and timings.jsonl keep of it."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from bertjax.config import HEADS, DataConfig, Objective, TrainConfig
+from bertjax.config import TrainConfig
 from bertjax.objectives.metrics import Metrics, RunningMeans
-from bertjax.runs.folder import RunFolder
-from bertjax.runs.metrics import Figures, figures
+from bertjax.runs.metrics import Figures, RunMetrics, figures
+
+_logger = logging.getLogger(__name__)
 
 
 class Progress:
@@ -22,11 +24,16 @@ class Progress:
     The rate is over the time between one step's end and the next one's, data loading included. Left out are the
     first step of the process, in which XLA compiles, one before each change of a growing batch's size, in which it does
     so again, and evaluations and checkpoints.
+
+    Args:
+      heads: what people call each head, by its name in the metrics.
+      sequences: what people call what is learned from, in the plural.
     """
 
-    def __init__(self, folder: RunFolder, train: TrainConfig, objective: Objective):
+    def __init__(self, metrics: RunMetrics, train: TrainConfig, heads: Mapping[str, str], sequences: str):
         self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
-        self._folder, self._train, self._objective, self._skipped_steps = folder, train, objective, 0
+        self._metrics, self._train, self._heads, self._sequences = metrics, train, heads, sequences
+        self._skipped_steps = 0
         self._timed_steps, self._timed_pairs, self._timed_seconds = 0, 0.0, 0.0
         self._pairs_in: Callable[[int], float] | None = None
         self._seconds_left: Callable[[], float] | None = None
@@ -85,19 +92,18 @@ class Progress:
 
     def held_out(self, means: dict[str, float]) -> None:
         """The figures of an evaluation after the last step."""
-        self._folder.append_metrics({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
+        self._metrics.append({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
         heads = (f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}" for name, loss, accuracy in self._figures(means))
         self.say(f"held out at step {self.step}: {'; '.join(heads)}")
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar where there is one."""
-        tqdm.write(line, file=sys.stderr if self._interactive else sys.stdout)
-        sys.stdout.flush()
+        """Logs a line of its own, which goes above the bar where there is one."""
+        _logger.info(line)
 
     def close(self) -> None:
         """Leaves the bar as it is, and the folder."""
         self._bar.close()
-        self._folder.close()
+        self._metrics.close()
 
     @property
     def pairs_per_second(self) -> float:
@@ -113,7 +119,7 @@ class Progress:
         return self._pairs_in(step) if self._pairs_in else self._train.batch_size
 
     def _figures(self, means: dict[str, float]) -> list[Figures]:
-        return figures(means, HEADS[self._objective])
+        return figures(means, self._heads)
 
     def _expected_last_step(self) -> int:
         if self._seconds_left is None or not self._timed_steps:
@@ -123,7 +129,7 @@ class Progress:
     def _show(self, means: dict[str, float]) -> None:
         rate = f"compiled, {self.first_seconds:.1f} s"
         if self._timed_steps:
-            rate = f"{self.pairs_per_second:,.0f} {DataConfig(objective=self._objective).sequences}/s"
+            rate = f"{self.pairs_per_second:,.0f} {self._sequences}/s"
         line = "  ".join([*(f"{name.lower()} {loss:.3f}" for name, loss, _ in self._figures(means)), rate])
         if self._skipped_steps:
             line += f"  {self._skipped_steps} skipped, not finite"
@@ -131,8 +137,8 @@ class Progress:
         self._bar.set_description_str(line, refresh=False)
         self._bar.update()
         if self.step % self._train.log_every == 0 or self.step == self.steps:
-            self._folder.append_metrics({"step": self.step, **means})
-            self._folder.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
+            self._metrics.append({"step": self.step, **means})
+            self._metrics.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
             if not self._interactive:
                 left = (last - self.step) * self._timed_seconds / max(self._timed_steps, 1)
                 time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""

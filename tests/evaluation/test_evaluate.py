@@ -8,15 +8,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from bertjax.config import Config, TokenizerConfig
+from bertjax.config import Config, MeshConfig, TokenizerConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
 from bertjax.data.sources import wikitext
 from bertjax.data.statistics.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.errors import BertjaxError
-from bertjax.evaluation.evaluate import compile_eval_step, compile_eval_step_by_class, evaluate, evaluate_run, render
+from bertjax.evaluation.evaluate import compile_eval_step, evaluate, evaluate_run, render
 from bertjax.models.bert import Bert, init_params
+from bertjax.objectives.pretraining import metrics_by_class, pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
@@ -43,7 +45,13 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(), make_mesh(2, 2, 2)):
         placed = jax.device_put(params, by_name(params, mesh))
         rows = rows_here(batches.num_rows, mesh)
-        means = evaluate(compile_eval_step(mesh, model), placed, batches.first_epoch(rows.some), rows, mesh)
+        means = evaluate(
+            compile_eval_step(mesh, pretraining_objective(model.clone(mesh=mesh))),
+            placed,
+            batches.first_epoch(rows.some),
+            rows,
+            mesh,
+        )
         assert means["mlm_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
         assert means["mlm_accuracy"] == pytest.approx(np.mean(hits), rel=1e-5)
         assert means["nsp_loss"] == pytest.approx(np.mean(next_losses), rel=1e-5)
@@ -53,7 +61,7 @@ def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     folder = pretrain(tiny)
     name, num_sequences, means, objective, half, _ = evaluate_run(folder)
     assert name == "wikitext-2/valid" and num_sequences > 30 and objective == "mlm+nsp" and half is None
-    (line,) = [record for record in RunFolder(folder).metrics() if "held_out_mlm_loss" in record]
+    (line,) = [record for record in RunFolder(folder).metrics.read() if "held_out_mlm_loss" in record]
     assert line["step"] == 4
     in_training = {key.removeprefix("held_out_"): value for key, value in line.items() if key != "step"}
     assert means == pytest.approx(in_training, rel=1e-6)
@@ -63,6 +71,27 @@ def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     save_config(odd, folder / "config.yaml")
     assert evaluate_run(folder)[2] == pytest.approx(means, rel=1e-5)
     assert evaluate_run(folder, split="train", path=Path(tiny.data.path or ""))[0] == "wikitext-2/train"
+
+
+def test_the_mesh_is_the_one_asked_for_or_the_runs_own(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pretrain(dataclasses.replace(tiny, mesh=MeshConfig(fsdp=4)))
+    made: list[dict[str, int]] = []
+
+    def spy(*sizes: int) -> Mesh:
+        mesh = make_mesh(*sizes)
+        made.append(dict(mesh.shape))
+        return mesh
+
+    monkeypatch.setattr("bertjax.evaluation.evaluate.make_mesh", spy)
+    its_own, asked = evaluate_run(folder), evaluate_run(folder, mesh=MeshConfig(tensor=2))
+    assert made == [{"data": 2, "fsdp": 4, "tensor": 1}, {"data": 4, "fsdp": 1, "tensor": 2}]
+    assert asked.means == pytest.approx(its_own.means, rel=1e-5)
+    with pytest.raises(BertjaxError, match="mesh.fsdp=3"):
+        evaluate_run(folder, mesh=MeshConfig(fsdp=3))
+    odd = dataclasses.replace(RunFolder(folder).config(), mesh=MeshConfig(data=1, fsdp=16))
+    save_config(odd, folder / "config.yaml")
+    assert evaluate_run(folder).means == pytest.approx(its_own.means, rel=1e-5)
+    assert made[-1] == {"data": 8, "fsdp": 1, "tensor": 1}
 
 
 def test_classes_of_words_sum_up_to_the_whole(tiny: Config, tmp_path: Path) -> None:
@@ -82,12 +111,13 @@ def test_classes_of_words_sum_up_to_the_whole(tiny: Config, tmp_path: Path) -> N
     assert (counts * losses).sum() / counts.sum() == pytest.approx(of_all.means["mlm_loss"], rel=1e-6)
     assert (counts * accuracies).sum() / counts.sum() == pytest.approx(of_all.means["mlm_accuracy"], rel=1e-6)
     # On other devices, and when the vocabulary is split, the same.
-    mesh, model = make_mesh(2, 2, 2), Bert(RunFolder(folder).config().model)
+    its_own, mesh = RunFolder(folder).config(), make_mesh(2, 2, 2)
+    model = Bert(its_own.model, mesh=mesh)
     classes_v = word_classes(word_counts(prepare(config).train, len(labels)), RunFolder(folder).tokenizer())
     batches = prepare(config).held_out_batches
     rows = rows_here(batches.num_rows, mesh)
-    params = load_params(RunFolder(folder), model, mesh)
-    step = compile_eval_step_by_class(mesh, model, classes_v)
+    params = load_params(RunFolder(folder), its_own, mesh)
+    step = compile_eval_step(mesh, metrics_by_class(pretraining_objective(model), model, classes_v, CLASSES))
     means = evaluate(step, params, batches.first_epoch(rows.some), rows, mesh)
     assert [means[f"{name} mlm_loss"] for name in CLASSES] == pytest.approx(losses, rel=1e-5)
 

@@ -11,16 +11,9 @@ import pytest
 from bertjax.config import Config, Objective
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.evaluation.learned import (
-    Guess,
-    Hidden,
-    _whole_words,
-    guess,
-    guesses_in_words,
-    held_out_in_words,
-    hidden_words,
-)
+from bertjax.evaluation.learned import describe_guesses, describe_held_out
 from bertjax.models.bert import Bert, init_params
+from bertjax.objectives.guesses import Guess, Hidden, _whole_words, guess, hide_words
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.train.pretrain import pretrain
 
@@ -36,9 +29,9 @@ CRANE, FLY, ING, STOP, THE, OVER = 5, 6, 7, 9, 10, 11
 
 def test_hidden_words_are_whole_and_always_the_same(tiny: Config) -> None:
     prepared = prepare(tiny)
-    hidden = hidden_words(prepared)
+    hidden = hide_words(prepared)
     assert len(hidden) == 5 and len({place for _, place in hidden}) > 1
-    for (ids, place), (again, same_place) in zip(hidden, hidden_words(prepared), strict=True):
+    for (ids, place), (again, same_place) in zip(hidden, hide_words(prepared), strict=True):
         assert place == same_place and ids.tolist() == again.tolist() and 6 <= len(ids) <= 22
     sentence = np.array([THE, CRANE, FLY, ING, 1, OVER, STOP])
     assert _whole_words(sentence, PIECES) == [0, 1, 5]
@@ -46,7 +39,7 @@ def test_hidden_words_are_whole_and_always_the_same(tiny: Config) -> None:
 
 def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(tiny: Config) -> None:
     prepared = prepare(tiny)
-    hidden, model = hidden_words(prepared), Bert(prepared.config.model)
+    hidden, model = hide_words(prepared), Bert(prepared.config.model)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
 
     def guessed(hidden: list[Hidden], *sizes: int) -> list[list[Guess]]:
@@ -68,7 +61,7 @@ def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(tiny: Co
 def test_guesses_are_marked_and_lie_beneath_each_other() -> None:
     hidden = [Hidden(np.array([THE, CRANE, FLY, ING, OVER, *[THE] * 9]), 1), Hidden(np.array([OVER, THE, STOP]), 0)]
     guessed = [[Guess("crane", 0.5), Guess("the", 0.25)], [Guess("the", 0.51), Guess("over", 0.4)]]
-    assert guesses_in_words(hidden, guessed, PIECES)[1:] == [
+    assert describe_guesses(hidden, guessed, PIECES)[1:] == [
         "  right  the [crane] flying over the the ...  crane 50%  the 25%",
         "  wrong  [over] the .                         the 51%  over 40%",
     ]
@@ -99,15 +92,15 @@ def test_a_run_ends_with_what_it_has_learned(
 
 def test_text_of_short_sentences_has_nothing_to_hide(tiny: Config) -> None:
     prepared = prepare(dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, max_length=7)))
-    assert hidden_words(prepared) == []
+    assert hide_words(prepared) == []
     model, mesh = Bert(prepared.config.model), make_mesh()
     assert guess([], model, {}, mesh, prepared.tokenizer, max_length=7) == []
-    assert guesses_in_words([], [], prepared.tokenizer) == []
+    assert describe_guesses([], [], prepared.tokenizer) == []
 
 
 def test_guessing_is_on_the_very_predictions_of_the_evaluation(tiny: Config) -> None:
     prepared = prepare(tiny)
-    line = held_out_in_words(prepared, {"held_out_mlm_loss": 1.0, "held_out_mlm_accuracy": 0.5})
+    line = describe_held_out(prepared, {"held_out_mlm_loss": 1.0, "held_out_mlm_accuracy": 0.5})
     guessing = float(line.split()[-1])
     labels = np.concatenate([b.mlm_labels_bp[b.mlm_weights_bp > 0] for b in prepared.held_out_batches.first_epoch()])
     counts = np.bincount(prepared.train.ids, minlength=17)[5:] + 0.5

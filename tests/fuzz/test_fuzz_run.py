@@ -9,11 +9,13 @@ from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertjax.config import HEADS
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import draw_losses
 from bertjax.storage.manifest import MANIFEST, damage, write_manifest
 from bertjax.train.divergence import Skip
+from bertjax.train.open_run import check_same
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,8 @@ def run(tiny) -> tuple[Path, Prepared]:
     folder, prepared = RunFolder(tiny.run_dir), prepare(tiny)
     folder.create(prepared)
     for step in (1, 2, 3):
-        folder.append_metrics({"step": step, "mlm_loss": 0.5})
-    folder.add_skip(Skip(1, 2))
+        folder.metrics.append({"step": step, "mlm_loss": 0.5})
+    folder.decisions.add_skip(Skip(1, 2))
     return folder.path, prepared
 
 
@@ -83,7 +85,7 @@ def test_files_of_a_run(run, name, data):
         answer(folder.skips)
         answer(folder.has_evaluation, 2)
         if name == "metrics.jsonl":
-            answer(lambda: draw_losses(folder.metrics(), "title"))
+            answer(lambda: draw_losses(folder.metrics.read(), "title", HEADS["mlm+nsp"]))
         if answer(folder.drop_metrics_after, 2) is not REFUSED:
-            assert all(line["step"] <= 2 for line in folder.metrics())
-        answer(folder.check_same, prepared)
+            assert all(line["step"] <= 2 for line in folder.metrics.read())
+        answer(lambda: check_same(folder, folder.config(), prepared))

@@ -55,7 +55,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def held_out(run: Path) -> dict[str, float]:
-    line = [line for line in RunFolder(run).metrics() if "held_out_mlm_loss" in line][-1]
+    line = [line for line in RunFolder(run).metrics.read() if "held_out_mlm_loss" in line][-1]
     return {key: value for key, value in line.items() if key.startswith("held_out")}
 
 
@@ -180,7 +180,7 @@ def test_going_on_equals_never_having_stopped(tiny: Config, theirs: Path, tmp_pa
             shutil.rmtree(source)
         pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
         assert_equal_params(killed, whole)
-        assert RunFolder(killed).metrics_file.read_bytes() == RunFolder(whole).metrics_file.read_bytes()
+        assert RunFolder(killed).metrics.file.read_bytes() == RunFolder(whole).metrics.file.read_bytes()
     shutil.rmtree(killed / "checkpoints")
     with pytest.raises(BertjaxError, match="source"):
         pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)

@@ -37,7 +37,7 @@ def test_a_run(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     printed = capsys.readouterr().out
     with_pairs = objective == "mlm+sop"
     names = {f"{head}_{what}" for head in HEADS[objective] for what in ("loss", "accuracy")}
-    for line in run.metrics():
+    for line in run.metrics.read():
         of_heads = {key for key in line if key.endswith(("mlm_loss", "mlm_accuracy")) or "nsp" in key}
         assert of_heads in (names, {f"held_out_{name}" for name in names}), line
 
@@ -51,7 +51,7 @@ def test_a_run(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str],
         assert ("pairs" in text, "sequences" in text) == (with_pairs, not with_pairs), where
     assert ("  sop " in printed) == with_pairs and "held out at step 2: MLM loss" in printed
 
-    trained = load_params(run, Bert(run.config().model), make_mesh(1, 1, 1, devices=jax.devices()[:1]))
+    trained = load_params(run, run.config(), make_mesh(1, 1, 1, devices=jax.devices()[:1]))
     fresh = jax.jit(lambda: init_params(Bert(run.config().model), jax.random.key(0)))()
     for part in ("pooler", "nsp"):
         same = [np.array_equal(*two) for two in zip(*map(jax.tree.leaves, (trained[part], fresh[part])), strict=True)]

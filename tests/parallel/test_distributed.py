@@ -56,7 +56,7 @@ class Started:
 
     def wait_for_step(self, step: int) -> None:
         deadline = time.monotonic() + 90
-        while not any(line["step"] >= step for line in self.run.metrics()):
+        while not any(line["step"] >= step for line in self.run.metrics.read()):
             assert time.monotonic() < deadline and all(process.poll() is None for process in self.processes)
             time.sleep(0.02)
 
@@ -100,7 +100,7 @@ def recipe(tiny: Config) -> Config:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Every line of the metrics, and the parameters in the end."""
-    ours, theirs = RunFolder(one).metrics(), RunFolder(other).metrics()
+    ours, theirs = RunFolder(one).metrics.read(), RunFolder(other).metrics.read()
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for line, other_line in zip(ours, theirs, strict=True):
         assert line == pytest.approx(other_line, rel=1e-5, abs=1e-6)
@@ -123,7 +123,7 @@ def test_the_same_run_on_two_and_on_four_processes(
     start(longer(recipe, run, 4, mesh=MeshConfig(fsdp=2, tensor=2)), 4, resume=True).go_well()
     assert_same_run(run, whole)
     assert RunFolder(run).config().distributed == DistributedConfig()  # who took part is nothing of the run's own
-    held_out = RunFolder(run).metrics()[-1]
+    held_out = RunFolder(run).metrics.read()[-1]
     means = evaluate_run(run)[2]  # by one process
     assert means == pytest.approx({name: held_out[f"held_out_{name}"] for name in means}, rel=1e-5)
     command = [sys.executable, "-m", "bertjax", "launch", "-n", "2", "--", "evaluate", str(run)]
@@ -142,7 +142,7 @@ def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: 
     whole = pretrain(longer(recipe, tmp_path / "whole", 2))
     run = tmp_path / "run"
     start(longer(recipe, run, 2, mesh=MeshConfig(fsdp=2)), 2).go_well()
-    for ours, theirs in zip(RunFolder(run).metrics(), RunFolder(whole).metrics(), strict=True):
+    for ours, theirs in zip(RunFolder(run).metrics.read(), RunFolder(whole).metrics.read(), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
     newest = max(int(path.name) for path in (started.run.path / "checkpoints").iterdir() if path.name.isdecimal())
     assert told[1].startswith(f"the last checkpoint is {started.run.path}/checkpoints/{newest}; go on with bertjax")
     pretrain(longer(endless, started.run.path, newest + 2), resume=True)
-    steps = [line["step"] for line in started.run.metrics() if "mlm_loss" in line]
+    steps = [line["step"] for line in started.run.metrics.read() if "mlm_loss" in line]
     assert steps == list(range(1, newest + 3))
 
 
@@ -195,7 +195,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(recipe: Config, tmp_path: Pa
     assert [code for code, _, _ in ends] == [0, 0], ends
     (step,) = re.findall(r"stopped after step (\d+), saved; go on with", ends[0][1])
     (saved,) = [path.name for path in (started.run.path / "checkpoints").iterdir()]
-    assert saved == step and started.run.metrics()[-1]["step"] == int(step)
+    assert saved == step and started.run.metrics.read()[-1]["step"] == int(step)
 
 
 def test_what_one_cannot_do_is_told_by_all(recipe: Config, tmp_path: Path, start: Callable) -> None:

@@ -10,9 +10,10 @@ from jax.sharding import PartitionSpec
 
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.models.bert import Bert, params_template
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, by_rows, make_mesh, place_batch, replicated, rows_here
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.step import init_on, state_template
+from bertjax.train.state import init_on, state_template
 
 TIED = BertConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, max_position=16)
 UNTIED = dataclasses.replace(BertConfig.textbook(96), hidden_size=32, intermediate_size=64, max_position=16)
@@ -74,7 +75,7 @@ def test_where_every_parameter_lies(config: BertConfig, expected: dict[str, Part
 @pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
 def test_the_optimisers_state_lies_where_the_parameters_do(name) -> None:
     optimizer = make_optimizer(OptimConfig(name=name, warmup_steps=2, clip_norm=1.0), steps=9)
-    found = specs(state_template(Bert(TIED), optimizer))
+    found = specs(state_template(pretraining_objective(Bert(TIED)), optimizer))
     for mean in ("mu", "nu"):
         of_mean = {path.split(f"/{mean}/")[1]: spec for path, spec in found.items() if f"/{mean}/" in path}
         assert of_mean == OF_TIED
@@ -84,7 +85,7 @@ def test_the_optimisers_state_lies_where_the_parameters_do(name) -> None:
 
 def test_muons_state_lies_where_the_parameters_do() -> None:
     optimizer = make_optimizer(OptimConfig(name="muon", clip_norm=1.0), steps=9)
-    found = specs(state_template(Bert(TIED), optimizer).opt_state)
+    found = specs(state_template(pretraining_objective(Bert(TIED)), optimizer).opt_state)
     of_mean = {path.split("/mu/")[1]: (path, spec) for path, spec in found.items() if "/mu/" in path}
     assert {name: spec for name, (_, spec) in of_mean.items()} == OF_TIED  # one mean each, Muon's or AdamW's
     muons = {name for name, (path, _) in of_mean.items() if "/muon/inner_state/" in path}
@@ -103,7 +104,7 @@ def test_a_vocabulary_that_tensor_does_not_divide_is_whole() -> None:
 def test_bytes_on_a_device_fall_as_the_mesh_says(sizes: tuple[int, int, int]) -> None:
     config = dataclasses.replace(TIED, hidden_size=64, intermediate_size=256)
     mesh, optimizer = make_mesh(*sizes), make_optimizer(OptimConfig(), 9)
-    state = init_on(mesh, Bert(config), optimizer, 0)
+    state = init_on(mesh, pretraining_objective(Bert(config)), optimizer, 0)
     leaves = jax.tree.leaves(state)
     total = sum(leaf.nbytes for leaf in leaves)
     held: dict[jax.Device, int] = dict.fromkeys(mesh.devices.flat, 0)

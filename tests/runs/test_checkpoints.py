@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from bertjax.errors import BertjaxError
 from bertjax.parallel.sharding import make_mesh, replicated, with_sharding
+from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.checkpoints import Checkpoints
 
 
@@ -46,7 +47,7 @@ def assert_equal(ours: dict, theirs: dict) -> None:
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_trees_come_back_on_other_devices(tmp_path: Path, devices: int, caplog: pytest.LogCaptureFixture) -> None:
-    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+    with CheckpointWriter(tmp_path / "c", keep=2) as checkpoints:
         checkpoints.save(5, {"params": tree(1), "opt_state": tree(2)})
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.latest_step() == 5
@@ -58,7 +59,7 @@ def test_trees_come_back_on_other_devices(tmp_path: Path, devices: int, caplog: 
 
 
 def test_one_tree_can_be_read_alone(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": tree(1), "opt_state": tree(2)})
     with Checkpoints(tmp_path) as checkpoints:
         assert_equal(checkpoints.restore(1, {"params": template()})["params"], tree(1))
@@ -67,7 +68,7 @@ def test_one_tree_can_be_read_alone(tmp_path: Path) -> None:
 def test_a_donated_tree_is_saved_as_it_was(tmp_path: Path) -> None:
     add = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)
     state = tree(3)
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": state})
         for _ in range(20):
             state = add(state)
@@ -76,14 +77,14 @@ def test_a_donated_tree_is_saved_as_it_was(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=2) as checkpoints:
         for step in (1, 2, 3, 10):
             checkpoints.save(step, {"params": tree(step)})
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [3, 10]
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         assert checkpoints.latest_step() is None
 
 
@@ -106,7 +107,7 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused_on_one_line(
     tmp_path: Path, misfit: dict, told: str, capfd: pytest.CaptureFixture
 ) -> None:
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": tree(1)})
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(BertjaxError, match="is not of this model") as error:
         checkpoints.restore(1, {"params": misfit})
@@ -142,7 +143,7 @@ DAMAGES: list[Callable[[Path], object]] = [
 
 
 def test_no_damage_to_any_file_is_read_silently(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"params": tree(step)})
     shutil.copytree(tmp_path / "2", tmp_path / "sound")
@@ -166,13 +167,13 @@ def test_no_damage_to_any_file_is_read_silently(tmp_path: Path) -> None:
 
 
 def test_who_writes_sets_damaged_ones_aside_and_saves_anew(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"params": tree(step)})
     for name in ("damaged-2", "damaged-2-2"):
         (tmp_path / "3").mkdir()  # newer, and empty
         os.truncate(tmp_path / "2" / "params" / "_METADATA", 5)
-        with Checkpoints(tmp_path, keep=2) as checkpoints:
+        with CheckpointWriter(tmp_path, keep=2) as checkpoints:
             with pytest.warns(UserWarning, match="is damaged") as warned:
                 assert checkpoints.latest_step() == 1
             assert "/2 is damaged (params/_METADATA has 5 bytes" in str(warned[1].message)
@@ -180,7 +181,7 @@ def test_who_writes_sets_damaged_ones_aside_and_saves_anew(tmp_path: Path) -> No
             assert checkpoints.latest_step() == 1
             assert_equal(checkpoints.restore(1, {"params": template()})["params"], tree(1))
             checkpoints.save(2, {"params": tree(2)})
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         assert_equal(checkpoints.restore(2, {"params": template()})["params"], tree(2))
         checkpoints.save(4, {"params": tree(4)})
     left = {"4", "damaged-2", "damaged-2-2", "damaged-3", "damaged-3-2"}
@@ -188,12 +189,12 @@ def test_who_writes_sets_damaged_ones_aside_and_saves_anew(tmp_path: Path) -> No
 
 
 def test_where_none_is_sound_nothing_is_touched(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, {"params": tree(step)})
     for step in (1, 2):
         (tmp_path / str(step) / "manifest.json").unlink()
-        with Checkpoints(tmp_path, keep=2) as checkpoints:
+        with CheckpointWriter(tmp_path, keep=2) as checkpoints:
             if step == 1:
                 assert checkpoints.latest_step() == 2
             else:
@@ -208,7 +209,7 @@ def test_only_numbers_are_checkpoints(tmp_path: Path) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() is None
     assert len(list(tmp_path.iterdir())) == 7
-    with Checkpoints(tmp_path, keep=1):
+    with CheckpointWriter(tmp_path, keep=1):
         pass
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("partial")] == []
 
@@ -229,13 +230,17 @@ def no_room() -> Iterator[None]:
 
 def test_a_save_that_fails_is_said_on_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     message = r"cannot save checkpoint .*/1 \(File too large\) and there is none yet; make room"
-    with no_room(), pytest.raises(BertjaxError, match=message), Checkpoints(tmp_path, keep=1) as checkpoints:
+    with no_room(), pytest.raises(BertjaxError, match=message), CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": tree(1)})
     assert list(tmp_path.iterdir()) == []
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": tree(1)})
     message = r"cannot save checkpoint .*/2 \(File too large\) and checkpoint 1 stays the newest"
-    with no_room(), pytest.raises(BertjaxError, match=message) as error, Checkpoints(tmp_path, keep=1) as checkpoints:
+    with (
+        no_room(),
+        pytest.raises(BertjaxError, match=message) as error,
+        CheckpointWriter(tmp_path, keep=1) as checkpoints,
+    ):
         checkpoints.save(2, {"params": tree(2)})
         checkpoints.save(3, {"params": tree(3)})
     assert "\n" not in str(error.value) and capfd.readouterr().err == ""
@@ -246,7 +251,7 @@ def test_a_save_that_fails_is_said_on_one_line(tmp_path: Path, capfd: pytest.Cap
 
 
 def test_a_run_may_go_on_after_a_save_that_failed(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, keep=1, on_failure="continue") as checkpoints:
+    with CheckpointWriter(tmp_path, keep=1, on_failure="continue") as checkpoints:
         with no_room():
             checkpoints.save(1, {"params": tree(1)})
             with pytest.warns(UserWarning, match="/1 .*there is none yet.*; the run goes on until the next is due"):
@@ -256,7 +261,7 @@ def test_a_run_may_go_on_after_a_save_that_failed(tmp_path: Path) -> None:
 
 
 def test_a_last_save_that_failed_is_an_error(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=1, on_failure="continue")
+    checkpoints = CheckpointWriter(tmp_path, keep=1, on_failure="continue")
     with (
         pytest.warns(UserWarning, match="the run goes on"),
         pytest.raises(BertjaxError, match="cannot save checkpoint .*/2 .*1 stays the newest"),
@@ -271,7 +276,7 @@ def test_a_save_that_failed_does_not_hide_another_error(tmp_path: Path) -> None:
         no_room(),
         pytest.warns(UserWarning, match="cannot save checkpoint"),
         pytest.raises(ZeroDivisionError),
-        Checkpoints(tmp_path, keep=1) as checkpoints,
+        CheckpointWriter(tmp_path, keep=1) as checkpoints,
     ):
         checkpoints.save(1, {"params": tree(1)})
         1 / 0  # noqa: B018
@@ -280,7 +285,7 @@ def test_a_save_that_failed_does_not_hide_another_error(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with (
         pytest.raises(BertjaxError, match=r"cannot save checkpoint .*run/c/1 .*No such file or directory"),
-        Checkpoints(tmp_path / "run" / "c", keep=1) as checkpoints,
+        CheckpointWriter(tmp_path / "run" / "c", keep=1) as checkpoints,
     ):
         checkpoints.save(1, {"params": tree(1)})
     assert list(tmp_path.iterdir()) == []
@@ -290,10 +295,10 @@ def test_what_is_not_published_is_not_there(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error", "the disk")
 
-    monkeypatch.setattr("bertjax.runs.checkpoints.write_manifest", fail)
+    monkeypatch.setattr("bertjax.runs.checkpoint_writer.write_manifest", fail)
     with (
         pytest.raises(BertjaxError, match="the disk: Input/output error"),
-        Checkpoints(tmp_path, keep=1) as checkpoints,
+        CheckpointWriter(tmp_path, keep=1) as checkpoints,
     ):
         checkpoints.save(1, {"params": tree(1)})
     assert list(tmp_path.iterdir()) == []
@@ -304,12 +309,13 @@ import faulthandler, os, signal, sys
 faulthandler.dump_traceback_later(60, exit=True)
 from pathlib import Path
 import jax.numpy as jnp
+from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.checkpoints import Checkpoints
 event, name = sys.argv[2:]
 def kill(happening, args):
     if happening == event and os.fsdecode(args[0]).endswith(name):
         os.kill(os.getpid(), signal.SIGKILL)
-with Checkpoints(Path(sys.argv[1]), keep=1) as checkpoints:
+with CheckpointWriter(Path(sys.argv[1]), keep=1) as checkpoints:
     checkpoints.save(1, {"params": {"a": jnp.ones(1000)}})
     checkpoints.latest_step()  # waits
     sys.addaudithook(kill)
@@ -342,6 +348,6 @@ def test_a_kill_while_saving_leaves_a_sound_checkpoint(tmp_path: Path) -> None:
         with Checkpoints(folder) as checkpoints:
             assert checkpoints.latest_step() == newest  # and no warning: nothing looks like damage
             np.testing.assert_array_equal(checkpoints.restore(newest, {"params": params})["params"]["a"], 2 - newest)
-        with Checkpoints(folder, keep=1) as checkpoints:
+        with CheckpointWriter(folder, keep=1) as checkpoints:
             checkpoints.save(3, {"params": {"a": np.full(1000, 3.0, np.float32)}})
         assert [path.name for path in folder.iterdir()] == ["3"]

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from bertjax.config import HEADS
 from bertjax.runs.plots import draw_losses, plot_losses
 
 TRAINING = [{"step": step, "mlm_loss": 9 / step, "nsp_loss": 0.7 / step, "pairs_per_second": 1.0} for step in (1, 2, 3)]
@@ -23,7 +24,7 @@ HELD_OUT = [{"step": step, "held_out_mlm_loss": 9 / step, "held_out_nsp_loss": 0
 )
 def test_losses_are_drawn(tmp_path, metrics):
     path = tmp_path / "loss.png"
-    plot_losses(metrics, path, "textbook, on wikitext-2/train")
+    plot_losses(metrics, path, "textbook, on wikitext-2/train", HEADS["mlm+nsp"])
     png = path.read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n") and png.endswith(b"IEND\xaeB`\x82") and len(png) > 10_000
     assert plt.imread(path).shape == (480, 1200, 4)
@@ -31,11 +32,11 @@ def test_losses_are_drawn(tmp_path, metrics):
 
 
 def test_a_single_step_can_be_seen():
-    assert draw_losses(TRAINING[:1], "one step").axes[0].lines[0].get_marker() == "."
+    assert draw_losses(TRAINING[:1], "one step", HEADS["mlm+nsp"]).axes[0].lines[0].get_marker() == "."
 
 
 def test_what_is_drawn_and_said():
-    figure = draw_losses(TRAINING + HELD_OUT, "textbook")
+    figure = draw_losses(TRAINING + HELD_OUT, "textbook", HEADS["mlm+nsp"])
     mlm, nsp = figure.axes
     assert figure.get_suptitle() == "textbook"
     assert [axes.get_title() for axes in (mlm, nsp)] == ["MLM loss", "NSP loss"]
@@ -49,11 +50,14 @@ def test_what_is_drawn_and_said():
 
 @pytest.mark.parametrize("title", ["costs $1_$2, 5%", "a_b^c {x", "\\frac"])
 def test_title_is_text_whatever_is_in_it(tmp_path, title):
-    plot_losses(TRAINING, tmp_path / "loss.png", title)
+    plot_losses(TRAINING, tmp_path / "loss.png", title, HEADS["mlm+nsp"])
     assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
 def test_what_a_run_without_pairs_and_one_of_their_order_show():
     metrics = [{"step": 1, "mlm_loss": 3.0}, {"step": 2, "mlm_loss": 2.0}]
-    assert [axes.get_title() for axes in draw_losses(metrics, "title", "mlm").axes] == ["MLM loss"]
-    assert [axes.get_title() for axes in draw_losses(TRAINING, "title", "mlm+sop").axes] == ["MLM loss", "SOP loss"]
+    assert [axes.get_title() for axes in draw_losses(metrics, "title", HEADS["mlm"]).axes] == ["MLM loss"]
+    assert [axes.get_title() for axes in draw_losses(TRAINING, "title", HEADS["mlm+sop"]).axes] == [
+        "MLM loss",
+        "SOP loss",
+    ]

@@ -43,7 +43,7 @@ def curves(folder: Path) -> Curves:
 
 def metrics(folder: RunFolder) -> Curves:
     seen: Curves = {}
-    for line in folder.metrics():
+    for line in folder.metrics.read():
         for name, value in line.items():
             if name != "step":
                 tag = name.replace("held_out_", "held_out/") if "held_out" in name else f"train/{name}"
@@ -99,5 +99,5 @@ def test_processes_do_not_share_a_file(tmp_path: Path) -> None:
 
 
 def test_of_several_processes_one_writes(tmp_path: Path) -> None:
-    RunFolder(tmp_path, writes=False, tensorboard=True).append_metrics({"step": 1, "mlm_loss": 1.0})
+    RunFolder(tmp_path, writes=False, tensorboard=True).metrics.append({"step": 1, "mlm_loss": 1.0})
     assert list(tmp_path.iterdir()) == []

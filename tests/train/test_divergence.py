@@ -5,9 +5,10 @@ import pytest
 
 from bertjax.config import OptimConfig, TrainConfig
 from bertjax.errors import BertjaxError
-from bertjax.train.divergence import LossSpike, Rising, Skip, batch_of, loss_of, skip_after, watch
+from bertjax.train.divergence import LossSpike, RisingLoss, Skip, batch_of, check_step, loss_of, skip_after
 
 PARAMS = {"a": {"kernel": jnp.array([[1.0, -700.0]])}, "b": jnp.array([3.0]), "c": jnp.array([0.5]), "d": jnp.zeros(2)}
+LOSSES = ("mlm_loss", "nsp_loss")
 CALM = {"skipped_in_a_row": 0.0, "loss_rise": 1.0}
 
 
@@ -23,21 +24,21 @@ def test_skips_leave_out_their_batches_and_no_others() -> None:
 
 def test_bad_steps_in_a_row_end_the_run() -> None:
     train = TrainConfig(max_bad_steps=3)
-    watch(6, CALM | {"skipped_in_a_row": 2.0, "loss_rise": float("nan")}, train, PARAMS)
+    check_step(6, CALM | {"skipped_in_a_row": 2.0, "loss_rise": float("nan")}, train, PARAMS)
     with pytest.raises(BertjaxError) as caught:
-        watch(7, CALM | {"skipped_in_a_row": 3.0}, train, PARAMS)
+        check_step(7, CALM | {"skipped_in_a_row": 3.0}, train, PARAMS)
     message = str(caught.value)
     assert message.startswith("step 7 is number 3 in a row without a finite loss and gradients (train.max_bad_steps=3)")
     assert "a/kernel (up to 700), b (up to 3), c (up to 0.5);" in message and "\n" not in message
 
 
 def test_a_spike_is_one_only_where_it_is_looked_for() -> None:
-    watch(5, CALM | {"loss_rise": 100.0}, TrainConfig(), PARAMS)
+    check_step(5, CALM | {"loss_rise": 100.0}, TrainConfig(), PARAMS)
     train = TrainConfig(spike_factor=2.0)
     for rise in (2.0, float("nan")):
-        watch(5, CALM | {"loss_rise": rise}, train, PARAMS)
+        check_step(5, CALM | {"loss_rise": rise}, train, PARAMS)
     with pytest.raises(LossSpike, match="the loss of step 5 is 2.5 times its recent mean") as caught:
-        watch(5, CALM | {"loss_rise": 2.5}, train, PARAMS)
+        check_step(5, CALM | {"loss_rise": 2.5}, train, PARAMS)
     assert skip_after(2, caught.value, []) == Skip(2, 3)
 
 
@@ -50,7 +51,8 @@ def test_going_back_to_one_checkpoint_ends_some_time() -> None:
 
 def judged(losses: list[float], optim: OptimConfig, first: float | None = None) -> list[tuple[int, str]]:
     """What is told of the steps of these losses, whose recent mean is the loss before."""
-    rising, told, before = Rising(optim, first), [], losses[0]
+    lines = [] if first is None else [{"mlm_loss": first, "loss_rise": 1.0}]
+    rising, told, before = RisingLoss(optim, LOSSES, lines), [], losses[0]
     for step, loss in enumerate(losses, 1):
         means = {"mlm_loss": loss - 1, "nsp_loss": 1.0, "loss_rise": loss / before}
         if warning := rising.seen(step, means):
@@ -77,7 +79,8 @@ def test_a_loss_may_rise_while_the_run_warms_up() -> None:
 
 
 def test_losses_that_are_no_numbers_are_for_others_to_judge() -> None:
-    rising = Rising(OptimConfig(), 10.0)
+    rising = RisingLoss(OptimConfig(), LOSSES, [{"mlm_loss": 10.0, "loss_rise": 1.0}])
     assert rising.seen(200, {"nsp_loss": float("nan"), "mlm_loss": 1.0, "loss_rise": float("nan")}) is None
-    assert loss_of({"mlm_loss": None, "nsp_loss": 1.0}) is None and loss_of({}) is None
-    assert loss_of({"mlm_loss": 2.5}) == 2.5 and loss_of({"mlm_loss": 2.5, "nsp_loss": 1.0, "step": 3}) == 3.5
+    assert loss_of({"mlm_loss": None, "nsp_loss": 1.0}, LOSSES) is None and loss_of({}, LOSSES) is None
+    assert loss_of({"mlm_loss": 2.5}, LOSSES) == 2.5
+    assert loss_of({"mlm_loss": 2.5, "nsp_loss": 1.0, "step": 3}, LOSSES) == 3.5

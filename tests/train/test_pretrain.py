@@ -38,13 +38,15 @@ from bertjax.hub.export import export_run
 from bertjax.hub.folder import leaves
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import with_sharding
 from bertjax.runs.folder import RunFolder
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import Skip
 from bertjax.train.optimizer import make_optimizer
 from bertjax.train.pretrain import pretrain
-from bertjax.train.step import state_template
+from bertjax.train.state import saved_trees as trees_of
+from bertjax.train.state import state_template
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 
@@ -54,11 +56,11 @@ def saved_trees(folder: Path) -> list[np.ndarray]:
     run = RunFolder(folder)
     config = run.config()
     optimizer = make_optimizer(config.optim, config.train.steps)
-    template = state_template(Bert(config.model), optimizer, averaging=config.optim.ema_decay is not None)
+    objective = pretraining_objective(Bert(config.model))
+    template = state_template(objective, optimizer, averaging=config.optim.ema_decay is not None)
     template = with_sharding(template, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     with run.checkpoints() as checkpoints:
-        templates = {name: tree for name, tree in template._asdict().items() if name != "step" and tree is not None}
-        return jax.tree.leaves(checkpoints.restore(run.latest_step(checkpoints), templates))
+        return jax.tree.leaves(checkpoints.restore(checkpoints.newest_step(), trees_of(template)))
 
 
 def newest_step(folder: Path) -> int | None:
@@ -81,7 +83,7 @@ def test_the_recipes_train(recipe: str, kind: str, tiny: Config, devices: Callab
     file = Path(__file__).parents[2] / "configs" / f"{recipe}.yaml"
     config = bertjax.load_config(file, [f"{key}={value}" for key, value in changes.items()])
     run = RunFolder(pretrain(config))
-    lines = [line for line in run.metrics() if "mlm_loss" in line]
+    lines = [line for line in run.metrics.read() if "mlm_loss" in line]
     assert [line["skipped_steps"] for line in lines] == [0, 0] and run.tokenizer().rules.kind == kind
 
 
@@ -89,7 +91,7 @@ def assert_same_end(ours: Path, theirs: Path) -> None:
     """Parameters, optimiser state, counters and metrics, bit for bit."""
     for mine, yours in zip(saved_trees(ours), saved_trees(theirs), strict=True):
         np.testing.assert_array_equal(mine, yours)
-    assert RunFolder(ours).metrics_file.read_bytes() == RunFolder(theirs).metrics_file.read_bytes()
+    assert RunFolder(ours).metrics.file.read_bytes() == RunFolder(theirs).metrics.file.read_bytes()
 
 
 def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_the_public_interface(tiny: Config, tmp_path: Path) -> None:
         "config.yaml", "tokenizer.json", "metrics.jsonl", "loss.png", "checkpoints", "environment.json",
         "timings.jsonl", "lock", "special_tokens_map.json", "word_counts.npy",
     }  # fmt: skip
-    lines = RunFolder(folder).metrics()
+    lines = RunFolder(folder).metrics.read()
     assert [line["step"] for line in lines if "mlm_loss" in line] == [1, 2, 3]
     assert [line["step"] for line in lines if "held_out_mlm_loss" in line] == [2, 3]
     encoder = bertjax.Encoder.load(folder)
@@ -114,7 +116,7 @@ def test_a_small_language_is_learnt(tiny: Config) -> None:
         train=TrainConfig(steps=120, batch_size=32, log_every=40),
         model=dataclasses.replace(tiny.model, dropout=0),
     )
-    held_out = RunFolder(pretrain(config)).metrics()[-1]
+    held_out = RunFolder(pretrain(config)).metrics.read()[-1]
     vocabulary = RunFolder(config.run_dir).tokenizer().vocab_size - 5
     assert held_out["held_out_mlm_loss"] < 0.5 * np.log(vocabulary)
 
@@ -160,7 +162,7 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
     shutil.copytree(whole, killed)
     for step in range(stop + 1, 6):
         shutil.rmtree(killed / "checkpoints" / str(step))
-    metrics = RunFolder(killed).metrics_file
+    metrics = RunFolder(killed).metrics.file
     metrics.write_text(metrics.read_text()[:-20])
     pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
     assert_same_end(killed, whole)
@@ -172,10 +174,10 @@ def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_pa
         RunFolder(pretrain(tiny)),
         RunFolder(pretrain(dataclasses.replace(config, run_dir=str(tmp_path / "ema")))),
     )
-    for ours, theirs in zip(run.metrics()[:4], plain.metrics()[:4], strict=True):
+    for ours, theirs in zip(run.metrics.read()[:4], plain.metrics.read()[:4], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6)  # training goes on from the raw ones
-    held_out = {name: value for name, value in run.metrics()[-1].items() if name != "step"}
-    assert held_out != {name: plain.metrics()[-1][name] for name in held_out}
+    held_out = {name: value for name, value in run.metrics.read()[-1].items() if name != "step"}
+    assert held_out != {name: plain.metrics.read()[-1][name] for name in held_out}
     means = evaluate_run(run.path).means
     assert {f"held_out_{name}": value for name, value in means.items()} == pytest.approx(held_out, rel=1e-6)
     averaged, raw = (load(folder.path).params["token_embedding"] for folder in (run, plain))
@@ -197,8 +199,8 @@ class Clock:
 
 def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """And, resumed from before the decision, ends as it did, whatever the clock says."""
-    monkeypatch.setattr("bertjax.train.pretrain.time", types.SimpleNamespace(monotonic=Clock()))
-    monkeypatch.setattr("bertjax.train.pretrain.Budget", functools.partial(Budget, clock=Clock()))
+    monkeypatch.setattr("bertjax.train.loop.time", types.SimpleNamespace(monotonic=Clock()))
+    monkeypatch.setattr("bertjax.train.loop.Budget", functools.partial(Budget, clock=Clock()))
     config = dataclasses.replace(
         tiny,
         optim=OptimConfig(learning_rate=1e-2, schedule="wsd", decay_share=0.3),
@@ -206,17 +208,17 @@ def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatc
         checkpoint=CheckpointConfig(every=5, keep=99),
     )
     run = RunFolder(pretrain(config))
-    last = run.last_step()
-    assert last is not None and 8 < last < 30 and run.metrics()[-1]["step"] == last
+    last = run.decisions.last_step()
+    assert last is not None and 8 < last < 30 and run.metrics.read()[-1]["step"] == last
     out = capsys.readouterr().out
     said = re.search(rf"step (\d+): the learning rate falls from here on, to end at step {last} in time", out)
     left = re.findall(r"  (\S+) left\n", out)
     assert said and left and all(re.fullmatch(r"00:\d\d|01:00", time) for time in left)
-    rates = [line["learning_rate"] for line in run.metrics() if "learning_rate" in line]
+    rates = [line["learning_rate"] for line in run.metrics.read() if "learning_rate" in line]
     falls = [earlier > later for earlier, later in itertools.pairwise(rates)]
     assert falls == sorted(falls) and sum(falls) == round(0.3 * last) - 1
     assert last - sum(falls) >= int(said[1]) and rates[-1] < 0.4 * rates[0]
-    assert 20 < run.seconds_spent() < 60
+    assert 20 < run.metrics.seconds_spent() < 60
     killed = tmp_path / "killed"
     shutil.copytree(run.path, killed)
     for path in killed.glob("checkpoints/*"):
@@ -285,7 +287,7 @@ def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyP
         return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
 
     steps = itertools.count(1)
-    monkeypatch.setattr("bertjax.train.pretrain.evaluate", evaluate_as_the_disk_fills)
+    monkeypatch.setattr("bertjax.train.loop.evaluate", evaluate_as_the_disk_fills)
     saves = CheckpointConfig(every=1, keep=1, on_failure=on_failure)
     config = dataclasses.replace(tiny, run_dir=str(small_disk / "run"), eval=EvalConfig(every=1), checkpoint=saves)
     with warnings.catch_warnings(record=True) as warned:
@@ -301,7 +303,7 @@ def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyP
             (small_disk / "ballast").unlink()
             steps = itertools.count(5)
             pretrain(config, resume=True)
-    lines = RunFolder(config.run_dir).metrics()
+    lines = RunFolder(config.run_dir).metrics.read()
     assert [line["step"] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert [path.name for path in (small_disk / "run" / "checkpoints").iterdir()] == ["4"]
 
@@ -311,7 +313,7 @@ def test_a_folder_that_is_removed_stops_the_run(tiny: Config, monkeypatch: pytes
         shutil.rmtree(tiny.run_dir)
         return dict.fromkeys(["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"], 0.5)
 
-    monkeypatch.setattr("bertjax.train.pretrain.evaluate", evaluate_as_the_folder_goes)
+    monkeypatch.setattr("bertjax.train.loop.evaluate", evaluate_as_the_folder_goes)
     with pytest.raises(BertjaxError, match="cannot write to .*metrics.jsonl: No such file or directory"):
         pretrain(tiny)
     going_on = dataclasses.replace(tiny, checkpoint=CheckpointConfig(on_failure="continue"))
@@ -372,16 +374,16 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
     shutil.rmtree(tmp_path / "cache")
     folder = RunFolder(eventful.run_dir)
-    save, plot = "bertjax.runs.checkpoints.Checkpoints.save", "bertjax.train.pretrain.plot_losses"
+    save, plot = "bertjax.runs.checkpoint_writer.CheckpointWriter.save", "bertjax.train.pretrain.plot_losses"
     for window in (
         ("bertjax.data.tokenizer.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made
-        ("bertjax.train.pretrain.place_rows",),  # no step is made
+        ("bertjax.train.loop.place_rows",),  # no step is made
         (save,),  # the evaluation's line is written, its checkpoint is not
-        ("bertjax.train.pretrain.place_rows", 3),  # step 3, with its checkpoint written in the background
+        ("bertjax.train.loop.place_rows", 3),  # step 3, with its checkpoint written in the background
         ("os.replace", 1, "config.yaml"),  # written anew, as on each resume
         ("os.replace", 1, "metrics.jsonl"),  # cut back
-        ("bertjax.train.pretrain.evaluate",),  # after step 4
+        ("bertjax.train.loop.evaluate",),  # after step 4
         (save,),
         ("bertjax.train.progress.Progress.step_done", 4),  # step 6
         (plot,),
@@ -412,17 +414,15 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
         else:
             assert f"stopped after step {after}, saved; go on with\n  bertjax pretrain --config {folder.path}" in out
             with folder.checkpoints() as checkpoints:
-                assert checkpoints.latest_step() == after == folder.metrics()[-1]["step"]
+                assert checkpoints.latest_step() == after == folder.metrics.read()[-1]["step"]
 
     stops(signal.SIGTERM, "bertjax.data.corpus.corpus.join", after=None)
-    stops(signal.SIGUSR1, "bertjax.train.pretrain.place_rows", after=1)
-    stops(signal.SIGTERM, "bertjax.train.pretrain.evaluate", after=2)
-    assert not folder.has_evaluation(2)
-    stops(signal.SIGUSR1, "bertjax.train.pretrain.evaluate", after=2)  # made up for, and stopped again
-    stops(signal.SIGTERM, "bertjax.runs.checkpoints.Checkpoints.save", after=5)  # of step 4
-    stops(
-        signal.SIGTERM, "bertjax.train.pretrain.evaluate", after=6
-    )  # all steps are made, and yet something is missing
+    stops(signal.SIGUSR1, "bertjax.train.loop.place_rows", after=1)
+    stops(signal.SIGTERM, "bertjax.train.loop.evaluate", after=2)
+    assert not folder.metrics.has_evaluation(2)
+    stops(signal.SIGUSR1, "bertjax.train.loop.evaluate", after=2)  # made up for, and stopped again
+    stops(signal.SIGTERM, "bertjax.runs.checkpoint_writer.CheckpointWriter.save", after=5)  # of step 4
+    stops(signal.SIGTERM, "bertjax.train.loop.evaluate", after=6)  # all steps are made, and yet something is missing
     pretrain(eventful, resume=True)
     assert_same_end(folder.path, whole)
 
@@ -448,10 +448,10 @@ def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch:
         folder = RunFolder(config.run_dir)
         with folder.checkpoints() as checkpoints:
             assert checkpoints.latest_step() == 4
-        lines.append(folder.metrics_file.read_text())
+        lines.append(folder.metrics.file.read_text())
     assert lines[0] == lines[1]
-    assert [line["mlm_loss"] is None for line in folder.metrics()] == [False, True, False, True, True, True]
-    assert [line["skipped_steps"] for line in folder.metrics()] == [0, 1, 1, 2, 3, 4]
+    assert [line["mlm_loss"] is None for line in folder.metrics.read()] == [False, True, False, True, True, True]
+    assert [line["skipped_steps"] for line in folder.metrics.read()] == [0, 1, 1, 2, 3, 4]
     encoder = bertjax.Encoder.load(folder.path)
     assert np.isfinite(encoder.encode_tokens(["the", "noun1"])).all()
 
@@ -487,18 +487,18 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     whole = RunFolder(pretrain(dataclasses.replace(careful, run_dir=str(tmp_path / "whole"))))
     assert taken == [*range(5), 5, *range(5, 10)]  # batch 5 was under way when the loss of batch 4 was read
     assert whole.skips() == [Skip(3, 2)]
-    assert [line["step"] for line in whole.metrics() if "mlm_loss" in line] == list(range(1, 9))
+    assert [line["step"] for line in whole.metrics.read() if "mlm_loss" in line] == list(range(1, 9))
     for window in (
         ("bertjax.runs.folder.RunFolder.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
-        ("bertjax.train.pretrain._newest", 2),  # the skip is noted, the metrics are not cut back yet
-        ("bertjax.train.pretrain.place_rows", 4),  # on the new way
+        ("bertjax.train.loop._newest", 2),  # the skip is noted, the metrics are not cut back yet
+        ("bertjax.train.loop.place_rows", 4),  # on the new way
     ):
         with on_call(die, *window), pytest.raises(Killed):
             pretrain(careful, resume=True)
     pretrain(careful, resume=True)
     assert_same_end(Path(careful.run_dir), whole.path)
-    assert RunFolder(careful.run_dir).skips() == whole.skips()
+    assert RunFolder(careful.run_dir).decisions.skips() == whole.skips()
 
 
 def test_a_run_that_only_spikes_ends(careful: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +507,7 @@ def test_a_run_that_only_spikes_ends(careful: Config, monkeypatch: pytest.Monkey
         pretrain(careful)
     with pytest.raises(BertjaxError, match="has gone back to step 3 3 times and left batches out"):
         pretrain(careful, resume=True)
-    assert len(RunFolder(careful.run_dir).skips()) == 3
+    assert len(RunFolder(careful.run_dir).decisions.skips()) == 3
 
 
 def test_two_runs_on_one_folder(tiny: Config, on_call: Callable) -> None:
@@ -517,9 +517,9 @@ def test_two_runs_on_one_folder(tiny: Config, on_call: Callable) -> None:
             with pytest.raises(BertjaxError, match=message):
                 pretrain(tiny, resume=resume)
 
-    with on_call(another, "bertjax.train.pretrain.place_rows"):
+    with on_call(another, "bertjax.train.loop.place_rows"):
         folder = pretrain(tiny)
-    assert len(RunFolder(folder).metrics()) == 5
+    assert len(RunFolder(folder).metrics.read()) == 5
 
 
 def test_a_run_goes_on_only_as_the_same_run(tiny: Config, wikitext: Path, tmp_path: Path) -> None:
@@ -601,7 +601,7 @@ def test_a_run_goes_on_upon_another_mesh(
     shutil.rmtree(moved / "checkpoints" / "4")
     devices(math.prod(mesh))
     pretrain(dataclasses.replace(config, run_dir=str(moved), mesh=MeshConfig(*mesh)), resume=True)
-    for ours, theirs in zip(RunFolder(moved).metrics(), RunFolder(whole).metrics(), strict=True):
+    for ours, theirs in zip(RunFolder(moved).metrics.read(), RunFolder(whole).metrics.read(), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
     assert RunFolder(moved).config().mesh == MeshConfig(*mesh)
     for ours, theirs in zip(saved_trees(moved), saved_trees(whole), strict=True):
@@ -617,20 +617,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> Non
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
     )
     run, deadline = RunFolder(config.run_dir), time.monotonic() + 120
-    while len(run.metrics()) < 3 and time.monotonic() < deadline and process.poll() is None:
+    while len(run.metrics.read()) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err and "stopping after this step" in err
     with run.checkpoints() as checkpoints:
-        step = run.latest_step(checkpoints)
+        step = checkpoints.newest_step()
     assert f"stopped after step {step}, saved; go on with" in out
-    assert step == run.metrics()[-1]["step"]
+    assert step == run.metrics.read()[-1]["step"]
     (resume,) = [line.split() for line in out.splitlines() if line.startswith("  bertjax pretrain")]
     # The command as it was printed, once the run has an end that a test can wait for.
     near = dataclasses.replace(run.config(), train=dataclasses.replace(config.train, steps=step + 2))
     save_config(near, run.path / "config.yaml")
     done = subprocess.run([sys.executable, "-m", *resume], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert [line["step"] for line in run.metrics() if "mlm_loss" in line] == list(range(1, step + 3))
+    assert [line["step"] for line in run.metrics.read() if "mlm_loss" in line] == list(range(1, step + 3))

@@ -18,10 +18,12 @@ from textbook import Reference, relative_error
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batching.batch import Batch
 from bertjax.models.bert import Bert, init_params
-from bertjax.objectives.pretraining import PLAIN_SUM, LossWeights
+from bertjax.objectives.objective import Objective
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.step import TrainState, compile_train_step, gradients, init_on, init_state, state_template
+from bertjax.train.state import TrainState, init_on, init_state, state_template
+from bertjax.train.step import compile_train_step, gradients
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
@@ -60,21 +62,18 @@ def train(
     gradient_accumulation_steps: int = 1,
     seed: int = 0,
     optimizer: optax.GradientTransformation | None = None,
-    weights: LossWeights = PLAIN_SUM,
+    nsp_weight: float = 1.0,
+    z_loss: float = 0.0,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    model, optimizer = Bert(config, **computed), optimizer or optax.adam(1e-2)
+    optimizer = optimizer or optax.adam(1e-2)
+    model = Bert(config, mesh=mesh, **computed)
+    objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
     step = compile_train_step(
-        mesh,
-        model,
-        optimizer,
-        RATE,
-        seed=seed,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        weights=weights,
+        mesh, objective, optimizer, RATE, seed=seed, gradient_accumulation_steps=gradient_accumulation_steps
     )
-    state = init_on(mesh, model, optimizer, 0)
+    state = init_on(mesh, objective, optimizer, 0)
     history = []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, mesh))
@@ -95,9 +94,10 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     batch = reference.batch()
     optimizer = optax.adam(0.01)
     params = jax.tree.map(jnp.asarray, reference.params)
-    fresh = init_state(reference.model, optimizer, 0)
+    objective = pretraining_objective(reference.model)
+    fresh = init_state(objective, optimizer, 0)
     state = fresh._replace(params=params, opt_state=optimizer.init(params))
-    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), reference.model, optimizer, RATE, seed=0)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE, seed=0)
     losses = []
     for _ in range(10):
         state, metrics = step(state, batch)
@@ -163,9 +163,10 @@ def test_dropout_is_new_in_every_step() -> None:
 
 
 def test_the_old_state_is_given_up() -> None:
-    mesh, model, optimizer = make_mesh(devices=jax.devices()[:1]), Bert(SMALL), optax.adam(1e-2)
-    state = init_on(mesh, model, optimizer, 0)
-    compile_train_step(mesh, model, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
+    mesh, optimizer = make_mesh(devices=jax.devices()[:1]), optax.adam(1e-2)
+    objective = pretraining_objective(Bert(SMALL, mesh=mesh))
+    state = init_on(mesh, objective, optimizer, 0)
+    compile_train_step(mesh, objective, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -177,9 +178,10 @@ def test_a_batch_without_predictions_gives_finite_gradients() -> None:
 
 def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
     config = dataclasses.replace(SMALL, vocab_size=997)
-    mesh, model, optimizer = make_mesh(devices=jax.devices()[:2]), Bert(config), optax.adam(1e-2)
-    state = state_template(model, optimizer)
-    step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
+    mesh, optimizer = make_mesh(devices=jax.devices()[:2]), optax.adam(1e-2)
+    objective = pretraining_objective(Bert(config, mesh=mesh))
+    state = state_template(objective, optimizer)
+    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0)
     program = step.lower(state, random_batch(16)).compile().as_text()
     assert "[24,997]" in program or "[8,3,997]" in program  # a device's 8 rows of 3 predictions: the search can find
     for tokens in ("[96,997]", "[8,12,997]", "[192,997]", "[16,12,997]"):
@@ -188,9 +190,10 @@ def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
 
 def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertjax.ops.blockwise._BLOCK_ON_CPU", 2 * SMALL.vocab_size)  # several blocks on each device
-    mesh, model, optimizer = make_mesh(), Bert(SMALL), optax.adam(1e-2)
-    state = state_template(model, optimizer)
-    step = compile_train_step(mesh, model, optimizer, RATE, seed=0)
+    mesh, optimizer = make_mesh(), optax.adam(1e-2)
+    objective = pretraining_objective(Bert(SMALL, mesh=mesh))
+    state = state_template(objective, optimizer)
+    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0)
     program = step.lower(state, random_batch(32)).compile().as_text()
     bodies = set(re.findall(r"body=%?([\w.\-]+)", program))
     waiting = [part.strip() for part in re.split(r"\n(?=%|ENTRY)", program) if " all-reduce(" in part]
@@ -213,7 +216,14 @@ def test_vocabulary_that_tensor_does_not_divide() -> None:
 
 def test_muon_and_weighted_losses_are_the_same_on_a_mesh() -> None:
     optimizer = make_optimizer(OptimConfig(name="muon", learning_rate=1e-3), 4)
-    check_mesh(WIDER, (2, 2, 2), optimizer=optimizer, weights=LossWeights(0.3, 0.1))
+    check_mesh(WIDER, (2, 2, 2), optimizer=optimizer, nsp_weight=0.3, z_loss=0.1)
+
+
+def both_gradients(objective: Objective, params: dict, batch: Batch) -> tuple:
+    """Gradients, in two parts, and metrics."""
+    return jax.jit(functools.partial(gradients, objective, gradient_accumulation_steps=2))(
+        params, batch, jax.random.key(1)
+    )
 
 
 def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
@@ -230,8 +240,7 @@ def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
         return (batch.mlm_weights_bp * lse_bp**2).sum() / batch.mlm_weights_bp.sum()
 
     (plain, without), (penalised, within) = (
-        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, LossWeights(z=z))
-        for z in (0.0, 0.5)
+        both_gradients(pretraining_objective(model, z_loss=z), params, batch) for z in (0.0, 0.5)
     )
     assert without == within
     expected = jax.tree.map(lambda x, y: x + 0.5 * y, plain, jax.jit(jax.grad(squares))(params))
@@ -242,10 +251,7 @@ def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
 def test_nsp_weight_scales_the_gradients_of_its_loss_and_not_the_losses() -> None:
     model, batch = Bert(dataclasses.replace(SMALL, dropout=0.0)), random_batch(8)
     params = init_params(model, jax.random.key(0))
-    found = [
-        jax.jit(gradients, static_argnums=(0, 4, 5))(model, params, batch, jax.random.key(1), 2, LossWeights(nsp))
-        for nsp in (0.0, 1.0, 0.3)
-    ]
+    found = [both_gradients(pretraining_objective(model, nsp_weight=nsp), params, batch) for nsp in (0.0, 1.0, 0.3)]
     (without, told), (whole, told_too), (part, told_three) = found
     assert told == told_too == told_three
     assert not without["pooler"]["kernel"].any() and whole["pooler"]["kernel"].any()
@@ -320,11 +326,11 @@ def test_gradients_alone_can_be_too_large() -> None:
     """Huge weights that cancel out leave a finite loss, and gradients whose squares are not."""
     batch = random_batch(8)
     batch.mlm_weights_bp[:2, 0] = 1e25, -1e25
-    model, optimizer = Bert(dataclasses.replace(SMALL, dropout=0.0)), optax.sgd(1.0)
-    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), model, optimizer, RATE, seed=0)
-    state, metrics = step(init_state(model, optimizer, 0), batch)
+    objective, optimizer = pretraining_objective(Bert(dataclasses.replace(SMALL, dropout=0.0))), optax.sgd(1.0)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE, seed=0)
+    state, metrics = step(init_state(objective, optimizer, 0), batch)
     assert np.isfinite(metrics["mlm_loss"].total) and np.isinf(metrics["gradient_norm"].total)
-    assert_equal(state.params, init_state(model, optimizer, 0).params)
+    assert_equal(state.params, init_state(objective, optimizer, 0).params)
 
 
 def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None:
@@ -356,9 +362,10 @@ def test_without_pairs_nothing_of_their_head_is_learnt() -> None:
 
 def test_the_average_of_the_weights_equals_the_closed_form() -> None:
     """Steps that are not finite count for nothing."""
-    mesh, model, optimizer = make_mesh(2, 2, 2), Bert(WIDER), optax.adam(1e-2)
-    step = compile_train_step(mesh, model, optimizer, RATE, seed=0, ema_decay=0.7)
-    state = init_on(mesh, model, optimizer, 0, averaging=True)
+    mesh, optimizer = make_mesh(2, 2, 2), optax.adam(1e-2)
+    objective = pretraining_objective(Bert(WIDER, mesh=mesh))
+    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0, ema_decay=0.7)
+    state = init_on(mesh, objective, optimizer, 0, averaging=True)
     params = []
     for number in (0, 1, 2, 3):
         batch = random_batch(16, number)

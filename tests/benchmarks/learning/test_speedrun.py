@@ -24,7 +24,7 @@ def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable) -> 
     devices(2)
     train = dataclasses.replace(tiny.train, batch_warmup_steps=2)  # to batches of 8, from 2
     config = dataclasses.replace(tiny, train=train, eval=EvalConfig(every=2))
-    lines = RunFolder(pretrain(config)).metrics()
+    lines = RunFolder(pretrain(config)).metrics.read()
     expected = {line["step"]: line["held_out_mlm_loss"] for line in lines if "held_out_mlm_loss" in line}
     said: list[str] = []
     lost = race(config, 0.1, time.time(), said.append)

@@ -44,12 +44,12 @@ def test_differences_are_found(tiny: Config, tmp_path: Path) -> None:
     assert differences(run, other) == []
 
     folder = RunFolder(other)
-    lines = folder.metrics_file.read_bytes().splitlines(keepends=True)
-    folder.metrics_file.write_bytes(b"".join([*lines[:-1], lines[-2]]))
+    lines = folder.metrics.file.read_bytes().splitlines(keepends=True)
+    folder.metrics.file.write_bytes(b"".join([*lines[:-1], lines[-2]]))
     assert differences(other, run) == [f"metrics.jsonl differs from line {len(lines)} on"]
-    folder.metrics_file.write_bytes(b"".join([*lines, lines[-1]]))
+    folder.metrics.file.write_bytes(b"".join([*lines, lines[-1]]))
     assert differences(other, run) == [f"metrics.jsonl has {len(lines) + 1} lines instead of {len(lines)}"]
-    folder.metrics_file.write_bytes(b"".join(lines))
+    folder.metrics.file.write_bytes(b"".join(lines))
 
     state = final_state(run)
     assert any(name.startswith("params/") for name in state) and any(name.startswith("opt_state/") for name in state)

@@ -1,0 +1,247 @@
+"""The training loop: from a run's newest checkpoint to its last step, whatever is learned.
+
+Each step is dispatched before the metrics of the one before are read: nothing in the loop waits for the devices. What a
+run has decided on its way (batches left out, where a budget ends) is in its folder, so that a process which is killed
+at any time goes on as if it had not been.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bertjax.config import Config
+from bertjax.evaluation.evaluate import evaluate
+from bertjax.objectives.metrics import Metrics
+from bertjax.objectives.objective import BatchStream, Objective
+from bertjax.parallel.process_group import Processes, SingleProcess
+from bertjax.parallel.sharding import by_name, place_rows, rows_here, with_sharding
+from bertjax.runs.checkpoint_writer import CheckpointWriter
+from bertjax.runs.folder import RunFolder
+from bertjax.runs.signals import Stop
+from bertjax.train.budget import Budget
+from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
+from bertjax.train.programs import Programs, make_programs
+from bertjax.train.progress import Progress
+from bertjax.train.state import TrainState, saved_trees
+
+
+class Task(NamedTuple):
+    """What is learned, from what, where it begins, and on which devices."""
+
+    config: Config
+    objective: Objective
+    train_batches: BatchStream
+    held_out_batches: BatchStream
+    mesh: Mesh
+    initial_state: Callable[[TrainState], TrainState] = lambda state: state
+    """Puts the weights that the run starts from into a fresh state."""
+    sequences: str = "sequences"
+    """What people call what is learned from, in the plural."""
+
+
+class Outcome(NamedTuple):
+    """How a loop ended."""
+
+    state: TrainState | None  # None: a signal stopped it
+    progress: Progress
+
+
+def fit(
+    folder: RunFolder,
+    task: Task,
+    *,
+    processes: Processes | None = None,
+    stop: Stop | None = None,
+    began: float | None = None,
+) -> Outcome:
+    """Trains from the newest checkpoint of a folder on, and again from there when the loss leaps.
+
+    Args:
+      processes: those that run the task together; by default this one alone.
+      stop: tells of signals; by default none is looked for.
+      began: when the run's process began, in seconds of `time.monotonic`, for a budget; by default now.
+
+    Raises:
+      BertjaxError: the loss stays without a finite value, or a checkpoint cannot be read or written.
+    """
+    config, began = task.config, time.monotonic() if began is None else began
+    programs = make_programs(config, task.objective, task.mesh)
+    progress = Progress(folder.metrics, config.train, task.objective.heads, task.sequences)
+    losses = tuple(task.objective.loss_weights)
+    with contextlib.closing(progress):
+        run = _Run(
+            folder,
+            task,
+            processes or SingleProcess(),
+            stop or Stop(),
+            progress,
+            programs,
+            _make_budget(folder, task, began),
+            RisingLoss(config.optim, losses, folder.metrics.read()),
+        )
+        while True:
+            try:
+                with CheckpointWriter(
+                    folder.checkpoint_folder, keep=config.checkpoint.keep, on_failure=folder.on_failure
+                ) as checkpoints:  # left when the last is written
+                    return Outcome(_go_on(run, checkpoints), progress)
+            except LossSpike as spike:
+                _leave_out(run, spike)
+
+
+class _Run(NamedTuple):
+    """What stays the same from step to step."""
+
+    folder: RunFolder
+    task: Task
+    processes: Processes
+    stop: Stop
+    progress: Progress
+    programs: Programs
+    budget: Budget | None
+    rising: RisingLoss
+
+
+def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
+    """Trains from the newest checkpoint to the last step. None: a signal stopped it."""
+    config, progress, decisions = run.task.config, run.progress, run.folder.decisions
+    batches, skips, mesh = run.task.train_batches, decisions.skips(), run.task.mesh
+    start, state = _newest(run, checkpoints)
+    decided = decisions.last_step()
+    steps, budget = decided or config.train.steps, None if decided else run.budget
+    train_step = run.programs.train_step(steps)
+    progress.start_at(start, lambda step: batches.batch_size_at(batch_of(step, skips)))
+    progress.end_at(steps, seconds_left=budget.seconds_left if budget else None)
+    # The evaluation that a signal cut short, or a kill, is made up for.
+    if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):
+        if not _evaluated(run, state):
+            return None
+    pending: Metrics | None = None
+    step = start
+    if budget is not None:
+        budget.begin()
+    while step < steps:
+        step += 1
+        number = batch_of(step, skips)
+        rows = rows_here(batches.num_rows_at(number), mesh, parts=config.train.gradient_accumulation_steps)
+        state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, mesh))
+        if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
+            steps, train_step, budget = last, run.programs.train_step(last), None
+        if pending is not None:
+            _read(run, pending, state)
+        pending = metrics
+        stopping = run.stop.after_step()
+        evaluating = not stopping and _due(step, config.eval.every, steps)
+        saving = _due(step, config.checkpoint.every, steps)
+        if stopping or evaluating or saving:
+            _read(run, pending, state)
+            pending = None
+        if evaluating:
+            stopping = not _evaluated(run, state)
+        if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
+            _save(run, checkpoints, step, state)
+        if stopping:
+            return None
+        if evaluating or saving:
+            progress.restart_clock()
+    return state
+
+
+def _save(run: _Run, checkpoints: CheckpointWriter, step: int, state: TrainState) -> None:
+    """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
+    try:
+        run.folder.metrics.flush()
+    except OSError as error:
+        checkpoints.failed(step, error)
+    else:
+        checkpoints.save(step, saved_trees(state))
+
+
+def _make_budget(folder: RunFolder, task: Task, began: float) -> Budget | None:
+    config, held_out = task.config, task.held_out_batches
+    if config.train.budget_seconds is None:
+        return None
+    return Budget(
+        config.train.budget_seconds,
+        spent=folder.metrics.seconds_spent() + time.monotonic() - began,
+        decay_share=config.optim.decay_share,
+        steps=config.train.steps,
+        # An evaluation's batch, which has no way back, takes less than half of a step.
+        afterwards=held_out.num_sequences // held_out.batch_size // 2 + 1,
+    )
+
+
+def _last_step(run: _Run, budget: Budget, step: int, *, first: bool) -> int | None:
+    """The last step, when the learning rate has to fall for the run to end in its time; all processes ask at once."""
+    every = run.task.config.train.log_every
+    if first:  # dispatched, so compiled
+        budget.first_step_done(step)
+    if step % every:
+        return None
+
+    def decide() -> int | None:
+        run.folder.metrics.append_timings({"step": step, "seconds_spent": round(budget.spent, 3)})
+        if last := budget.last_step(step, every):
+            run.folder.decisions.end_at(last)
+            run.progress.say(f"step {step}: the learning rate falls from here on, to end at step {last} in time")
+        return last
+
+    if last := run.processes.broadcast(decide):
+        run.progress.end_at(last)
+    return last
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return step == steps or (every > 0 and step % every == 0)
+
+
+def _read(run: _Run, metrics: Metrics, state: TrainState) -> None:
+    """Waits for a step's metrics, shows and judges them."""
+    means = run.progress.step_done(metrics)
+    if warning := run.rising.seen(run.progress.step, means):
+        run.progress.say(warning)
+    check_step(run.progress.step, means, run.task.config.train, state.params)
+
+
+def _evaluated(run: _Run, state: TrainState) -> bool:
+    """Evaluates. False where a signal cut it short: then it counts for nothing, and is made when the run is resumed."""
+    held_out, mesh = run.task.held_out_batches, run.task.mesh
+    rows = rows_here(held_out.num_rows, mesh)
+    batches = itertools.takewhile(lambda _: not run.stop.after_step(), held_out.first_epoch(rows.some))
+    means = evaluate(run.programs.eval_step, state.eval_params, batches, rows, mesh)
+    if run.stop.after_step():
+        return False
+    run.progress.held_out(means)
+    return True
+
+
+def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
+    """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
+    step = run.processes.broadcast(lambda: checkpoints.latest_step() or 0)
+    if step:
+        template = with_sharding(run.programs.template, by_name(run.programs.template, run.task.mesh))
+        trees = checkpoints.restore(step, saved_trees(template))
+        state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
+    else:
+        state = run.task.initial_state(run.programs.init())
+    run.folder.metrics.drop_after(step)
+    return step, state
+
+
+def _leave_out(run: _Run, spike: LossSpike) -> None:
+    """Notes that the batches since the newest checkpoint are left out. From then on a kill changes nothing."""
+
+    def note() -> None:
+        with CheckpointWriter(run.folder.checkpoint_folder, keep=run.task.config.checkpoint.keep) as checkpoints:
+            step = checkpoints.latest_step() or 0
+        skip = skip_after(step, spike, run.folder.decisions.skips())
+        run.folder.decisions.add_skip(skip)
+        run.progress.say(f"{spike}: back to step {step}, leaving out the {skip.batches} batches since")
+
+    run.processes.broadcast(note)

@@ -1,0 +1,52 @@
+"""What the devices of a mesh do in a run. Each program is compiled when it is first called."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+
+from bertjax.config import Config
+from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
+from bertjax.objectives.objective import Objective
+from bertjax.train.optimizer import make_optimizer, make_schedule
+from bertjax.train.state import TrainState, init_on, state_template
+from bertjax.train.step import TrainStep, compile_train_step
+
+
+class Programs(NamedTuple):
+    """The programs of a run."""
+
+    train_step: Callable[[int], TrainStep]  # of a run of so many steps
+    eval_step: EvalStep
+    init: Callable[[], TrainState]  # makes a fresh state
+    template: TrainState  # shapes and dtypes of a state
+
+
+def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
+    """Makes the programs that train an objective as a configuration says.
+
+    Args:
+      objective: one made for this mesh.
+    """
+    averaging = config.optim.ema_decay is not None
+
+    @functools.cache
+    def train_step(steps: int) -> TrainStep:
+        return compile_train_step(
+            mesh,
+            objective,
+            make_optimizer(config.optim, steps),
+            make_schedule(config.optim, steps),
+            seed=config.seed,
+            gradient_accumulation_steps=config.train.gradient_accumulation_steps,
+            ema_decay=config.optim.ema_decay,
+        )
+
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    return Programs(
+        train_step,
+        compile_eval_step(mesh, objective),
+        functools.partial(init_on, mesh, objective, optimizer, config.seed, averaging=averaging),
+        state_template(objective, optimizer, averaging=averaging),
+    )
