@@ -45,10 +45,11 @@ def compile_eval_step(mesh: Mesh, objective: Objective) -> EvalStep:
 
 
 def evaluate(eval_step: EvalStep, params: Params, batches: Iterable[Any], rows: Rows, mesh: Mesh) -> dict[str, float]:
-    """The mean of each metric over all the batches: losses in nats, accuracies as shares.
+    """Returns the mean of each metric over all the batches: losses in nats, accuracies as shares.
 
     Args:
-      batches: of each, these `rows`.
+      params: over the mesh.
+      batches: the rows `rows.some` of each.
     """
     return _run_through(eval_step, params, batches, rows, mesh).means()
 
@@ -65,7 +66,7 @@ def _run_through(eval_step: EvalStep, params: Params, batches: Iterable[Any], ro
 
 
 class OfClass(NamedTuple):
-    """The words to predict that are of one class."""
+    """Figures of the words to predict that are of one class."""
 
     predictions: int
     loss: float
@@ -73,7 +74,7 @@ class OfClass(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Of a run on a corpus."""
+    """Held-out figures of a run on a corpus."""
 
     corpus: str
     num_sequences: int
@@ -92,7 +93,7 @@ def evaluate_run(
     mlm_probability: float | None = None,
     mesh: MeshConfig | None = None,
 ) -> Evaluation:
-    """The means of a run's newest parameters on the held-out corpus.
+    """Evaluates a run's newest parameters on the held-out corpus.
 
     Args:
       split: another split than the one the run held out.
@@ -151,7 +152,7 @@ def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
 
 
 def render(evaluation: Evaluation) -> str:
-    """What `bertjax evaluate` prints."""
+    """Returns the figures as `bertjax evaluate` prints them."""
     corpus, count, means, objective, half, classes = evaluation
     sequences = DataConfig(objective=objective).sequences
     some = f"the {count:,} {half} ones of its {sequences}" if half else f"{count:,} {sequences}"
@@ -168,6 +169,6 @@ def render(evaluation: Evaluation) -> str:
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """The figures in full."""
+    """Returns all figures as JSON."""
     classes = {name: of_class._asdict() for name, of_class in evaluation.classes.items()}
     return json.dumps(evaluation._asdict() | {"classes": classes}, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""What a run has learned, in plain terms: beside word frequencies alone, and by words hidden from it."""
+"""A run's learning in plain terms: beside word frequencies alone, and by words hidden from it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -31,7 +31,12 @@ def describe_held_out(prepared: Prepared, evaluation: Mapping[str, float]) -> st
 
 
 def describe_guesses(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer: Tokenizer) -> list[str]:
-    """Tells of each hidden word whether it was found, what stood around it, and the guesses, below a heading."""
+    """Tells of each hidden word whether it was found, what stood around it, and the guesses, below a heading.
+
+    Args:
+      hidden: the words.
+      guessed: for each the guesses, best first.
+    """
     if not hidden:
         return []
     lines = [f"words hidden in sentences of the held-out text, and the model's {GUESSES} likeliest guesses:"]
@@ -45,7 +50,7 @@ def describe_guesses(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer
 
 
 def _around(tokens: list[str], place: int) -> str:
-    """Such as "... crane is [flying] over the ..."."""
+    """The word and its surroundings: "... crane is [flying] over the ..."."""
     after = _whole(tokens[place + 1 :])
     before = _whole(tokens[:place])
     left = [*_that_fit(reversed(before))][::-1]

@@ -1,4 +1,4 @@
-"""What a model of masked words makes of words hidden from it."""
+"""Guesses: a few words of the held-out text are hidden from the model, and it says which are likeliest."""
 
 import functools
 import itertools

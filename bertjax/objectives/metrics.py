@@ -1,4 +1,4 @@
-"""The two losses of BERT (Devlin et al. 2019, section 3.1) as (total, weight), to be divided once, at the end."""
+"""Losses and metrics as (total, weight), to be divided once, at the end, on the host."""
 
 import collections
 from collections.abc import Mapping
@@ -20,22 +20,37 @@ Metrics = dict[str, Mean]
 
 
 def weighted_mean(values: Array, weights: Array) -> Mean:
-    """Of values whose weight is 1; weights are 1 or 0."""
+    """Returns the mean of the values whose weight is 1, undivided; weights are 1 or 0."""
     return Mean((values * weights).sum(), weights.sum())
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits) at the label, in nats and float32: logits [..., classes], labels [...]."""
+    """Returns -log softmax(logits) at the label, in nats, float32 [...].
+
+    Args:
+      logits: [..., classes].
+      labels: int32 [...].
+    """
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def mlm_loss_all_slots(logits_bpv: Array, labels_bp: Array) -> Mean:
-    """What the textbook prints for MLM: empty slots (label 0 read at position 0) count too."""
+    """Returns the MLM loss as the textbook prints it: empty slots (label 0 read at position 0) count too.
+
+    Args:
+      logits_bpv: of every slot.
+      labels_bp: int32.
+    """
     return weighted_mean(cross_entropy(logits_bpv, labels_bp), jnp.ones(labels_bp.shape))
 
 
 def correct(logits: Array, labels: Array) -> Array:
-    """float32, 1 where no class is likelier than the label, else 0."""
+    """Returns 1 where no class is likelier than the label, else 0, float32 [...].
+
+    Args:
+      logits: [..., classes].
+      labels: int32 [...].
+    """
     of_label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return (of_label >= logits.max(axis=-1)).astype(jnp.float32)
 
@@ -48,15 +63,15 @@ class RunningMeans:
         self._weights: dict[str, float] = collections.defaultdict(float)
 
     def add(self, metrics: Mapping[str, Mean]) -> None:
-        """Metrics whose numbers are on the host already."""
+        """Adds metrics whose numbers are on the host already."""
         for name, mean in metrics.items():
             self._totals[name] += float(mean.total)
             self._weights[name] += float(mean.weight)
 
     def means(self) -> dict[str, float]:
-        """Of those that had any weight."""
+        """Returns the means of the metrics that had any weight."""
         return {name: self._totals[name] / weight for name, weight in self.weights().items()}
 
     def weights(self) -> dict[str, float]:
-        """Of those that had any: how many values are behind each mean."""
+        """Returns how many values are behind each mean."""
         return {name: weight for name, weight in self._weights.items() if weight != 0}  # one that is no number is told

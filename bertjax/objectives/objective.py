@@ -11,7 +11,7 @@ Params = dict[str, Any]
 
 
 class Objective(NamedTuple):
-    """What is learned, as plain functions, each of which can be jitted.
+    """A task to learn, as plain functions, each of which can be jitted.
 
     Metrics come undivided: a loss is named `{head}_loss`, in nats, an accuracy `{head}_accuracy`. Over a mesh the
     functions see batches and parameters that are spread as `parallel.sharding` says.

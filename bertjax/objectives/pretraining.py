@@ -73,7 +73,11 @@ def batch_metrics(
 
 
 def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | None = None) -> Predictions:
-    """Applies the model and both heads to a batch, but for the product with the vocabulary."""
+    """Applies the model and both heads to a batch, but for the product with the vocabulary.
+
+    Args:
+      dropout_key: dropout is on where there is one.
+    """
     outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
     params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
     return model.apply(
@@ -87,7 +91,11 @@ def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | 
 
 
 def compute_metrics(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float = 0.0) -> Metrics:
-    """Compares predictions with the labels: losses and accuracies of both heads, undivided."""
+    """Compares predictions with the labels of a batch: losses (nats) and accuracies of both heads, undivided.
+
+    Args:
+      z_loss: weight of the squared log of the softmax's denominator, in gradients alone.
+    """
     mlm_loss, mlm_correct = blockwise_cross_entropy(
         predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
         predictions.vocab_kernel_dv,

@@ -85,7 +85,7 @@ class Checkpoints:
         return step
 
     def _set_aside(self, step: int) -> str:
-        """What became of a damaged checkpoint, in words: it stays where it is."""
+        """Does with a damaged checkpoint what is to be done, and says it in words: here it stays where it is."""
         return ""
 
     def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _quiet_orbax() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_orphans() -> Iterator[None]:
-    """What fails in Orbax leaves coroutines behind, each of which would print a page when it is collected."""
+    """Silences the coroutines that a failure in Orbax leaves behind: each would print a page when it is collected."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run decided on its way, which a resume must know: batches left out, and where a budget ends."""
+"""Decisions of a run on its way, which a resume must know: batches left out, and where a budget ends."""
 
 import json
 from pathlib import Path

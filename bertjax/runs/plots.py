@@ -22,7 +22,7 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, heads: Ma
 
 
 def draw_losses(metrics: list[dict[str, Any]], title: str, heads: Mapping[str, str]) -> "Figure":
-    """Draws what `plot_losses` saves."""
+    """Draws what `plot_losses` saves, from the same arguments."""
     from matplotlib.figure import Figure  # not pyplot: it would keep the figure, and choose a caller's backend
 
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stop:
-    """Whether a signal has come. While steps are made it only asks; before and after, it ends the process at once."""
+    """Tells of a signal. While steps are made it only asks; before and after, it ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -24,7 +24,7 @@ class Stop:
         return self.signal is not None
 
     def after_step(self) -> bool:
-        """Whether the step that was dispatched last is to be the run's last; asked once a step."""
+        """Tells whether the step that was dispatched last is to be the run's last; asked once a step."""
         self._agreed = self._agreed or self.agree(self.asked)
         return self._agreed
 

@@ -31,7 +31,7 @@ class Events:
         self._write(step=record["step"], summary={"value": values})
 
     def drop_after(self, step: int) -> None:
-        """What was written of later steps is seen no more: they are made again. Raises OSError."""
+        """Hides what was written of later steps, which are made again. Raises OSError."""
         if self._folder.exists():
             self._write(step=step + 1, session_log={"status": 1})  # START, at which TensorBoard forgets these steps
 

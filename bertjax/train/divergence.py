@@ -1,4 +1,4 @@
-"""What a run does about a loss that is no number, or far above those before."""
+"""Divergence: losses that are no number, or far above those before, and what a run does about them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,16 @@ class LossSpike(Exception):
 
 
 def batch_of(step: int, skips: Sequence[Skip]) -> int:
-    """The batch, counted from 0, that a step, counted from 1, learns from."""
+    """Returns the batch, counted from 0, that a step, counted from 1, learns from."""
     return step - 1 + sum(skip.batches for skip in skips if skip.after_step < step)
 
 
 def check_step(step: int, means: Mapping[str, float], train: TrainConfig, params: Any) -> None:
-    """Judges a step by its metrics.
+    """Checks a step by its metrics.
 
     Args:
+      step: its number, from 1.
+      means: its metrics.
       params: as they are now, to name the largest.
 
     Raises:
@@ -62,7 +64,11 @@ class RisingLoss:
         self._first = next((loss_of(line, losses) for line in lines if "loss_rise" in line), None)
 
     def seen(self, step: int, means: Mapping[str, float]) -> str | None:
-        """Judges a step by its metrics: what there is to be told."""
+        """Returns a warning where there is one to give of a step.
+
+        Args:
+          means: the step's metrics.
+        """
         loss = loss_of(means, self._losses)
         if loss is None or not means["loss_rise"]:
             return None
@@ -89,7 +95,15 @@ def loss_of(means: Mapping[str, float | None], losses: Sequence[str]) -> float |
 
 
 def skip_after(step: int, spike: LossSpike, skips: Sequence[Skip]) -> Skip:
-    """All batches from a checkpoint's step to the spike. Raises BertjaxError where that has been of no help before."""
+    """Returns all batches from a checkpoint's step to the spike, to be left out.
+
+    Args:
+      step: the checkpoint's.
+      skips: those that were left out before.
+
+    Raises:
+      BertjaxError: going back to this checkpoint has been of no help before.
+    """
     if sum(skip.after_step == step for skip in skips) >= _ROLLBACKS:
         raise BertjaxError(
             f"{spike}, although the run has gone back to step {step} {_ROLLBACKS} times and left batches out; "

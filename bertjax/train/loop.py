@@ -32,7 +32,7 @@ from bertjax.train.state import TrainState, saved_trees
 
 
 class Task(NamedTuple):
-    """What is learned, from what, where it begins, and on which devices."""
+    """An objective with its batches, its configuration, the weights that it begins with, and the devices."""
 
     config: Config
     objective: Objective
@@ -46,7 +46,7 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a loop ended."""
+    """The end of a loop."""
 
     state: TrainState | None  # None: a signal stopped it
     progress: Progress
@@ -96,7 +96,7 @@ def fit(
 
 
 class _Run(NamedTuple):
-    """What stays the same from step to step."""
+    """The parts of a run that stay the same from step to step."""
 
     folder: RunFolder
     task: Task

@@ -1,4 +1,4 @@
-"""What a run reads and the folder that it writes, opened: a new one, or one that goes on."""
+"""Opening a run, a new one or one that goes on: the text that it reads, and the folder that it writes."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,11 @@ def open_run(folder: RunFolder, config: Config, processes: Processes, *, resume:
 
 
 def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool) -> Config:
-    """Takes the model section from the folder that the run starts from; a run that has begun needs it no more."""
+    """Returns the configuration with the model section of the folder that the run starts from, if it starts from one.
+
+    Args:
+      folder: the run's own; where it has begun, the other one is needed no more.
+    """
     if config.init_from is None:
         return config
     model = folder.config().model if resume and folder.begun else model_config(config.init_from)

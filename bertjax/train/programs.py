@@ -1,4 +1,4 @@
-"""What the devices of a mesh do in a run. Each program is compiled when it is first called."""
+"""Programs for the devices of a mesh. Each is compiled when it is first called."""
 
 import functools
 from collections.abc import Callable

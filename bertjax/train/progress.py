@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes, and what its metrics.jsonl and timings.jsonl keep of it."""
+"""Progress of a run: the lines and the bar that a person sees, and the lines of metrics.jsonl and timings.jsonl."""
 
 import logging
 import sys
@@ -49,10 +49,10 @@ class Progress:
         self.restart_clock()
 
     def start_at(self, step: int, pairs_in: Callable[[int], float] | None = None) -> None:
-        """The next step is the one after this: of the process, or after a return to a checkpoint.
+        """Begins after a step: when the process begins, or when it goes back to a checkpoint.
 
         Args:
-          pairs_in: of a step, counted from 1; by default a whole batch.
+          pairs_in: gives the sequences in a step, counted from 1; by default a whole batch.
         """
         self._pairs_in = pairs_in
         self.first_step = self.first_step or step + 1
@@ -62,7 +62,11 @@ class Progress:
         self.restart_clock()
 
     def end_at(self, step: int, *, seconds_left: Callable[[], float] | None = None) -> None:
-        """The last step is this one, or an earlier one where a run's seconds are over before."""
+        """Sets the last step, or an earlier one where a run's seconds are over before.
+
+        Args:
+          seconds_left: gives the seconds that are left of a budget.
+        """
         self.steps = self._bar.total = step
         self._seconds_left = seconds_left
 
@@ -91,7 +95,7 @@ class Progress:
         return means
 
     def held_out(self, means: dict[str, float]) -> None:
-        """The figures of an evaluation after the last step."""
+        """Shows and keeps the figures of an evaluation after the last step."""
         self._metrics.append({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
         heads = (f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}" for name, loss, accuracy in self._figures(means))
         self.say(f"held out at step {self.step}: {'; '.join(heads)}")
@@ -101,18 +105,18 @@ class Progress:
         _logger.info(line)
 
     def close(self) -> None:
-        """Leaves the bar as it is, and the folder."""
+        """Leaves the bar as it is, and closes the files of the metrics."""
         self._bar.close()
         self._metrics.close()
 
     @property
     def pairs_per_second(self) -> float:
-        """Of all devices together; 0 until there is a second step to time."""
+        """Sequences a second, on all devices together; 0 until there is a second step to time."""
         return self._timed_pairs / self._timed_seconds if self._timed_seconds else 0.0
 
     @property
     def running_means(self) -> dict[str, float]:
-        """Of each metric over this process's steps."""
+        """Means of the metrics over this process's steps."""
         return self._running.means()
 
     def _pairs(self, step: int) -> float:
@@ -146,7 +150,7 @@ class Progress:
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Such as "1 x cpu", "4 x NVIDIA H100" or "16 x NVIDIA H100 in 2 processes (data 2, fsdp 8, tensor 1)"."""
+    """Describes a mesh: "4 x NVIDIA H100", or "16 x NVIDIA H100 in 2 processes (data 2, fsdp 8, tensor 1)"."""
     processes = len({device.process_index for device in mesh.devices.flat})
     where = f" in {processes} processes" if processes > 1 else ""
     sizes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())

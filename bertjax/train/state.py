@@ -15,7 +15,7 @@ from bertjax.parallel.sharding import by_name
 
 
 class Health(NamedTuple):
-    """How the run has fared."""
+    """Steps without finite losses so far, and the recent loss."""
 
     skipped_steps: Array  # int32, those that changed nothing, for their loss or gradients were not finite
     skipped_in_a_row: Array  # int32, of them, those since the last good step
@@ -55,7 +55,11 @@ def init_state(
 def init_on(
     mesh: Mesh, objective: Objective, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
 ) -> TrainState:
-    """Makes a fresh state spread over the mesh by name; no device ever holds more than its share."""
+    """Makes a fresh state spread over the mesh by name; no device ever holds more than its share.
+
+    Args:
+      averaging: keep an average of the parameters too.
+    """
     places = by_name(state_template(objective, optimizer, averaging=averaging), mesh)
     init = functools.partial(init_state, objective, optimizer, seed, averaging=averaging)
     return jax.jit(init, out_shardings=places)()
@@ -64,7 +68,7 @@ def init_on(
 def state_template(
     objective: Objective, optimizer: optax.GradientTransformation, *, averaging: bool = False
 ) -> TrainState:
-    """Returns shapes and dtypes of a state; nothing is computed."""
+    """Returns the shapes and dtypes of a state, as `init_state` would make it; nothing is computed."""
     return jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, averaging=averaging))
 
 
