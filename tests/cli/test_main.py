@@ -260,6 +260,7 @@ def test_the_program_starts_itself_anew_once(monkeypatch, capsys):
 
 def test_a_second_start_finds_its_programs_compiled(tmp_path, tiny):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_COMPILATION_CACHE_DIR"]  # of all tests
     for number in range(2):
         command = [
             sys.executable,
