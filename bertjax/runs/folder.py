@@ -118,7 +118,8 @@ class RunFolder:
     @property
     def _made_first(self) -> set[Path]:
         described = {self._tokenizer, self._roles, self.environment_file, self._word_counts}
-        return {self.lock_file, *described, unfinished(self._config)}
+        # The last is what older versions called the unfinished configuration.
+        return {self.lock_file, *described, unfinished(self._config), self._config.with_suffix(".unfinished")}
 
     def _taken(self, there: set[Path]) -> BertjaxError:
         if self.begun or there <= self._made_first:
