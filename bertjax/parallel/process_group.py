@@ -282,6 +282,7 @@ class ProcessGroup:
             os._exit(code)
 
     def _say(self, why: str) -> None:
+        """Writes this process's last line itself: no handler of a log is sure to run before the process ends."""
         start = "\n" if sys.stderr.isatty() else ""  # below the progress bar
         os.write(2, f"{start}bertjax: {why}; {self.where()}\n".encode())
 
