@@ -15,7 +15,8 @@ from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import by_name, make_mesh, spec_of
 from bertjax.train.optimizer import decay_mask, make_optimizer
-from bertjax.train.step import init_state
+from bertjax.objectives.pretraining import pretraining_objective
+from bertjax.train.state import init_state
 
 WHOLE = PartitionSpec()
 COLUMNS, ROWS = PartitionSpec("fsdp", "tensor"), PartitionSpec("tensor", "fsdp")
@@ -135,5 +136,5 @@ def test_a_rule_is_of_a_whole_end_of_a_path(path: str) -> None:
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_all_of_an_optimisers_state_is_placed(name: Any, clip_norm: float | None) -> None:
     optimizer = make_optimizer(OptimConfig(name=name, clip_norm=clip_norm), steps=2)
-    state = jax.eval_shape(lambda: init_state(Bert(MODERN), optimizer, 0, averaging=True))
+    state = jax.eval_shape(lambda: init_state(pretraining_objective(Bert(MODERN)), optimizer, 0, averaging=True))
     by_name(state, make_mesh(2, 2, 2))
