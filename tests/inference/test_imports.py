@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BERT = Path(__file__).parents[1] / "reference" / "bert"
+REFERENCE = Path(__file__).parents[1] / "reference"
 ENCODE = """
 import sys
 import bertjax
@@ -20,9 +20,15 @@ def imported(folder: Path) -> set[str]:
 
 
 def test_a_hugging_face_folder_is_read_without_what_writes_a_run() -> None:
-    modules = imported(BERT)
+    modules = imported(REFERENCE / "bert")
     assert "bertjax.inference.encoder" in modules
     assert modules.isdisjoint(
         {"orbax", "tensorstore", "matplotlib", "tensorboardX", "optax", "jsonargparse", "pyarrow"}
     )
     assert not [name for name in modules if name.startswith(("bertjax.runs.", "bertjax.train.", "bertjax.objectives."))]
+
+
+def test_a_run_is_read_without_what_writes_or_draws_one() -> None:
+    modules = imported(REFERENCE / "run" / "at_step_3")
+    assert "bertjax.runs.folder" in modules
+    assert modules.isdisjoint({"bertjax.runs.checkpoint_writer", "matplotlib", "tensorboardX", "optax", "pyarrow"})
