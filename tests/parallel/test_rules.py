@@ -13,9 +13,9 @@ from bertjax.config import BertConfig, OptimConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
+from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, spec_of
 from bertjax.train.optimizer import decay_mask, make_optimizer
-from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.train.state import init_state
 
 WHOLE = PartitionSpec()
