@@ -98,7 +98,7 @@ def _steps(recipe: str, length: int, rows: int, settings: Sequence[str] = _PUBLI
     sizes = [f"data.max_length={length}", f"train.batch_size={rows}", "model.dropout=0"]
     overrides = [*settings, *sizes]
     of_steps = {"warm": min(3, steps), "steps": steps}
-    return {"recipe": recipe, "overrides": overrides, "attention": "xla", "lengths": None, **of_steps}
+    return {"recipe": recipe, "overrides": overrides, "attention": "auto", "lengths": None, **of_steps}
 
 
 def _both(title: str, arguments: Row) -> list[Part]:
