@@ -25,6 +25,9 @@ class BertConfig:
     """longest sequence that the model can read, in tokens"""
     dropout: float = 0.1
     """dropout rate on attention weights and on every sublayer's output, in training only"""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """what computes attention: XLA, which every device has, or cuDNN, faster and leaner on NVIDIA GPUs, in bfloat16 and
+    without dropout; auto is cuDNN where that is possible. The model is the same with either"""
     hidden_act: Literal["gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"] = "gelu"
     """activation of the feed-forward layers and the MLM head; gelu is the exact one; with geglu and swiglu the
     feed-forward layers have a second matrix, whose product gates that of the first (Shazeer 2020)"""

@@ -121,7 +121,7 @@ def evaluate_run(
     corpus, batches = prepare_held_out(config, run.tokenizer())
     params = load_params(run, config, devices)
     rows = rows_here(batches.num_rows, devices)
-    model = make_model(config.model, config.train).clone(mesh=devices)
+    model = make_model(config.model, config.train, learning=False).clone(mesh=devices)
     objective = pretraining_objective(model)
     counts_v = run.word_counts()
     if counts_v is not None:

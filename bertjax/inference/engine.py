@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bertjax.config import BertConfig
+from bertjax.config import BertConfig, TrainConfig
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.inference.inputs import TokenIds
-from bertjax.models.bert import Bert, params_template
+from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.parallel.sharding import by_rows, make_mesh, replicated
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Engine:
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
         self.num_devices, self.params = len(local), jax.device_put(cast, replicated(mesh))
-        model = Bert(config, dtype=dtype)
+        model = make_model(config, TrainConfig(precision=precision), learning=False)
         self.forward = jax.jit(
             functools.partial(_encode_and_pool, model),
             static_argnums=0,

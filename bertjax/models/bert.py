@@ -15,6 +15,7 @@ from bertjax.models.embeddings import Embeddings
 from bertjax.models.encoder import Encoder
 from bertjax.models.heads import MlmHead, NspHead, Predictions, compared
 from bertjax.models.parameters import init_params, params_template
+from bertjax.ops.attention import Backend, choose_backend
 from bertjax.ops.matmul import matmul
 
 __all__ = ["Bert", "Predictions", "init_params", "make_model", "num_parameters", "params_template"]
@@ -32,11 +33,12 @@ class Bert(nn.Module):
     remat: bool = False  # compute a layer's activations again on the way back instead of keeping them
     scan_layers: bool = False  # compile one layer and loop over it
     mesh: Mesh | None = None  # devices that the rows, and perhaps the parameters, are spread over
+    backend: Backend = "xla"  # of attention
 
     def setup(self) -> None:
         c = self.config
         self.embeddings = Embeddings(c, self.mesh)
-        self.encoder = Encoder(c, self.dtype, self.remat, self.scan_layers, self.mesh)
+        self.encoder = Encoder(c, self.dtype, self.remat, self.scan_layers, self.mesh, self.backend)
         self.mlm = MlmHead(c, self.dtype)
         self.pairs = NspHead(c, self.dtype)
         for part in (self.embeddings, self.encoder, self.pairs):
@@ -106,9 +108,24 @@ class Bert(nn.Module):
         return logits_mv.astype(jnp.float32).reshape(b, p, -1), nsp_logits_bk2
 
 
-def make_model(config: BertConfig, train: TrainConfig) -> Bert:
-    """Returns the model, computed as the recipe's training section says."""
-    return Bert(config, dtype=jnp.dtype(train.precision), remat=train.remat, scan_layers=train.scan_layers)
+def make_model(config: BertConfig, train: TrainConfig, *, learning: bool = True) -> Bert:
+    """Returns the model, computed as the recipe's training section and `config.attention` say.
+
+    Args:
+      learning: whether it is to be trained. One that is not has no dropout, and computes attention as well as this
+        machine can, whatever the one that trained it had.
+
+    Raises:
+      BertjaxError: attention cannot be computed as the recipe says.
+    """
+    backend = choose_backend(
+        config.attention if learning or config.attention == "xla" else "auto",
+        dtype=train.precision,
+        head_size=config.hidden_size // config.num_heads,
+        dropout=config.dropout if learning else 0.0,
+    )
+    how = {"dtype": jnp.dtype(train.precision), "remat": train.remat, "scan_layers": train.scan_layers}
+    return Bert(config, backend=backend, **how)
 
 
 def num_parameters(config: BertConfig) -> int:

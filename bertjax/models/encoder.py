@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from bertjax.config import BertConfig
 from bertjax.models.layers import Linear, Norm
 from bertjax.ops.activations import ACTIVATIONS, GATED
-from bertjax.ops.attention import attention
+from bertjax.ops.attention import Backend, attention
 from bertjax.ops.dropout import dropout
 from bertjax.ops.rotary import apply_rotary
 from bertjax.parallel.sharding import gathered, on_rows
@@ -27,6 +27,7 @@ class Attention(nn.Module):
 
     config: BertConfig
     dtype: DTypeLike
+    backend: Backend = "xla"
 
     @nn.compact
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
@@ -40,7 +41,7 @@ class Attention(nn.Module):
         if c.positions == "rotary":
             q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
         key = self.make_rng("dropout") if train else None
-        mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key)
+        mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key, backend=self.backend)
         return linear(name="out")(mixed_bhte.swapaxes(1, 2).reshape(n, d))
 
 
@@ -64,11 +65,13 @@ class Block(nn.Module):
 
     config: BertConfig
     dtype: DTypeLike
+    backend: Backend = "xla"
 
     @nn.compact
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
         c = self.config
-        attention, feed_forward = Attention(c, self.dtype, name="attention"), FeedForward(c, self.dtype, name="ffn")
+        attention = Attention(c, self.dtype, self.backend, name="attention")
+        feed_forward = FeedForward(c, self.dtype, name="ffn")
 
         def attend(x_nd: Array) -> Array:
             return attention(x_nd, positions_bt, sequences_bt, train=train)
@@ -92,9 +95,10 @@ class Encoder(nn.Module):
     remat: bool
     scan_layers: bool
     mesh: Mesh | None
+    backend: Backend
 
     def setup(self) -> None:
-        self.block = [Block(self.config, self.dtype) for _ in range(self.config.num_layers)]
+        self.block = [Block(self.config, self.dtype, self.backend) for _ in range(self.config.num_layers)]
         if self.config.norm == "pre":
             self.final_norm = Norm(self.config)
 
@@ -115,7 +119,7 @@ class Encoder(nn.Module):
         c = self.config
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
         layers = [(block.variables["params"], key) for block, key in zip(self.block, keys, strict=True)]
-        block = Block(c, self.dtype, parent=None)
+        block = Block(c, self.dtype, self.backend, parent=None)
 
         def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
             params, key = layer

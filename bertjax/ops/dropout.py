@@ -12,9 +12,10 @@ from jax import Array, lax
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Each element zeroed with probability `rate`, and the others scaled up to keep the mean.
+    """Returns `x` with each element zeroed with probability `rate`, and the others scaled up to keep the mean.
 
     Args:
+      rate: 0 <= rate < 1.
       key: a `jax.random.key`; None leaves `x` as it is.
     """
     if key is None or rate == 0:
@@ -24,7 +25,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 
 
 def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
-    """32 random bits for each place of an array, uint32: a keyed integer hash of the place's row-major number.
+    """Returns 32 random bits for each place of an array, uint32: a keyed integer hash of the place's row-major number.
 
     Two rounds of multiplication and xor-shift with the constants of "lowbias32" (Wellons 2018), the key's words in
     front of each. Places are numbered modulo 2**32.

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
-_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "model.attention"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard"}
 

@@ -205,7 +205,7 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
     "nsp_features": ("pair", "cls"),
 }
-PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True}
+PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True, "attention": "xla"}
 PLAIN |= {"tie_word_embeddings": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
 
 

@@ -84,6 +84,7 @@ def test_every_changed_key_is_named(run, prepared):
         ("mesh.data", 2),
         ("mesh.fsdp", 4),
         ("mesh.tensor", 2),
+        ("model.attention", "xla"),
     ],
 )
 def test_what_changes_no_step_may_change(run, prepared, key, value):
