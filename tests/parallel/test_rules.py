@@ -74,7 +74,15 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "tie_word_embeddings": (True, False),
 }
 SAME_PARAMETERS = {"vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position"}
-SAME_PARAMETERS |= {"dropout", "layer_norm_eps", "init", "init_scale", "frequency_bias", "cooccurrence_embedding"}
+SAME_PARAMETERS |= {
+    "attention",
+    "dropout",
+    "layer_norm_eps",
+    "init",
+    "init_scale",
+    "frequency_bias",
+    "cooccurrence_embedding",
+}
 
 BERT = BertConfig(96, 32, 2, 4, 64, 16)
 MODERN = dataclasses.replace(BERT, **{key: values[-1] for key, values in OPTIONS.items()})
