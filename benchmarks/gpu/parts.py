@@ -14,7 +14,6 @@ from benchmarks.speed.growing import FullBatches
 from benchmarks.speed.shared_folder import SharedFolder
 from benchmarks.speed.text import prepare_text
 from benchmarks.stress import torture
-from bertjax.config.keys import TYPES
 from bertjax.config.recipes import load_config
 from bertjax.models.operations import training_figures
 
@@ -30,9 +29,7 @@ def steps(
       lengths: tokens of the sequences that are packed into every row; by default one of data.max_length.
       warm: steps before those that are timed.
     """
-    # A model without backends to choose from has the plain one.
-    chosen = "model.attention" in TYPES or attention == "cudnn"
-    config = load_config(recipe, [*overrides, *([f"model.attention={attention}"] if chosen else [])])
+    config = load_config(recipe, [*overrides, f"model.attention={attention}"])
     batches = FullBatches(config, lengths)
     timed = ours.timed_steps(config, batches, warm + steps)
     figures = training_figures(config.model, [batches.batch_at(0)] * steps, timed.seconds[warm:])
