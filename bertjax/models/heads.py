@@ -56,7 +56,15 @@ class NspHead(nn.Module):
 
 
 def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:
-    """[b, k, 3d]: a * b, |a - b| and a + b of the means a and b of a sequence's segments (Conneau et al. 2017, 3.1)."""
+    """Returns a * b, |a - b| and a + b of the means a and b of a sequence's segments, [b, k, 3d].
+
+    They are InferSent's features of a pair (Conneau et al. 2017, arXiv:1705.02364, section 3.1).
+
+    Args:
+      segments_bt: int32, 0 in the first sentence of a pair and 1 in the second.
+      sequences_bt: int32, which of the row's sequences a token belongs to, 1 or more; 0 is padding.
+      num_sequences: k, the most sequences in a row.
+    """
     numbers_1k1 = 1 + jnp.arange(num_sequences)[None, :, None]
 
     def mean(segment: int) -> Array:

@@ -17,7 +17,13 @@ FORWARD_AND_BACKWARD = 3
 
 
 def encoder_operations(lengths: np.ndarray, *, hidden: int, layers: int, intermediate: int) -> int:
-    """Of the forward pass over sequences of these lengths, in tokens: linear layers, and attention inside each."""
+    """Counts the forward pass of the encoder: linear layers, and attention inside each sequence.
+
+    Args:
+      lengths: tokens in each sequence.
+      hidden: features of a token.
+      intermediate: features inside a feed-forward layer.
+    """
     lengths = np.asarray(lengths, np.int64)
     tokens, pairs_of_tokens = int(lengths.sum()), int((lengths**2).sum())
     linear = 2 * tokens * (4 * hidden * hidden + 2 * hidden * intermediate)
@@ -26,12 +32,17 @@ def encoder_operations(lengths: np.ndarray, *, hidden: int, layers: int, interme
 
 
 def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: int) -> int:
-    """Of the forward pass of the MLM head, at real predictions, and of pooler and NSP head."""
+    """Counts the forward pass of the MLM head, at real predictions, and of pooler and NSP head, for each pair.
+
+    Args:
+      hidden: features of a token.
+      vocabulary: words that the MLM head chooses from.
+    """
     return 2 * predictions * (hidden * hidden + hidden * vocabulary) + 2 * pairs * (hidden * hidden + 2 * hidden)
 
 
 def training_operations(model: BertConfig, batch: Batch) -> int:
-    """Of a step on this batch: forward and backward."""
+    """Counts a training step on this batch, forward and backward."""
     assert model.vocab_size is not None
     encoder = encoder_operations(sequence_lengths(batch.sequences_bt), **_sizes(model))
     predictions, pairs = int(batch.mlm_weights_bp.sum()), int(batch.nsp_weights_bk.sum())
@@ -40,14 +51,18 @@ def training_operations(model: BertConfig, batch: Batch) -> int:
 
 
 def _sizes(model: BertConfig) -> dict[str, int]:
-    """A gate is one more matrix of a feed-forward layer: half as many features again in two."""
+    """Returns a model's sizes. A gate is a third matrix of a feed-forward layer: half as many features again in two."""
     gated = model.hidden_act in ("geglu", "swiglu")
     intermediate = 3 * model.intermediate_size // 2 if gated else model.intermediate_size
     return {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": intermediate}
 
 
 def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:
-    """Tokens in each sequence of each row; 0 in the field is padding."""
+    """Counts the tokens in each sequence of each row.
+
+    Args:
+      sequences_bt: which of the row's sequences a token belongs to, 1 or more; 0 is padding.
+    """
     rows, most = len(sequences_bt), int(sequences_bt.max()) + 1
     keys_bt = np.arange(rows)[:, None] * most + sequences_bt
     lengths = np.bincount(keys_bt.ravel(), minlength=rows * most).reshape(rows, most)[:, 1:]
@@ -55,7 +70,12 @@ def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:
 
 
 def training_figures(model: BertConfig, measured: list[Batch], seconds: list[float]) -> dict[str, Any]:
-    """What a training contender reports of the batches it was timed on; ours and every peer alike."""
+    """Returns what a training contender reports, ours and every peer alike: rates a second, and a step's seconds.
+
+    Args:
+      measured: the batches it was timed on, and perhaps more.
+      seconds: that each step took.
+    """
     total, steps = sum(seconds), len(seconds)
     measured = measured[:steps]
     return {
@@ -67,7 +87,12 @@ def training_figures(model: BertConfig, measured: list[Batch], seconds: list[flo
 
 
 def encoding_figures(model: BertConfig, lengths: np.ndarray, seconds: float) -> dict[str, Any]:
-    """What an encoding contender reports of texts of these lengths, special tokens included."""
+    """Returns what an encoding contender reports: rates a second.
+
+    Args:
+      lengths: tokens in each text, special ones included.
+      seconds: that all took.
+    """
     operations = encoder_operations(lengths, **_sizes(model))
     return {
         "tokens_per_second": int(lengths.sum()) / seconds,

@@ -31,7 +31,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
       logits: [..., classes].
       labels: int32 [...].
     """
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    loss: Array = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    return loss
 
 
 def mlm_loss_all_slots(logits_bpv: Array, labels_bp: Array) -> Mean:

@@ -80,7 +80,7 @@ def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | 
     """
     outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
     params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
-    return model.apply(
+    predictions: Predictions = model.apply(
         {"params": params},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
         *(batch.mlm_positions_bp, batch.cls_positions_bk),
@@ -88,6 +88,7 @@ def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | 
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="predict",
     )
+    return predictions
 
 
 def compute_metrics(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float = 0.0) -> Metrics:

@@ -35,9 +35,12 @@ def blockwise_cross_entropy(
     block_rows: int | None = None,
     z_loss: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Cross-entropy of softmax(hidden @ kernel + bias) in nats, and how often no token is likelier than the label.
+    """Returns the cross-entropy of softmax(hidden @ kernel + bias), and how often no token is likelier than the label.
 
     Args:
+      hidden_md: hidden states of the tokens to predict.
+      kernel_dv: the vocabulary's matrix.
+      bias_v: the vocabulary's biases.
       labels_m: int32, below v.
       weights_m: float32, 1 or 0; predictions of weight 0 are left out of the work too.
       dtype: what products are rounded to; sums, softmax and losses are float32.
@@ -49,20 +52,23 @@ def blockwise_cross_entropy(
         which holds logits near 0 (Chowdhery et al. 2022, section 5); the loss that is told is without.
 
     Returns:
-      the totals of both over predictions of weight 1. The first has gradients, but not for the weights.
+      the totals of both over predictions of weight 1, the first in nats. It has gradients, but not for the weights.
     """
     if mesh is None or mesh.size == 1:
         return _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, z_loss, block_rows)
     parts = mesh.shape[_WORDS]
     words = (_WORDS,) if parts > 1 and len(bias_v) % parts == 0 else ()
 
-    def on_each(hidden_md: Array, kernel_dv: Array, bias_v: Array, labels_m: Array, weights_m: Array) -> tuple:
+    def on_each(
+        hidden_md: Array, kernel_dv: Array, bias_v: Array, labels_m: Array, weights_m: Array
+    ) -> tuple[Array, Array]:
         # Whole on several devices, but not so their gradients, which JAX adds up for it.
         hidden_md = lax.pcast(hidden_md, words, to="varying") if words else hidden_md
         kernel_dv, bias_v = lax.pcast((kernel_dv, bias_v), ROW_AXES, to="varying")
         axes = (*ROW_AXES, *words)
         totals = _on_a_device(hidden_md, kernel_dv, bias_v, labels_m, weights_m, dtype, z_loss, block_rows, axes)
-        return lax.psum(totals, ROW_AXES)
+        loss, correct = lax.psum(totals, ROW_AXES)
+        return loss, correct
 
     by_rows, by_words, by_columns = PartitionSpec(ROW_AXES), PartitionSpec(words), PartitionSpec(None, words)
     in_specs = (by_rows, by_columns, by_words, by_rows, by_rows)
@@ -83,10 +89,10 @@ def _on_a_device(
     block_rows: int | None,
     split: tuple[str, ...] = (),
 ) -> tuple[Array, Array]:
-    """The totals of one device's predictions.
+    """Returns the totals of one device's predictions.
 
     Args:
-      split: the mesh's axes over which the work is: `_WORDS` among them where the vocabulary is.
+      split: axes of the mesh over which the work is split; `_WORDS` is among them where the vocabulary is.
     """
     if block_rows is None:
         block_rows = max(1, (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK) // len(bias_v))
@@ -173,7 +179,7 @@ def _forward(
 
 def _backward(
     dtype: DTypeLike, z_loss: float, split: tuple[str, ...], grads: tuple[Array, Array], cotangents: tuple[Array, Array]
-) -> tuple:
+) -> tuple[Array, None, None, Array]:
     grad_hidden_ncd, grad_kernel_dv = (grad * cotangents[0] for grad in grads)
     constant = jnp.zeros((*grad_hidden_ncd.shape[:2], 1))
     return jnp.concatenate([grad_hidden_ncd, constant], axis=-1), None, None, grad_kernel_dv
@@ -183,7 +189,7 @@ _totals.defvjp(_forward, _backward)
 
 
 def _zeros(shape: tuple[int, ...], split: tuple[str, ...]) -> Array:
-    """Zeros that a loop turns into something else on each device along these axes, as JAX wants to be told."""
+    """Returns zeros that a loop turns into something else on each device along these axes, as JAX wants to be told."""
     return lax.pcast(jnp.zeros(shape), split, to="varying") if split else jnp.zeros(shape)
 
 
@@ -198,7 +204,7 @@ def _blocks_that_count(weights_nc: Array) -> Array:
 def _logits_and_totals(
     hidden_cd: Array, labels_c: Array, weights_c: Array, kernel_dv: Array, split: tuple[str, ...]
 ) -> tuple[Array, Array, Array]:
-    """Logits [c, v], their log-sum-exp [c, 1], and the totals of loss and correct [2].
+    """Returns logits [c, v], their log-sum-exp [c, 1], and the totals of loss and correct [2].
 
     Where the vocabulary is split, the logits are of this device's words and the rest is of all words.
     """

@@ -31,10 +31,10 @@ def hashed_bits(key: Array, shape: tuple[int, ...]) -> Array:
     front of each. Places are numbered modulo 2**32.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
-    place = jnp.zeros(shape, jnp.uint32)
+    place: Array = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, shape, axis)
-    bits = place ^ first
+    bits: Array = place ^ first
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B) + second
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
