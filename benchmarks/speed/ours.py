@@ -111,7 +111,7 @@ def pairs_per_second(pairs: Batches, batches: int) -> float:
 def make_weights(*, config: str, folder: str) -> dict[str, Any]:
     """Writes fresh weights of the recipe's model, the same for all that encode."""
     recipe = load_config(config)
-    params = jax.jit(init_params, static_argnums=0)(Bert(recipe.model), jax.random.key(recipe.seed))
+    params = init_params(Bert(recipe.model), jax.random.key(recipe.seed))
     SharedFolder(folder).write_weights(jax.device_get(params))
     return {}
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 
+# Jitted: to trace a deep model takes half a second, and a run asks for its parameters' shapes several times.
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
-    """Returns fresh parameters, a plain nested dict of float32 arrays. Jit it to make them on the device.
+    """Returns fresh parameters, a plain nested dict of float32 arrays.
 
     Args:
       model: a `Bert`.
@@ -21,7 +23,6 @@ def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
     return params
 
 
-@functools.cache  # a deep model takes half a second to be traced
 def params_template(model: nn.Module) -> dict[str, Any]:
     """Returns shapes and dtypes of the parameters; nothing is computed."""
     template: dict[str, Any] = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
