@@ -6,6 +6,7 @@ function, name it in `Backend` and in `_BACKENDS`, and say in `choose_backend` w
 Letters: b rows, t tokens of a row that look, s tokens of a row that are looked at, h heads, e features of a head.
 """
 
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -175,9 +176,11 @@ def _cudnn(
 
 def _why_not_cudnn(dtype: jnp.dtype, head_size: int, dropout: float) -> str:
     """Returns what cuDNN lacks here and what to change, or "" where it can be used."""
-    devices = jax.local_devices()
-    if devices[0].platform != "gpu" or "nvidia" not in devices[0].device_kind.lower():
-        return f"needs an NVIDIA GPU, and this machine's device is {devices[0].device_kind}; use model.attention=xla"
+    device = jax.local_devices()[0]
+    # Its fused attention is of compute capability 8.0 on. AMD's GPUs have names there, such as gfx942.
+    if not re.fullmatch(r"([89]|\d\d)\.\d", str(getattr(device, "compute_capability", ""))):
+        kind = device.device_kind
+        return f"needs an NVIDIA GPU since A100, and this machine's device is {kind}; use model.attention=xla"
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"computes in bfloat16, not in {dtype}; use train.precision=bfloat16"
     if head_size % 8 or head_size > 128:

@@ -68,7 +68,9 @@ def _slurm(bind: str | None) -> Assigned | None:
     names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
     if not all(name in os.environ for name in names):
         return None
-    job, size, index, local = (_number(name) for name in names if name != "SLURM_STEP_NODELIST")
+    job, index, local = (_number(name) for name in ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID"))
+    # A step may have fewer tasks than its job: `srun -n 2` within `salloc -n 4`.
+    size = _number("SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS")
     # node01 or node01,other or node[01-03],other or node[01,03-05],other
     first = re.match(r"([^,[]+)(?:\[([^],-]+))?", os.environ["SLURM_STEP_NODELIST"])
     if not first:

@@ -16,7 +16,7 @@ B, H, T, E = 2, 3, 10, 8
 KEY = jax.random.key(5)
 # Two sequences and padding; one sequence that fills its row.
 SEQUENCES_BT = np.array([[1, 1, 1, 1, 1, 2, 2, 2, 0, 0], [1] * 10], np.int32)
-HAS_GPU = any(device.platform == "gpu" and "nvidia" in device.device_kind.lower() for device in jax.devices())
+HAS_GPU = choose_backend("auto", dtype="bfloat16", head_size=64) == "cudnn"
 BACKENDS = [
     "xla",
     pytest.param("cudnn", marks=pytest.mark.skipif(not HAS_GPU, reason="cuDNN needs an NVIDIA GPU")),
@@ -192,7 +192,7 @@ BF16 = {"dtype": "bfloat16", "head_size": 64, "dropout": 0.0}
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3")
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3", compute_capability="9.0")
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
 
 
@@ -216,12 +216,14 @@ def test_cudnn_has_rules(gpu: None, change: dict[str, Any], reason: str) -> None
         choose_backend("cudnn", **BF16 | change)
 
 
-@pytest.mark.parametrize("device", [("cpu", "cpu"), ("gpu", "AMD Instinct MI300X")])
-def test_cudnn_needs_an_nvidia_gpu(monkeypatch: pytest.MonkeyPatch, device: tuple[str, str]) -> None:
-    found = SimpleNamespace(platform=device[0], device_kind=device[1])
+@pytest.mark.parametrize(
+    "device", [("cpu", "cpu", None), ("gpu", "AMD Instinct MI300X", "gfx942"), ("gpu", "Tesla T4", "7.5")]
+)
+def test_cudnn_needs_an_nvidia_gpu(monkeypatch: pytest.MonkeyPatch, device: tuple[str, str, str | None]) -> None:
+    found = SimpleNamespace(platform=device[0], device_kind=device[1], compute_capability=device[2])
     monkeypatch.setattr(jax, "local_devices", lambda: [found])
     assert choose_backend("auto", **BF16) == "xla"
-    with pytest.raises(BertjaxError, match=f"needs an NVIDIA GPU, and this machine's device is {device[1]}"):
+    with pytest.raises(BertjaxError, match=f"needs an NVIDIA GPU since A100, and this machine's device is {device[1]}"):
         choose_backend("cudnn", **BF16)
 
 

@@ -13,7 +13,11 @@ OPEN_MPI = {"SIZE": "4", "RANK": "2", "LOCAL_RANK": "0"}
 
 @pytest.fixture(autouse=True)
 def outside_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*(f"SLURM_{name}" for name in SLURM), "OMPI_MCA_orte_hnp_uri", "JAX_COORDINATOR_PORT"]:
+    for name in [
+        *(f"SLURM_{name}" for name in (*SLURM, "STEP_NUM_TASKS")),
+        "OMPI_MCA_orte_hnp_uri",
+        "JAX_COORDINATOR_PORT",
+    ]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -85,3 +89,9 @@ def test_nonsense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     open_mpi(monkeypatch, "nonsense")
     with pytest.raises(BertjaxError, match="OMPI_MCA_orte_hnp_uri=nonsense has no address; give --distributed"):
         detect_cluster(None, 1)
+
+
+def test_a_step_may_have_fewer_tasks_than_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm(monkeypatch, STEP_NUM_TASKS="6")
+    assigned = detect_cluster(None, 1.0)
+    assert assigned is not None and (assigned.rendezvous.index, assigned.rendezvous.size) == (5, 6)
