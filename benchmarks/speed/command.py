@@ -14,7 +14,7 @@ _WORDS = ("--tokenizer.kind", "word")  # quickly found, and most of WikiText-2's
 
 
 class _Options(NamedTuple):
-    """What a benchmark's arguments may be; its contenders are in `benches`, too slow to import for a mistake."""
+    """The arguments that a benchmark may have; its contenders are in `benches`, too slow to import for a mistake."""
 
     recipe: str  # its name, taken unless another is given
     description: str

@@ -1,4 +1,4 @@
-"""What the library logs and warns of, as a person reads it on a terminal."""
+"""Log records and warnings of the library, as a person reads them on a terminal."""
 
 import contextlib
 import logging

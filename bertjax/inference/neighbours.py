@@ -1,4 +1,4 @@
-"""How near the uses of one word are to each other: what is around each use, the cosines, and both as text."""
+"""Uses of one word and how near they are to each other: what is around each, the cosines, and both as text."""
 
 import re
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from bertjax.ops.activations import ACTIVATIONS
 
 
 class Predictions(NamedTuple):
-    """What the two heads say. MLM logits are `mlm_hidden_bpd @ vocab_kernel_dv + vocab_bias_v`."""
+    """Predictions of the two heads. MLM logits are `mlm_hidden_bpd @ vocab_kernel_dv + vocab_bias_v`."""
 
     mlm_hidden_bpd: Array
     vocab_kernel_dv: Array

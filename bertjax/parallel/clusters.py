@@ -1,4 +1,4 @@
-"""What a cluster tells a process of its place in a run: SLURM, Open MPI and Cloud TPU.
+"""Places of processes in a run, as clusters tell them: SLURM, Open MPI and Cloud TPU.
 
 The rules are those of `jax.distributed.initialize`, which applies them only while it starts; the process group has to
 meet before. What SLURM and Open MPI set in the environment is read here. A Cloud TPU's neighbours are told by its
@@ -19,7 +19,7 @@ _INSTEAD = "give --distributed.coordinator, --distributed.num_processes and --di
 
 @dataclasses.dataclass(frozen=True)
 class Rendezvous:
-    """Where the processes of a run meet, and which of them this one is."""
+    """The place where the processes of a run meet, and which of them this one is."""
 
     index: int  # this process, from 0
     size: int  # processes of the run
@@ -29,7 +29,7 @@ class Rendezvous:
 
 
 class Assigned(NamedTuple):
-    """What a cluster assigns to this process."""
+    """A process's place and devices, as a cluster assigns them."""
 
     rendezvous: Rendezvous
     local_devices: list[int] | None  # indices of the machine's devices that are this process's; None for all

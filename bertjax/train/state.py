@@ -68,7 +68,11 @@ def init_on(
 def state_template(
     objective: Objective, optimizer: optax.GradientTransformation, *, averaging: bool = False
 ) -> TrainState:
-    """Returns the shapes and dtypes of a state, as `init_state` would make it; nothing is computed."""
+    """Returns the shapes and dtypes of a state, as `init_state` would make it; nothing is computed.
+
+    Args:
+      averaging: with an average of the parameters.
+    """
     return jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, averaging=averaging))
 
 

@@ -1,4 +1,4 @@
-"""How frequent words are in the training text, which classes that makes, and how well it alone predicts."""
+"""Word frequencies in the training text, the classes that they make, and how well they alone predict."""
 
 from collections.abc import Iterable
 
