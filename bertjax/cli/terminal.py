@@ -13,7 +13,8 @@ def shown_on_terminal() -> Iterator[None]:
     """Shows INFO records of the "bertjax" logger as plain lines on stdout, and warnings as "warning: ..." on stderr."""
     logger, handler = logging.getLogger("bertjax"), _Lines()
     level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
+    if not any(isinstance(other, _Lines) for other in logger.handlers):  # or each line would be shown twice
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False  # a library that sets up the root logger would show each line twice
     with warnings.catch_warnings():

@@ -82,10 +82,10 @@ def test_files_of_a_run(run, name, data):
         path.write_bytes(data.draw(kinds))
         answer(folder.config)
         answer(folder.tokenizer)
-        answer(folder.skips)
-        answer(folder.has_evaluation, 2)
+        answer(folder.decisions.skips)
+        answer(folder.metrics.has_evaluation, 2)
         if name == "metrics.jsonl":
             answer(lambda: draw_losses(folder.metrics.read(), "title", HEADS["mlm+nsp"]))
-        if answer(folder.drop_metrics_after, 2) is not REFUSED:
+        if answer(folder.metrics.drop_after, 2) is not REFUSED:
             assert all(line["step"] <= 2 for line in folder.metrics.read())
         answer(lambda: check_same(folder, folder.config(), prepared))

@@ -199,7 +199,9 @@ class Clock:
 
 def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """And, resumed from before the decision, ends as it did, whatever the clock says."""
-    monkeypatch.setattr("bertjax.train.loop.time", types.SimpleNamespace(monotonic=Clock()))
+    clock = types.SimpleNamespace(monotonic=Clock())
+    for module in ("loop", "pretrain"):
+        monkeypatch.setattr(f"bertjax.train.{module}.time", clock)
     monkeypatch.setattr("bertjax.train.loop.Budget", functools.partial(Budget, clock=Clock()))
     config = dataclasses.replace(
         tiny,
@@ -486,7 +488,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     taken = spiking(monkeypatch, 4)
     whole = RunFolder(pretrain(dataclasses.replace(careful, run_dir=str(tmp_path / "whole"))))
     assert taken == [*range(5), 5, *range(5, 10)]  # batch 5 was under way when the loss of batch 4 was read
-    assert whole.skips() == [Skip(3, 2)]
+    assert whole.decisions.skips() == [Skip(3, 2)]
     assert [line["step"] for line in whole.metrics.read() if "mlm_loss" in line] == list(range(1, 9))
     for window in (
         ("bertjax.runs.folder.RunFolder.add_skip",),  # the spike is seen and no more
@@ -498,7 +500,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
             pretrain(careful, resume=True)
     pretrain(careful, resume=True)
     assert_same_end(Path(careful.run_dir), whole.path)
-    assert RunFolder(careful.run_dir).decisions.skips() == whole.skips()
+    assert RunFolder(careful.run_dir).decisions.skips() == whole.decisions.skips()
 
 
 def test_a_run_that_only_spikes_ends(careful: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,13 +79,13 @@ def test_steps_and_layers_are_on_the_mesh_of_the_recipe(tiny, tmp_path, devices,
     devices(2)
     prepare_text(tiny, tmp_path / "bench")
     meshes: list[dict[str, int]] = []
-    compile_train_step = ours.compile_train_step
+    make_programs = ours.make_programs
 
-    def compiled(mesh, *args, **kwargs):
+    def made(config, objective, mesh):
         meshes.append(dict(mesh.shape))
-        return compile_train_step(mesh, *args, **kwargs)
+        return make_programs(config, objective, mesh)
 
-    monkeypatch.setattr(ours, "compile_train_step", compiled)
+    monkeypatch.setattr(ours, "make_programs", made)
     arguments = {"config": str(tmp_path / "bench/config.yaml"), "overrides": ["mesh.data=1", "mesh.tensor=2"]}
     assert ours.train(**arguments, warm=1, steps=1)["devices"] == 2
     assert ours.layers(**arguments)["step_bytes"] > 0

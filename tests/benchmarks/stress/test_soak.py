@@ -16,8 +16,7 @@ import pytest
 
 from benchmarks.stress.soak import BYTES_A_CHECKPOINT, BYTES_A_STEP, Sample, draw, fitted, render
 from bertjax.config import CheckpointConfig, Config, EvalConfig
-from bertjax.runs.checkpoints import Checkpoints
-from bertjax.runs.folder import RunFolder
+from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.train.pretrain import pretrain
 from bertjax.train.progress import Progress
 
@@ -76,20 +75,20 @@ def bytes_in_use() -> int:
 def measured_run(config: Config, leak: int) -> list[Sample]:
     """Trains, and keeps so many bytes a step."""
     samples, held = [], []
-    held_out, save = Progress.held_out, RunFolder.save
+    held_out, save = Progress.held_out, CheckpointWriter.save
 
     def measured(self: Progress, means: dict[str, float]) -> None:
         held_out(self, means)
         held.append(np.ones(leak * EVERY, np.uint8))
         samples.append(Sample(self.step, bytes_in_use(), len(os.listdir("/proc/self/fd")), threading.active_count()))
 
-    def saved(self: RunFolder, checkpoints: Checkpoints, step: int, trees: dict[str, Any]) -> None:
-        save(self, checkpoints, step, trees)
-        checkpoints.latest_step()  # when it is written
+    def saved(self: CheckpointWriter, step: int, trees: dict[str, Any]) -> None:
+        save(self, step, trees)
+        self.latest_step()  # when it is written
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "held_out", measured)
-        patch.setattr(RunFolder, "save", saved)
+        patch.setattr(CheckpointWriter, "save", saved)
         pretrain(config)
     return samples
 
