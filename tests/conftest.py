@@ -1,5 +1,6 @@
 """Eight simulated devices, no silent broadcasting between ranks, and a corpus small enough to read."""
 
+import functools
 import os
 
 # Before jax is first imported. The programs here run for milliseconds and take XLA seconds to make, of which this saves
@@ -9,12 +10,16 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+from jax.sharding import Mesh
 
 from bertjax.cli.terminal import shown_on_terminal
 from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
+from bertjax.objectives.objective import Objective
+from bertjax.train.programs import Programs, make_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -28,6 +33,26 @@ def compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # for the processes that tests start
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_each_program_once() -> Iterator[None]:
+    """Runs of one recipe share their jitted functions, which JAX else traces anew for each: seconds of Python."""
+    made: dict[Any, Programs] = {}
+
+    def shared(config: Config, objective: Objective, mesh: Mesh) -> Programs:
+        of_model: Any = objective.metrics  # unlike objects for unlike tasks; of one recipe's pretraining they are equal
+        if isinstance(objective.metrics, functools.partial):
+            of_model = (objective.metrics.func, objective.metrics.args, *objective.metrics.keywords.items())
+        train = (config.train.gradient_accumulation_steps, config.train.steps, *objective.loss_weights.items())
+        key = (config.optim, config.seed, train, of_model, mesh)
+        if key not in made:
+            made[key] = make_programs(config, objective, mesh)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bertjax.train.loop.make_programs", shared)
+        yield
 
 
 @pytest.fixture(autouse=True)

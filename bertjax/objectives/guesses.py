@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -77,16 +78,20 @@ def guess(
     if not hidden:
         return []
     batch = place_batch(_batch(hidden, tokenizer, max_length), mesh)
-    likeliest = jax.jit(
-        functools.partial(_likeliest, model.clone(mesh=mesh)),
-        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
-        out_shardings=replicated(mesh),
-    )
-    shares_bg, ids_bg = jax.device_get(likeliest(params, batch))
+    shares_bg, ids_bg = jax.device_get(_compile_likeliest(model, mesh)(params, batch))
     return [
         list(map(Guess, tokenizer.tokens(ids_g), shares_g.tolist()))
         for ids_g, shares_g in zip(ids_bg[: len(hidden)], shares_bg, strict=False)
     ]
+
+
+@functools.cache
+def _compile_likeliest(model: Bert, mesh: Mesh) -> Callable[[dict[str, Any], Batch], tuple[Array, Array]]:
+    return jax.jit(
+        functools.partial(_likeliest, model.clone(mesh=mesh)),
+        in_shardings=(by_name(params_template(model), mesh), by_rows(mesh)),
+        out_shardings=replicated(mesh),
+    )
 
 
 def _likeliest(model: Bert, params: dict[str, Any], batch: Batch) -> tuple[Array, Array]:

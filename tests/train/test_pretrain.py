@@ -491,7 +491,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     assert whole.decisions.skips() == [Skip(3, 2)]
     assert [line["step"] for line in whole.metrics.read() if "mlm_loss" in line] == list(range(1, 9))
     for window in (
-        ("bertjax.runs.folder.RunFolder.add_skip",),  # the spike is seen and no more
+        ("bertjax.runs.decisions.Decisions.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
         ("bertjax.train.loop._newest", 2),  # the skip is noted, the metrics are not cut back yet
         ("bertjax.train.loop.place_rows", 4),  # on the new way

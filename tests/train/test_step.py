@@ -23,11 +23,12 @@ from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
 from bertjax.train.optimizer import make_optimizer
 from bertjax.train.state import TrainState, init_on, init_state, state_template
-from bertjax.train.step import compile_train_step, gradients
+from bertjax.train.step import TrainStep, compile_train_step, gradients
 
 SMALL = BertConfig(
-    vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
+    vocab_size=50, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
 )
+ADAM = optax.adam(1e-2)
 RATE = optax.linear_schedule(1e-2, 0.0, 1000)  # only reported
 
 
@@ -52,6 +53,17 @@ def random_batch(rows: int, seed: int = 0) -> Batch:
     )
 
 
+@functools.cache  # many a test compares with the same
+def compiled(
+    model: Bert, optimizer: optax.GradientTransformation, nsp_weight: float, z_loss: float, seed: int, parts: int
+) -> tuple[Objective, TrainStep]:
+    """The objective and its step, over the model's mesh."""
+    assert model.mesh is not None
+    objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
+    step = compile_train_step(model.mesh, objective, optimizer, RATE, seed=seed, gradient_accumulation_steps=parts)
+    return objective, step
+
+
 def train(
     config: BertConfig,
     batches: list[Batch],
@@ -67,12 +79,8 @@ def train(
 ) -> tuple[TrainState, list[dict[str, float]]]:
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
-    optimizer = optimizer or optax.adam(1e-2)
-    model = Bert(config, mesh=mesh, **computed)
-    objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
-    step = compile_train_step(
-        mesh, objective, optimizer, RATE, seed=seed, gradient_accumulation_steps=gradient_accumulation_steps
-    )
+    optimizer, model = optimizer or ADAM, Bert(config, mesh=mesh, **computed)
+    objective, step = compiled(model, optimizer, nsp_weight, z_loss, seed, gradient_accumulation_steps)
     state = init_on(mesh, objective, optimizer, 0)
     history = []
     for batch in batches:
@@ -261,9 +269,8 @@ def test_nsp_weight_scales_the_gradients_of_its_loss_and_not_the_losses() -> Non
 
 
 def test_every_way_to_compute_works_on_a_mesh() -> None:
-    check_mesh(
-        WIDER, (2, 2, 2), gradient_accumulation_steps=2, computed={"remat": True, "scan_layers": True}, packed=True
-    )
+    deeper, how = dataclasses.replace(WIDER, num_layers=2), {"remat": True, "scan_layers": True}
+    check_mesh(deeper, (2, 2, 2), gradient_accumulation_steps=2, computed=how, packed=True)
 
 
 def packed_batch(rows: int, seed: int) -> Batch:
