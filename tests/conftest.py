@@ -5,7 +5,10 @@ import os
 
 # Before jax is first imported. The programs here run for milliseconds and take XLA seconds to make, of which this saves
 # more than half; XLA_FLAGS= in the environment tests them as users have them.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 
 from collections.abc import Callable, Iterator
@@ -102,12 +105,12 @@ def two_devices(devices: Callable[[int], None]) -> None:
 
 @pytest.fixture
 def tiny(wikitext: Path, tmp_path: Path) -> Config:
-    """A run of 4 steps that takes seconds; 8 rows a step, one for each device."""
+    """A run of 4 steps that takes seconds; 8 rows a step, one for each device; one layer is less to trace than two."""
     return Config(
         run_dir=str(tmp_path / "run"),
         data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),
         tokenizer=TokenizerConfig(min_frequency=1),
-        model=BertConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1),
+        model=BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1),
         optim=OptimConfig(learning_rate=1e-2),
         train=TrainConfig(steps=4, batch_size=8, log_every=1),
     )

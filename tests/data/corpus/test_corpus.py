@@ -153,9 +153,11 @@ def test_other_text_tokenizer_or_name_has_another_folder(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("parser"), BertjaxError("bad bytes")])
-def test_an_interrupted_build_leaves_nothing(tmp_path, error):
+def test_an_interrupted_build_leaves_nothing(tmp_path, error, monkeypatch):
+    monkeypatch.setattr(corpus_module, "_CHARACTERS_AT_ONCE", 50)
+
     def interrupted():
-        yield from DOCUMENTS * corpus_module._CHARACTERS_AT_ONCE  # some of it is written
+        yield from DOCUMENTS * 50  # some of it is written
         raise error
 
     with pytest.raises(error if isinstance(error, type) else type(error)):
