@@ -115,7 +115,7 @@ def test_encoding_contenders_read_the_same_texts_and_weights(prepared, tmp_path)
     assert len(shared.texts()) == 12 and shared.texts()[0] == "the noun0 sees a noun0 near noun0"
     assert shared.lengths()[0] == 9
     assert shared.least_cosine("ours", "other") == pytest.approx(1.0)
-    assert shared.weights()["block_1/ffn/in/kernel"].shape == (16, 32)
+    assert shared.weights()["block_0/ffn/in/kernel"].shape == (16, 32)
 
 
 def test_least_cosine_is_the_worst_text(tmp_path):
