@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.stress import corpus
 from benchmarks.stress.corpus import Sample, draw, summary, write_text
 from bertjax.errors import BertjaxError
+
+
+@pytest.fixture(autouse=True)
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which are drawn in no time."""
+    for name in ("_WORDS", "_SENTENCES"):
+        monkeypatch.setattr(corpus, name, 3000)
 
 
 def test_the_text_is_always_the_same(tmp_path: Path) -> None:
@@ -56,7 +64,6 @@ def test_what_cannot_be(options: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 def test_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.stress import corpus
     from bertjax.config import Config
 
     monkeypatch.setattr(corpus.Path, "exists", lambda _: False)
