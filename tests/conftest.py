@@ -21,7 +21,9 @@ from jax.sharding import Mesh
 
 from bertjax.cli.terminal import shown_on_terminal
 from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
+from bertjax.data.prepare import Prepared, prepare
 from bertjax.objectives.objective import Objective
+from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -114,3 +116,17 @@ def tiny(wikitext: Path, tmp_path: Path) -> Config:
         optim=OptimConfig(learning_rate=1e-2),
         train=TrainConfig(steps=4, batch_size=8, log_every=1),
     )
+
+
+@pytest.fixture
+def prepared(tiny: Config) -> Prepared:
+    """The text of that run."""
+    return prepare(tiny)
+
+
+@pytest.fixture
+def run(prepared: Prepared) -> RunFolder:
+    """Its folder, in which nothing is trained yet."""
+    folder = RunFolder(prepared.config.run_dir)
+    folder.create(prepared)
+    return folder

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from bertjax.config import Config
 from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 
 BASE = "base"
 # These change nothing that is told: where a run is, and its seed.
@@ -148,10 +148,9 @@ def _keep(keep: Path | None, base: Config, runs: list[Run]) -> None:
     if keep is None:
         return
     report = {"trial": "ablate", "recipe": _comparable(base), "runs": runs}
-    unfinished = keep.with_name(f".{keep.name}.unfinished")
     try:
-        unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, keep)
+        with atomic_write(keep) as file:
+            file.write(json.dumps(report, indent=2) + "\n")
     except OSError as error:
         raise BertjaxError(f"cannot write --json {keep}: {error.strerror}; give another place") from error
 

@@ -96,7 +96,11 @@ class Encoder:
     def tokens_read(
         self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
     ) -> list[str]:
-        """Returns the t tokens that `encode_tokens` reads: special ones included, unknown words as `<unk>`."""
+        """Returns the t tokens that `encode_tokens` reads: special ones included, unknown words as `<unk>`.
+
+        Args:
+          tokens, pair, truncate: as for `encode_tokens`.
+        """
         return self.tokenizer.tokens(self._reader(truncate).read(tokens, pair, lambda: "the text").ids)
 
     @overload

@@ -19,7 +19,14 @@ _FIGURES_UP_TO = 20  # uses, in cells large enough for a figure
 
 
 def plot(word: str, uses: Sequence[Context], cosines_nn: np.ndarray, path: Path) -> None:
-    """Draws the uses of a word and the cosines between them as a PNG. Raises OSError where it cannot be written."""
+    """Draws the uses of a word and the cosines between them as a PNG.
+
+    Args:
+      cosines_nn: of each use with each, in the order of `uses`.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     with atomic_write(path, binary=True) as file:
         draw(word, uses, cosines_nn).savefig(file, dpi=160, format="png")
 

@@ -15,6 +15,11 @@ def matmul(x_nd: Array, kernel_df: Array, dtype: DTypeLike) -> Array:
 
     The gradients are such products too. (Those that JAX derives would multiply float32 by bfloat16, at the rate of
     float32.)
+
+    Args:
+      x_nd: float32 or bfloat16.
+      kernel_df: float32.
+      dtype: what both are rounded to.
     """
     return _product(x_nd, kernel_df, dtype).astype(x_nd.dtype)
 

@@ -1,46 +1,14 @@
 """A run's folder: what it refuses, and what its files hold."""
 
-import dataclasses
 import importlib.metadata
 import json
 import math
-from typing import Any
 
 import jax
 import pytest
+from refusals import refusal
 
-from bertjax.config import Config
-from bertjax.data.prepare import Prepared, prepare
-from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
-
-
-@pytest.fixture
-def prepared(tiny: Config) -> Prepared:
-    return prepare(tiny)
-
-
-@pytest.fixture
-def run(prepared: Prepared) -> RunFolder:
-    folder = RunFolder(prepared.config.run_dir)
-    folder.create(prepared)
-    return folder
-
-
-def changed(config: Config, key: str, value: Any) -> Config:
-    """The configuration with another value at a dotted key."""
-    part, _, name = key.rpartition(".")
-    if not part:
-        return dataclasses.replace(config, **{name: value})
-    return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{name: value})})
-
-
-def refusal(call, *args) -> str:
-    with pytest.raises(BertjaxError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
 
 # Is the folder free?
 

@@ -4,24 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+from refusals import refusal
 
 from bertjax.config import Config
-from bertjax.data.prepare import Prepared, prepare
-from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
 from bertjax.train.open_run import check_same
-
-
-@pytest.fixture
-def prepared(tiny: Config) -> Prepared:
-    return prepare(tiny)
-
-
-@pytest.fixture
-def run(prepared: Prepared) -> RunFolder:
-    folder = RunFolder(prepared.config.run_dir)
-    folder.create(prepared)
-    return folder
 
 
 def changed(config: Config, key: str, value: Any) -> Config:
@@ -30,13 +17,6 @@ def changed(config: Config, key: str, value: Any) -> Config:
     if not part:
         return dataclasses.replace(config, **{name: value})
     return dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{name: value})})
-
-
-def refusal(call, *args) -> str:
-    with pytest.raises(BertjaxError) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_same_configuration_and_text_are_the_same_run(run, prepared):

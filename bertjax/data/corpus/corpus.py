@@ -79,7 +79,12 @@ _ONLY = "all"  # the split of a shard that has no others
 
 
 def folder_of(cache: Path, name: str, fingerprint: str, tokenizer: Tokenizer) -> Path:
-    """Returns the place of a corpus in the cache."""
+    """Returns the place of a corpus in the cache.
+
+    Args:
+      name: of the corpus and its split: "wikitext-2/valid".
+      fingerprint: stands for the documents' content.
+    """
     return cache / "corpora" / f"{name.replace('/', '-')}-{cache_key(FORMAT, fingerprint, tokenizer.to_json())}"
 
 

@@ -1,0 +1,16 @@
+"""Errors as users see them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bertjax.errors import BertjaxError
+
+
+def refusal(call: Callable[..., Any], *args: object) -> str:
+    """The message of one line with which a call is refused."""
+    with pytest.raises(BertjaxError) as caught:
+        call(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
