@@ -1,9 +1,12 @@
 """Pretrain BERT encoders in JAX."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# Not typing's own: `python -m bertjax` comes by here before it leaves out the user's folder, where a types.py may be.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from bertjax.config import BertConfig as BertConfig
     from bertjax.config import Config as Config
     from bertjax.config.recipes import load_config as load_config
@@ -25,7 +28,7 @@ _MODULES = {
 __all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "load_config", "pretrain"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _MODULES:
         raise AttributeError(f"module 'bertjax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"bertjax.{_MODULES[name]}"), name)

@@ -2,7 +2,10 @@
 
 import sys
 
-from bertjax.cli.main import program
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the folder it is started in, where a types.py would take the place of Python's own
+
+    from bertjax.cli.main import program
+
     sys.exit(program())

@@ -114,7 +114,7 @@ def run_part(part: Part, python: str, environment: Mapping[str, str], seconds: f
       python: that runs it.
       seconds: after which it is killed, with all that it started.
     """
-    command = [python, "-m", "benchmarks.speed.worker", part.worker, json.dumps(part.arguments)]
+    command = [python, "-P", "-m", "benchmarks.speed.worker", part.worker, json.dumps(part.arguments)]
     row: Row = {"part": part.title}
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from bertjax.config import Config
 from bertjax.config.recipes import flat, load_config, save_config
 from bertjax.errors import BertjaxError
 from bertjax.storage.atomic import atomic_write
+from bertjax.storage.interpreter import module_command
 
 BASE = "base"
 # These change nothing that is told: where a run is, and its seed.
@@ -116,9 +116,7 @@ def _run(config: Config, base: Config, seed: int, environment: Mapping[str, str]
 
 def _failure(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
     """Returns the last words of a command that failed. An option may well make training diverge: that is a result."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bertjax", *argv], env=dict(environment), capture_output=True, text=True
-    )
+    done = subprocess.run(module_command("bertjax", *argv), env=dict(environment), capture_output=True, text=True)
     if done.returncode == 0:
         return None
     return (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]

@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from benchmarks.options import check_folder, make_parser, parse, say, write_json
 from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 _RECIPE = "textbook"
 
@@ -76,7 +76,7 @@ def _speedrun(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         recipe, out = Path(folder) / "recipe", Path(folder) / "report.json"
         save_config(config, recipe)
         arguments = [str(recipe), str(options.target), str(time.time()), str(out)]
-        command = [sys.executable, "-m", "benchmarks.learning.speedrun", *arguments]
+        command = module_command("benchmarks.learning.speedrun", *arguments)
         done = subprocess.run(command, env=dict(environment), stderr=subprocess.PIPE, text=True)
         if done.returncode or not out.exists():
             said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]

@@ -4,11 +4,11 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 Figures = dict[str, Any]  # what one run of a contender reports
 
@@ -43,7 +43,7 @@ def take_turns(
 
 def run(contender: Contender) -> Figures:
     """Runs a contender and returns its figures; raises BertjaxError, with its last line, where it fails."""
-    command = [sys.executable, "-m", "benchmarks.speed.worker", contender.worker, json.dumps(contender.arguments)]
+    command = module_command("benchmarks.speed.worker", contender.worker, json.dumps(contender.arguments))
     done = subprocess.run(command, env=dict(contender.environment), capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 _ONE_STEP = ("--train.steps=1", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0")
 _PAUSE = 0.002  # seconds between two looks whether the first step is done
@@ -56,4 +57,4 @@ def until_end(*argv: str, code: int) -> float:
     return time.perf_counter() - begin
 
 
-_BERTJAX = (sys.executable, "-m", "bertjax")
+_BERTJAX = module_command("bertjax")

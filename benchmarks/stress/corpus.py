@@ -21,6 +21,7 @@ from bertjax.config.recipes import load_config, save_config
 from bertjax.data.prepare import prepare
 from bertjax.data.sources.files import SHARD_BYTES
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def build_and_draw(
         said = _watched(["bertjax", "prepare", "--config", str(recipe)], folder, environment, samples, until)
     say("drawing batches")
     drawn = subprocess.run(
-        [sys.executable, "-m", "benchmarks.stress.corpus", recipe],
+        module_command("benchmarks.stress.corpus", str(recipe)),
         env=dict(environment),
         stdout=subprocess.PIPE,
         check=True,
@@ -119,7 +120,7 @@ def _watched(
     began = time.perf_counter() - samples[-1].seconds
     with open(folder / "errors.txt", "w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=errors, env=dict(environment), text=True
+            module_command(*command), stdout=subprocess.PIPE, stderr=errors, env=dict(environment), text=True
         )
         with process:
             while process.poll() is None:

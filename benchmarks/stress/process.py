@@ -3,7 +3,6 @@
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from benchmarks.stress.phases import Phase, Watch
 from bertjax.config import Config
 from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 _PATIENCE = 600.0  # seconds, after which a process hangs
 _GLANCE = 0.002  # seconds from one look at a process to the next
@@ -48,7 +48,7 @@ class RunProcess:
         recipe, output, self._errors = folder / "recipe.yaml", folder / "output.txt", folder / "errors.txt"
         self._checkpoints = Path(config.run_dir) / "checkpoints"
         save_config(config, recipe)
-        command = [sys.executable, "-m", "bertjax", "pretrain", "--config", str(recipe), "--resume"]
+        command = module_command("bertjax", "pretrain", "--config", str(recipe), "--resume")
         output.unlink(missing_ok=True)
         self.watch = Watch(config, output)
         self._started = time.monotonic()

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from bertjax.config import Config
 from bertjax.config.recipes import save_config
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,11 +54,12 @@ def soak(
     """
     config = dataclasses.replace(config, run_dir=str(folder / "run"))
     save_config(config, folder / "recipe.yaml")
-    python = [sys.executable, "-m"]
     say(f"training for {config.train.steps:,} steps")
-    training = watched([*python, "bertjax", "pretrain", "--config", str(folder / "recipe.yaml")], folder, environment)
+    pretrain = module_command("bertjax", "pretrain", "--config", str(folder / "recipe.yaml"))
+    training = watched(pretrain, folder, environment)
     say(f"encoding {texts:,} texts")
-    encoding = watched([*python, "benchmarks.stress.streaming", config.run_dir, str(texts)], folder, environment)
+    encode = module_command("benchmarks.stress.streaming", config.run_dir, str(texts))
+    encoding = watched(encode, folder, environment)
     of_checkpoints = BYTES_A_CHECKPOINT / config.checkpoint.every if config.checkpoint.every else 0.0
     return {
         "trial": "soak",

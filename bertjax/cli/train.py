@@ -1,7 +1,6 @@
 """The commands that a recipe is given to: pretrain, prepare; and launch, which runs one as several processes."""
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from bertjax.cli.arguments import Parser
 from bertjax.cli.environment import tuned_environment
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
 
 
 def pretrain(argv: list[str]) -> None:
@@ -63,7 +63,7 @@ def launch(argv: list[str]) -> int:
         raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
     from bertjax.parallel.launch import launch
 
-    return launch([sys.executable, "-m", "bertjax", *args.command], args.n, environment=tuned_environment(os.environ))
+    return launch(module_command("bertjax", *args.command), args.n, environment=tuned_environment(os.environ))
 
 
 def _parse(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:

@@ -24,6 +24,7 @@ from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, UserFiles, 
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
+from bertjax.storage.interpreter import module_command
 
 logger = logging.getLogger(__name__)
 
@@ -125,14 +126,12 @@ class _Worker:
     """
 
     def __init__(self, task: Task):
-        here = os.fspath(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bertjax.data.corpus.shard_worker"],
+            module_command("bertjax.data.corpus.shard_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
             process_group=0,  # Ctrl-C is for us alone
         )
         self._say(task.to_json())

@@ -79,6 +79,8 @@ def test_shards_and_processes_change_nothing(tmp_path: Path, texts: Path, monkey
     files = user_files(texts)
     whole = build(tmp_path / "1", files)
     monkeypatch.setattr(building, "SHARD_BYTES", 500)
+    (tmp_path / "queue.py").write_text("raise SystemExit('a namesake')")  # nothing to those processes
+    monkeypatch.chdir(tmp_path)
     for cache, workers in (("2", 1), ("3", 2)):
         corpus = build(tmp_path / cache, files, workers=workers)
         assert corpus.digest == whole.digest
