@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bertjax.errors import BertjaxError
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.engine import Pooling
-from bertjax.inference.inputs import Item
+from bertjax.inference.inputs import Text
 from bertjax.inference.partial_vectors import PartialVectors
 from bertjax.inference.text_lines import Window, open_lines, source_name, windows
 from bertjax.inference.vector_files import check_format
@@ -79,7 +79,7 @@ def encode_file(
                 logger.info("going on after line %s, up to which %s holds the vectors", f"{before:,}", partial.folder)
         in_flight: collections.deque[Window] = collections.deque()
 
-        def window_items() -> Iterator[list[Item]]:
+        def window_items() -> Iterator[list[Text]]:
             for window in windows(lines, source, after=before, digest=digest, tokens=encoder.tokens_per_window):
                 in_flight.append(window)
                 yield window.items

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, overload
@@ -16,7 +16,7 @@ from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference import pretrained
 from bertjax.inference.engine import Engine, Pooling, Precision, Vectors, delayed
-from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items
+from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items, as_text, as_words, elements
 
 _BATCHES_PER_WINDOW = 16
 _MASKS = ("<mask>", "[MASK]")
@@ -70,7 +70,7 @@ class Encoder:
         return cls(*pretrained.load(folder), precision=precision)
 
     def encode_tokens(
-        self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
+        self, tokens: Iterable[str], pair: Iterable[str] | None = None, *, truncate: bool = False
     ) -> np.ndarray:
         """Returns the representations of `<cls> tokens <sep>`, or of `<cls> tokens <sep> pair <sep>`.
 
@@ -85,23 +85,21 @@ class Encoder:
         Raises:
           BertjaxError: text is given instead of lists of words, or it is too long.
         """
-        if isinstance(tokens, str) or isinstance(pair, str):
-            raise BertjaxError("encode_tokens takes lists of words, got text; split it, or give it to encode")
         reader = self._reader(truncate)
-        text = reader.read(tokens, pair, lambda: "the text")
+        text = _read_words(reader, tokens, pair)
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
         return self._engine.token_vectors(text)[None]
 
     def tokens_read(
-        self, tokens: Sequence[str], pair: Sequence[str] | None = None, *, truncate: bool = False
+        self, tokens: Iterable[str], pair: Iterable[str] | None = None, *, truncate: bool = False
     ) -> list[str]:
         """Returns the t tokens that `encode_tokens` reads: special ones included, unknown words as `<unk>`.
 
         Args:
           tokens, pair, truncate: as for `encode_tokens`.
         """
-        return self.tokenizer.tokens(self._reader(truncate).read(tokens, pair, lambda: "the text").ids)
+        return self.tokenizer.tokens(_read_words(self._reader(truncate), tokens, pair).ids)
 
     @overload
     def encode(
@@ -139,7 +137,9 @@ class Encoder:
         A special token written in the text, such as `<mask>`, is read as that token.
 
         Args:
-          texts: a string, or any iterable of strings and of pairs of them as tuples; a string may be empty.
+          texts: a string, a pair of strings as a tuple, or several of these in order: a list, an array, a column of a
+            table, a generator. A string may be empty. A tuple is always a pair, so `("a", "b")` is one, as it is in
+            `[("a", "b")]`; two texts are `["a", "b"]`, and `("a", "b", "c")` is refused.
           pairs: the second text of each, instead of tuples.
           pooling: "mean" or "max" over all tokens, special ones included; "cls" for the vector of the first token;
             "tokens" for the vectors of all.
@@ -163,7 +163,7 @@ class Encoder:
 
     def stream(
         self,
-        windows: Iterable[Sequence[Item]],
+        windows: Iterable[Text | Iterable[Text]],
         *,
         pooling: Pooling = "mean",
         normalize: bool = False,
@@ -175,7 +175,8 @@ class Encoder:
         Warns once, at the end, of all words that the vocabulary lacks.
 
         Args:
-          windows: texts that are sorted by length and held in memory together; `tokens_per_window` make a good one.
+          windows: texts as `encode` takes them, those of a window to be sorted by length and held in memory together;
+            `tokens_per_window` make a good one.
           pooling: as for `encode`, and so are `normalize` and `truncate`.
           name: what an error calls a text, by its number, counted from the first window on.
 
@@ -202,7 +203,7 @@ class Encoder:
             raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
         if top < 1:
             raise BertjaxError(f"top={top} is no number of words; give 1 or more")
-        mask = self.tokenizer.rules.special[MASK]
+        text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
         pieces = re.split("|".join(map(re.escape, {mask, *_MASKS})), text)
         if len(pieces) == 1:
             raise BertjaxError(f"there is no {mask} in {text!r}; put one where a word is to be guessed")
@@ -229,19 +230,23 @@ class Encoder:
 
         Args:
           word: lower-cased and split as in training; several words must follow each other in the text.
-          texts: a string, or any iterable of strings.
+          texts: a string, or several in order, as for `encode`, but no pairs.
           truncate: shorten what is longer than the model's positions, instead of an error; what is cut off does not
             count.
 
         Raises:
           BertjaxError: the word is empty or the vocabulary lacks it, or something is not a text or too long.
         """
+        word = as_text(word, "the word")
         needle = self.tokenizer.split(word)
         if not needle:
             raise BertjaxError(f"the word {word!r} is empty; give one that is in the texts")
         if self.tokenizer.rules.special[UNK] in needle:
             raise BertjaxError(f"the vocabulary has no tokens for {word!r}; give another word")
         items, reader = as_items(texts), self._reader(truncate)
+        for number, (_, second) in enumerate(items):
+            if second is not None:
+                raise BertjaxError(f"text {number} is a pair; give its two strings as texts in a list")
         read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
@@ -275,14 +280,28 @@ def _check_pooling(pooling: str) -> None:
         raise BertjaxError(f"pooling={pooling!r} is not known; give one of {known}")
 
 
+def _read_words(reader: Reader, tokens: Iterable[str], pair: Iterable[str] | None) -> TokenIds:
+    words = as_words(tokens, "tokens"), None if pair is None else as_words(pair, "pair")
+    return reader.read(*words, lambda: "the text")
+
+
 def _read_ahead(
-    reader: Reader, windows: Iterable[Sequence[Item]], name: Callable[[int], str]
+    reader: Reader, windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str]
 ) -> Iterator[list[TokenIds]]:
     """Yields the token ids of each window, read in another thread while the caller is at the window before."""
     with ThreadPoolExecutor(1) as other_thread:
-        submitted = (other_thread.submit(reader.read_all, items, name) for items in windows)
+        submitted = (other_thread.submit(reader.read_all, items, name) for items in _items(windows, name))
         for read in delayed(submitted, 1):
             yield read.result()
+
+
+def _items(windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str]) -> Iterator[list[Item]]:
+    """Yields the items of each window, read in the caller's own thread; their numbers go on from window to window."""
+    first = 0
+    for window in elements(windows, "windows"):
+        items = as_items(window, name=name, first=first)
+        yield items
+        first += len(items)
 
 
 def _places(needle: list[str], tokens: list[str]) -> Iterator[int]:

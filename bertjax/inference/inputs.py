@@ -1,15 +1,18 @@
 """Texts as users give them, and the token ids that a model reads of each."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from bertjax.data.batching import sequences
 from bertjax.data.tokenizer.tokenizer import UNK, Tokenizer
 from bertjax.errors import BertjaxError
 
 Item = tuple[str, str | None]  # a text, and the second one of a pair
-Text = str | tuple[str, str]
+Text = str | tuple[str, str]  # as users give them
 
 _EXAMPLES = 5  # unknown words that a warning names
 
@@ -21,43 +24,97 @@ class TokenIds(NamedTuple):
     len_a: int  # how many of them are segment A's
 
 
-def as_items(texts: Text | Iterable[Text], pairs: str | Iterable[str] | None = None) -> list[Item]:
-    """Returns one item a text, in the order given.
+def as_items(
+    texts: Text | Iterable[Text],
+    pairs: str | Iterable[str] | None = None,
+    *,
+    name: Callable[[int], str] = "text {}".format,
+    first: int = 0,
+) -> list[Item]:
+    """Returns one item a text, in the order given. Texts of every public call are read here.
 
     Args:
-      texts: a string, or any iterable of strings and of pairs of them as tuples.
+      texts: a string, a pair of them as a tuple, or several of these in anything that has an order but a tuple: a list,
+        an array, a column of a table, a generator.
       pairs: a second text for each text, where `texts` holds no tuples.
+      name: what an error calls a text, by its number.
+      first: the number of the first text.
 
     Raises:
       BertjaxError: something is not a text, or the numbers of texts and pairs differ.
     """
-    items = [_as_item(text, number, "text") for number, text in enumerate(_as_list(texts, "texts"))]
+    several = [texts] if isinstance(texts, tuple) else elements(texts, "texts")
+    items = [_as_item(text, name(number)) for number, text in enumerate(several, first)]
     if pairs is None:
         return items
-    seconds = [_as_item(text, number, "pair") for number, text in enumerate(_as_list(pairs, "pairs"))]
+    seconds = [as_text(text, f"pair {number}") for number, text in enumerate(elements(pairs, "pairs"))]
+    for number, (_, second) in enumerate(items, first):
+        if second is not None:
+            raise BertjaxError(f"{name(number)} is a pair by itself, and pairs are given too; give one or the other")
     if len(seconds) != len(items):
         raise BertjaxError(f"{len(items)} texts and {len(seconds)} pairs; give one pair for each text")
-    for number, (_, second) in enumerate([*items, *seconds]):
-        if second is not None:
-            raise BertjaxError(f"text {number % len(items)} is a tuple, and pairs are given too; give one or the other")
-    return [(first, second) for (first, _), (second, _) in zip(items, seconds, strict=True)]
+    return [(first, second) for (first, _), second in zip(items, seconds, strict=True)]
 
 
-def _as_list(texts: Any, name: str) -> list[Any]:
-    if isinstance(texts, str):
-        return [texts]
+def as_words(words: Iterable[str], name: str) -> list[str]:
+    """Returns the words of one text. Raises BertjaxError where they are not split, or something is no word."""
+    if isinstance(words, str):
+        raise BertjaxError(f"{name} is text, and a list of words is needed; split it, or give it to encode")
+    return [as_text(word, f"word {number} of {name}") for number, word in enumerate(elements(words, name))]
+
+
+def as_text(text: str, name: str) -> str:
+    """Returns one text as a plain string. Raises BertjaxError where it is something else, or not Unicode."""
+    if not isinstance(text, str):
+        raise _no_text(text, name, "a string")
     try:
-        return list(texts)
-    except TypeError:
-        raise BertjaxError(f"{name} is of type {type(texts).__name__}; give a string or several of them") from None
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.start + 20]
+        raise BertjaxError(f"{name} holds half a character, a lone surrogate, in {around!r}; give UTF-8") from None
+    return str.__str__(text)  # numpy has strings of its own
 
 
-def _as_item(text: Any, number: int, name: str) -> Item:
+def _as_item(text: Any, name: str) -> Item:
     if isinstance(text, str):
-        return text, None
+        return as_text(text, name), None
     if isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
-        return text
-    raise BertjaxError(f"{name} {number} is of type {type(text).__name__}; give a string, or a tuple of two strings")
+        return as_text(text[0], name), as_text(text[1], f"the pair of {name}")
+    raise _no_text(text, name, "a string, or a tuple of two strings for a pair")
+
+
+def elements(value: Any, name: str) -> Iterable[Any]:
+    """Returns what may be texts one by one; a single one by itself."""
+    # The elements of a table are the names of its columns, those of a mapping its keys: texts, but hardly those meant.
+    if isinstance(value, bytes | bytearray | os.PathLike | Mapping | set | frozenset) or hasattr(value, "columns"):
+        raise _no_text(value, name, "")
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    elif hasattr(value, "to_pylist"):  # pyarrow's, whose elements are no strings
+        value = value.to_pylist()
+    if isinstance(value, str):
+        return [value]
+    try:
+        return iter(value)
+    except TypeError:
+        raise _no_text(value, name, "a string or a list of them") from None
+
+
+_REMEDIES: tuple[tuple[Any, str], ...] = (
+    (bytes | bytearray, "decode it first"),
+    (os.PathLike, "read the file first"),
+    (Mapping, "give a list of its values, or of its keys"),
+    (set | frozenset, "give a list, for a set has no order"),
+    (float | None, "give a string, '' where one is missing"),
+)
+
+
+def _no_text(value: Any, name: str, wanted: str) -> BertjaxError:
+    """Makes the error that says what was given, and what is needed instead."""
+    remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(value, kind)), f"give {wanted}")
+    if hasattr(value, "columns"):
+        remedy = "give one of its columns"
+    return BertjaxError(f"{name} is of type {type(value).__name__}; {remedy}")
 
 
 class Reader:
@@ -82,7 +139,7 @@ class Reader:
           name: what an error calls an item, by its number, counted from the reader's first item on.
 
         Raises:
-          BertjaxError: an item is too long, or is not Unicode.
+          BertjaxError: an item is too long.
         """
         splits = self._tokenizer.split_all([text for item in items for text in item if text is not None])
         words = iter(splits)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from bertjax.errors import BertjaxError
-from bertjax.inference.inputs import Item
+from bertjax.inference.inputs import Text
 
 
 class Place(NamedTuple):
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 class Window(NamedTuple):
     """Lines that are encoded together."""
 
-    items: list[Item]
+    items: list[Text]
     end: Place  # after the last of them
     num_bytes: int
 
@@ -83,7 +83,7 @@ def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tok
     Raises:
       BertjaxError: a line is not UTF-8, or has several tabs.
     """
-    items: list[Item] = []
+    items: list[Text] = []
     num_bytes = 0
     number = after
     for number, line in enumerate(lines, after + 1):
@@ -97,7 +97,7 @@ def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tok
         yield Window(items, Place(number, digest.hexdigest()), num_bytes)
 
 
-def _item(line: bytes, number: int, source: str) -> Item:
+def _item(line: bytes, number: int, source: str) -> Text:
     where = f"line {number} of {source_name(source)}"
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -106,4 +106,4 @@ def _item(line: bytes, number: int, source: str) -> Item:
     first, *rest = text.removesuffix("\n").removesuffix("\r").split("\t")
     if len(rest) > 1:
         raise BertjaxError(f"{where} has {len(rest)} tabs; one makes a pair of texts, so give one at most")
-    return first, (rest[0] if rest else None)
+    return (first, rest[0]) if rest else first

@@ -1,10 +1,16 @@
 """Texts as people have them, read as the model reads them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
+from refusals import refusal
 
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.inference.inputs import Reader, as_items
+from bertjax.inference.inputs import Reader, as_items, as_text, as_words
 
 WORDS = "a crane is flying"
 
@@ -16,7 +22,78 @@ def reader(*, truncate: bool = False) -> Reader:
 def test_items() -> None:
     assert as_items("a") == [("a", None)] and as_items([]) == []
     assert as_items(iter(["a", ("b", "")])) == [("a", None), ("b", "")]
-    assert as_items(("a", "b"), iter(["c", ""])) == [("a", "c"), ("b", "")]  # two texts: a pair is inside
+    assert as_items(["a", "b"], iter(["c", ""])) == [("a", "c"), ("b", "")]
+
+
+def test_a_tuple_is_a_pair_wherever_it_stands() -> None:
+    assert as_items(("a", "b")) == as_items([("a", "b")]) == as_items("a", "b") == [("a", "b")]
+    for several in (("a",), ("a", "b", "c"), (("a", "b"), ("c", "d"))):
+        told = "text 0 is of type tuple; give a string, or a tuple of two strings for a pair"
+        assert refusal(as_items, several) == told
+    assert "text 0 is a pair by itself, and pairs are given too" in refusal(as_items, ("a", "b"), ["c", "d"])
+
+
+class Column:
+    """What pandas has: no list of Python's, but one string after the other."""
+
+    def __init__(self, *values: Any):
+        self.values = values
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+
+def test_texts_come_from_arrays_columns_and_generators() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    for several in (
+        np.array(["a", "b"]),
+        np.array(["a", "b"], object),
+        np.array(["a", "b"], np.dtypes.StringDType()),
+        [np.str_("a"), np.str_("b")],
+        Column("a", "b"),
+        (letter for letter in "ab"),
+        {"a": 1, "b": 2}.keys(),
+        pyarrow.array(["a", "b"]),
+        pyarrow.chunked_array([["a"], ["b"]]),
+    ):
+        items = as_items(several)
+        assert items == [("a", None), ("b", None)] and {type(first) for first, _ in items} == {str}
+    assert as_items(np.str_("a")) == as_items(np.array("a")) == [("a", None)]
+    assert as_words(np.array(["a", "b"]), "tokens") == as_words(("a", "b"), "tokens") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "texts, told",
+    [
+        (b"ab", "texts is of type bytes; decode it first"),
+        ([b"ab"], "text 0 is of type bytes; decode it first"),
+        (np.array([b"ab"]), "text 0 is of type bytes; decode it first"),
+        (Path("lines.txt"), "; read the file first"),
+        ({"a": 1}, "texts is of type dict; give a list of its values, or of its keys"),
+        ({"a"}, "texts is of type set; give a list, for a set has no order"),
+        (SimpleNamespace(columns=["a"]), "texts is of type SimpleNamespace; give one of its columns"),
+        (["a", None], "text 1 is of type NoneType; give a string, '' where one is missing"),
+        (["a", float("nan")], "text 1 is of type float; give a string, '' where one is missing"),
+        (np.ma.array(["a", "b"], mask=[False, True]), "text 1 is of type NoneType"),
+        (7, "texts is of type int; give a string or a list of them"),
+        (["a", 7], "text 1 is of type int; give a string, or a tuple of two strings for a pair"),
+        ([["a", "b"]], "text 0 is of type list; give a string, or a tuple of two strings for a pair"),
+        (np.array([["a", "b"]]), "text 0 is of type list"),
+        (iter(["a", ("a", 7)]), "text 1 is of type tuple; give a string, or a tuple of two strings for a pair"),
+        (["a", "b\ud800c"], "text 1 holds half a character, a lone surrogate, in 'b\\ud800c'; give UTF-8"),
+        (["a", ("b", "\udfff")], "the pair of text 1 holds half a character"),
+    ],
+    ids=str,
+)
+def test_what_is_no_text_is_told_with_its_number(texts: Any, told: str) -> None:
+    assert told in refusal(as_items, texts)
+
+
+def test_what_is_no_word_is_told_with_its_number() -> None:
+    assert refusal(as_words, "a b", "tokens").startswith("tokens is text, and a list of words is needed; split it")
+    assert refusal(as_words, ["a", 7], "pair") == "word 1 of pair is of type int; give a string"
+    assert refusal(as_words, [["a"]], "tokens") == "word 0 of tokens is of type list; give a string"
+    assert refusal(as_text, ["a"], "the text") == "the text is of type list; give a string"
 
 
 def test_rows_and_their_segments() -> None:
