@@ -19,6 +19,10 @@ def evaluate(argv: list[str]) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file too")
     parser.add_argument("--data.path", dest="path", help="where the text is now, if it has moved since the run")
+    parser.add_argument("--data.eval_path", dest="eval_path", help="likewise, of held-out files of their own")
+    parser.add_argument(
+        "--other_text", action="store_true", help="evaluate on this text though it is not the one the run held out"
+    )
     parser.add_argument(
         "--eval.mlm_probability",
         dest="mlm_probability",
@@ -50,6 +54,8 @@ def evaluate(argv: list[str]) -> None:
             args.run,
             split=args.split,
             path=args.path,
+            eval_path=args.eval_path,
+            other_text=args.other_text,
             half=args.half,
             mlm_probability=args.mlm_probability,
             mesh=mesh,

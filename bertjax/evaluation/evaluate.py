@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from bertjax.config import HEADS, Config, DataConfig, MeshConfig, Split
 from bertjax.config import Objective as ObjectiveName
 from bertjax.data.batching.batches import Half
+from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
 from bertjax.errors import BertjaxError
@@ -82,6 +83,7 @@ class Evaluation(NamedTuple):
     objective: ObjectiveName
     half: Half | None
     classes: dict[str, OfClass]  # those of `frequencies.CLASSES` that were to predict; none where a run lacks counts
+    same_text: bool | None  # as the run read; None where it does not tell, as of a split that it left alone
 
 
 def evaluate_run(
@@ -89,6 +91,8 @@ def evaluate_run(
     *,
     split: Split | None = None,
     path: str | None = None,
+    eval_path: str | None = None,
+    other_text: bool = False,
     half: Half | None = None,
     mlm_probability: float | None = None,
     mesh: MeshConfig | None = None,
@@ -98,12 +102,14 @@ def evaluate_run(
     Args:
       split: another split than the one the run held out.
       path: where the text is now, as `data.path`.
+      eval_path: where held-out files of their own are now, as `data.eval_path`.
+      other_text: evaluate on this text though it is not the one that the run held out.
       mlm_probability: share of the words to predict, in place of the run's own, to compare runs at several.
       mesh: sizes of the mesh; by default the run's own where they suit the devices there are, else by rows alone.
       half: every other pair alone. A recipe chosen by one half is told of by the other.
 
     Raises:
-      BertjaxError: not a run's folder, no checkpoint, or the text cannot be had.
+      BertjaxError: not a run's folder, no checkpoint; or the text cannot be had, or has changed since the run.
     """
     run = RunFolder(folder)
     config = run.config()
@@ -111,6 +117,7 @@ def evaluate_run(
         config.data,
         eval_split=split or config.data.eval_split,
         path=path or config.data.path,
+        eval_path=eval_path or config.data.eval_path,
         fallback=None,  # another text would be judged than the run's
     )
     of_eval = dataclasses.replace(
@@ -119,6 +126,12 @@ def evaluate_run(
     config = dataclasses.replace(config, data=data, eval=of_eval)
     devices = _mesh(config, mesh)
     corpus, batches = prepare_held_out(config, run.tokenizer())
+    same_text = _is_same(run, data.eval_split, corpus)
+    if same_text is False and not other_text:
+        raise BertjaxError(
+            f"{corpus.name} is not the text that {run.path} was made with: it has changed, or is somewhere else; give "
+            "the same as data.path or data.eval_path, or evaluate on this one by other_text"
+        )
     params = load_params(run, config, devices)
     rows = rows_here(batches.num_rows, devices)
     model = make_model(config.model, config.train, learning=False).clone(mesh=devices)
@@ -136,7 +149,18 @@ def evaluate_run(
         for name in CLASSES
         if f"{name} mlm_loss" in means
     }
-    return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes)
+    return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes, same_text)
+
+
+def _is_same(run: RunFolder, split: Split, corpus: Corpus) -> bool | None:
+    """Tells whether the run read this as its split; None where it does not tell."""
+    its_own = run.config().data
+    try:
+        recorded = dict(zip((its_own.train_split, its_own.eval_split), run.digests(), strict=True))
+    except BertjaxError as error:  # of no other use here
+        _logger.warning(f"whether {corpus.name} has changed since the run is not known: {error}")
+        return None
+    return recorded[split] == corpus.digest if split in recorded else None
 
 
 def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
@@ -153,10 +177,10 @@ def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
 
 def render(evaluation: Evaluation) -> str:
     """Returns the figures as `bertjax evaluate` prints them."""
-    corpus, count, means, objective, half, classes = evaluation
+    corpus, count, means, objective, half, classes, same_text = evaluation
     sequences = DataConfig(objective=objective).sequences
     some = f"the {count:,} {half} ones of its {sequences}" if half else f"{count:,} {sequences}"
-    lines = [f"{corpus}, {some}, masks fixed"]
+    lines = [f"{corpus}, {some}, masks fixed" + (", another text than the run's" if same_text is False else "")]
     lines += [
         f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}"
         for name, loss, accuracy in figures(means, HEADS[objective])

@@ -178,6 +178,18 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{self.environment_file} cannot be read: {error!r}; train anew") from error
 
+    def digests(self) -> tuple[str, str]:
+        """Returns the digests of the text that it trains on and of the one held out.
+
+        Raises BertjaxError where environment.json does not tell them.
+        """
+        try:
+            corpora = self.environment()["corpus"]
+            return corpora["train"]["digest"], corpora["held_out"]["digest"]
+        except (KeyError, TypeError) as error:
+            file = self.environment_file
+            raise BertjaxError(f"{file} does not tell the run's text: {error!r}; train anew") from error
+
 
 def _version(package: str) -> str:
     try:

@@ -18,7 +18,8 @@ _logger = logging.getLogger(__name__)
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
-_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.cache", "data.fallback", "data.workers"}
+_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.eval_path"}
+_MAY_CHANGE |= {"data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "model.attention"}
 _MAY_CHANGE |= {"eval.every", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
@@ -114,12 +115,7 @@ def check_same(folder: RunFolder, its_own: Config, prepared: Prepared) -> None:
     if changed:
         what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
         raise BertjaxError(f"{folder.path} was made with another configuration: {what}; resume with the run's own")
-    try:
-        made_from = folder.environment()["corpus"]
-        digests = [made_from[part]["digest"] for part in ("train", "held_out")]
-    except (KeyError, TypeError) as error:
-        raise BertjaxError(f"{folder.environment_file} does not tell the run's text: {error!r}; train anew") from error
-    for digest, corpus in zip(digests, (prepared.train, prepared.held_out), strict=True):
+    for digest, corpus in zip(folder.digests(), (prepared.train, prepared.held_out), strict=True):
         if digest != corpus.digest:
             raise BertjaxError(
                 f"{folder.path} was made with another text than the {corpus.name} found now; give the same one"

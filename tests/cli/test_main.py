@@ -110,7 +110,7 @@ def test_help_names_the_commands(cli):
         ("pretrain", ["--config RECIPE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
         ("prepare", ["--config RECIPE", "--data.path", "--tokenizer.min_frequency"]),
         ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
-        ("evaluate", ["RUN", "--split {train,valid,test}", "--data.path PATH", "--half {even,odd}", "--json FILE"]),
+        ("evaluate", ["RUN", "--split {train,valid,test}", "--data.eval_path", "--other_text", "--half {even,odd}"]),
     ],
 )
 def test_help_of_a_command_names_its_options(cli, command, told):
@@ -552,3 +552,14 @@ def test_evaluate_by_class_of_words_and_by_halves(trained, cli, tmp_path):
 def test_evaluate_another_split(trained, cli):
     code, out, err = cli("evaluate", trained[0], "--split", "train")
     assert (code, err) == (0, "") and out.startswith("wikitext-2/train, 180 pairs")
+
+
+def test_evaluate_a_text_that_changed(trained, cli, tmp_path):
+    run = tmp_path / "changed"
+    shutil.copytree(trained[0], run)
+    told = json.loads((run / "environment.json").read_text())
+    told["corpus"]["held_out"]["digest"] = "0"
+    (run / "environment.json").write_text(json.dumps(told))
+    assert_refused(cli("evaluate", run), "wikitext-2/valid is not the text", "by other_text")
+    code, out, err = cli("evaluate", run, "--other_text")
+    assert (code, err) == (0, "") and "masks fixed, another text than the run's\n" in out

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from refusals import refusal
 
 from bertjax.config import Config, MeshConfig, TokenizerConfig
 from bertjax.config.recipes import save_config
@@ -22,6 +23,7 @@ from bertjax.objectives.pretraining import metrics_by_class, pretraining_objecti
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
+from bertjax.train.open_run import check_same
 from bertjax.train.pretrain import pretrain
 
 
@@ -59,8 +61,9 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
 
 def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     folder = pretrain(tiny)
-    name, num_sequences, means, objective, half, _ = evaluate_run(folder)
-    assert name == "wikitext-2/valid" and num_sequences > 30 and objective == "mlm+nsp" and half is None
+    name, num_sequences, means, objective, half, _, same_text = evaluate_run(folder)
+    assert name == "wikitext-2/valid" and num_sequences > 30 and objective == "mlm+nsp"
+    assert half is None and same_text
     (line,) = [record for record in RunFolder(folder).metrics.read() if "held_out_mlm_loss" in record]
     assert line["step"] == 4
     in_training = {key.removeprefix("held_out_"): value for key, value in line.items() if key != "step"}
@@ -70,7 +73,8 @@ def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     odd = dataclasses.replace(run.config(), train=dataclasses.replace(tiny.train, batch_size=12))
     save_config(odd, folder / "config.yaml")
     assert evaluate_run(folder)[2] == pytest.approx(means, rel=1e-5)
-    assert evaluate_run(folder, split="train", path=Path(tiny.data.path or ""))[0] == "wikitext-2/train"
+    on_train = evaluate_run(folder, split="train", path=tiny.data.path)
+    assert on_train.corpus == "wikitext-2/train" and on_train.same_text
 
 
 def test_the_mesh_is_the_one_asked_for_or_the_runs_own(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +150,33 @@ def test_no_other_text_takes_the_place_of_one_that_is_gone(
     monkeypatch.delenv("BERTJAX_DATA", raising=False)
     with pytest.raises(BertjaxError, match="nor is it in .*: put the files into data.path"):
         evaluate_run(folder)
+
+
+def test_a_held_out_text_may_move_but_not_change(tiny: Config, tmp_path: Path) -> None:
+    """Of a run without a checkpoint, which is missed where the text will do."""
+    then, now = tmp_path / "then", tmp_path / "now"
+    then.mkdir()
+    for split, number in (("train", 90), ("valid", 30)):
+        lines = [f"crane {i % 7} flies over {i % 5}.\nit lands near {i % 3}." for i in range(number)]
+        (then / f"{split}.txt").write_text("\n\n".join(lines))
+    data = dataclasses.replace(tiny.data, source="files", sentence="line", workers=1)
+    data = dataclasses.replace(data, path=f"{then}/train.txt", eval_path=f"{then}/valid.txt")
+    run = RunFolder(tmp_path / "run")
+    run.create(prepare(dataclasses.replace(tiny, data=data)))
+    then.rename(now)
+    moved = dataclasses.replace(run.config().data, path=f"{now}/train.txt", eval_path=f"{now}/valid.txt")
+    check_same(run, run.config(), prepare(dataclasses.replace(run.config(), data=moved)))
+    evaluated = functools.partial(refusal, functools.partial(evaluate_run, run.path, eval_path=moved.eval_path))
+    assert "there is no file at" in refusal(evaluate_run, run.path) and "no checkpoint" in evaluated()
+    (now / "valid.txt").write_text("\n\n".join(lines[:-1]))
+    message = evaluated()
+    assert f"files/valid is not the text that {run.path} was made with" in message and "by other_text" in message
+    assert "no checkpoint" in evaluated(split="test") and "no checkpoint" in evaluated(other_text=True)
+    run.environment_file.write_text("{}")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bertjax.evaluation.evaluate._logger.warning", (warned := []).append)
+        assert "no checkpoint" in evaluated()
+    assert "whether files/valid has changed since the run is not known" in str(warned)
 
 
 def test_a_run_of_before_words_were_counted(tiny: Config) -> None:
