@@ -10,7 +10,8 @@ import numpy as np
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
-from bertjax.hub.family import Carried, Family, Tensors, read_settings, transpose_kernels
+from bertjax.hub.family import Carried, Family, read_settings, transpose_kernels
+from bertjax.hub.tensors import Tensors
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 # The same functions under their other names there, equal but for rounding.
@@ -63,6 +64,9 @@ _LINEARS = {
     "ffn/in": "intermediate.dense",
     "ffn/out": "output.dense",
 }
+_PARTS = ("embeddings.", "encoder.", "pooler.")  # of a BERT, under these names where it was saved without heads
+# Heads of the tasks that `transformers` has for BERT, and constants that it once saved.
+_NOT_READ = ("classifier.", "qa_outputs.", "bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
 _NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
 
 
@@ -133,7 +137,7 @@ def to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
 
 
 def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
-    """Returns a folder's tensors under today's names, the decoder settled.
+    """Returns a folder's tensors under today's names, the decoder settled, heads of tasks left out.
 
     A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own.
 
@@ -141,16 +145,18 @@ def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
       BertjaxError: a decoder that config.json has as tied is not.
     """
     tensors = {_modern(name): array for name, array in tensors.items()}
+    tensors = {name: array for name, array in tensors.items() if not name.startswith(_NOT_READ)}
     if not config.tie_word_embeddings:
-        if _HEAD_BIAS in tensors:
-            tensors.setdefault(f"{_DECODER}.bias", tensors[_HEAD_BIAS])
+        if (bias := tensors.pop(_HEAD_BIAS, None)) is not None:
+            tensors.setdefault(f"{_DECODER}.bias", bias)
         return tensors
     ties = {f"{_DECODER}.weight": "bert.embeddings.word_embeddings.weight", f"{_DECODER}.bias": _HEAD_BIAS}
     for copy, original in ties.items():
-        if copy in tensors and not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy])):
+        if copy in tensors and not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy]), True):
             raise BertjaxError(
                 f"{copy} is not {original}, as its config.json has it; set tie_word_embeddings to false there"
             )
+        tensors.pop(copy, None)
     return tensors
 
 
@@ -165,7 +171,7 @@ def _modern(name: str) -> str:
     """Returns today's name: old folders have TensorFlow's names for norms, those without heads no `bert.`."""
     if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return name if name.startswith(("bert.", "cls.")) else f"bert.{name}"
+    return f"bert.{name}" if name.startswith(_PARTS) else name
 
 
 BERT = Family(

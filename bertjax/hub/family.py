@@ -10,10 +10,9 @@ import numpy as np
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
+from bertjax.hub.tensors import Tensors
 
 HEADS = ("pooler", "mlm", "nsp")  # parts of our model that a folder may lack: no encoding needs them
-
-Tensors = dict[str, np.ndarray]
 
 
 class Carried(NamedTuple):
@@ -48,7 +47,8 @@ class Family(NamedTuple):
     names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
     to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
     to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels
-    after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged  # old names and copies settled, all theirs
+    # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.
+    after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged
     before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
 
 

@@ -4,8 +4,8 @@ Nothing but JSON, text and safetensors is looked at.
 """
 
 import json
-import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,14 @@ from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import BERT
-from bertjax.hub.family import HEADS, Family, Tensors, check_carried
+from bertjax.hub.family import HEADS, Family, check_carried
+from bertjax.hub.tensors import WHOLE, Tensors, as_float32, read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (BERT,)
+_EXAMPLES = 5  # weights that a warning names
 
 
 class HubModel(NamedTuple):
@@ -66,15 +68,19 @@ def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel
       families: those that it may be of; its config.json tells by `model_type`.
 
     Raises:
-      BertjaxError: it is of another architecture, its weights are pickled, missing or of the wrong shape, or its
-        tokenizer is of another kind.
+      BertjaxError: it is of another architecture, its weights are pickled, missing, of the wrong shape or not finite,
+        or its tokenizer is of another kind.
     """
     family, config = _read_config(folder, families)
+    tensors = read_tensors(folder)
     try:
-        tensors = family.after_reading(config, _read_tensors(folder))
+        tensors = family.after_reading(config, tensors)
     except BertjaxError as error:
         raise BertjaxError(f"{folder}: {error}") from None
     params = _to_params(folder, family, config, tensors)
+    if left := sorted(tensors.keys() - set(family.names(config).values())):
+        some = ", ".join(left[:_EXAMPLES]) + (f" and {len(left) - _EXAMPLES:,} more" if len(left) > _EXAMPLES else "")
+        warnings.warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=2)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > (config.vocab_size or 0):
         raise BertjaxError(
@@ -113,7 +119,7 @@ def _to_params(folder: Path, family: Family, config: BertConfig, tensors: Tensor
         if not tensors[name].ndim:
             raise wrong
         for path, part in zip(paths, np.array_split(tensors[name], len(paths)), strict=True):
-            array = np.ascontiguousarray(family.to_ours(config, path, part), np.float32)
+            array = as_float32(folder, name, family.to_ours(config, path, part))
             if array.shape != shapes[path]:
                 raise wrong
             node = params
@@ -133,35 +139,6 @@ def _paths_by_name(table: dict[str, str]) -> dict[str, list[str]]:
     for path, name in table.items():
         paths.setdefault(name, []).append(path)
     return paths
-
-
-def _read_tensors(folder: Path) -> Tensors:
-    index = folder / "model.safetensors.index.json"
-    files = ["model.safetensors"]
-    if index.is_file():
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict) or not places:
-            raise BertjaxError(f"{index} does not tell where the weights are; fetch it again")
-        files = sorted(set(map(str, places.values())))
-    tensors: Tensors = {}
-    for name in files:
-        path = folder / name
-        if Path(name).name != name or not os.path.isfile(path):
-            pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
-            instead = f"; {pickled} is a pickle, which could run anything, and is not read" if pickled else ""
-            raise BertjaxError(f"{folder} has no {name}{instead}: give a folder with safetensors")
-        tensors |= _read_safetensors(path)
-    return tensors
-
-
-def _read_safetensors(path: Path) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise BertjaxError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from None
 
 
 # Writing.
@@ -205,12 +182,12 @@ def write_folder(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as built:
             (built / "1_Pooling").mkdir()
-            save_file(tensors, built / "model.safetensors", metadata={"format": "pt"})
+            save_file(tensors, built / WHOLE, metadata={"format": "pt"})
             (built / "tokenizer.json").write_text(tokenizer.to_hub_json(), encoding="utf-8")
             (built / "README.md").write_text(card, encoding="utf-8")
             for name, content in _json_files(family, config, tokenizer).items():
                 (built / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            shutil.copymode(built / "config.json", built / "model.safetensors")  # which the library makes private
+            shutil.copymode(built / "config.json", built / WHOLE)  # which the library makes private
     except OSError as error:
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
 

@@ -97,20 +97,65 @@ def test_old_names_and_only_a_vocabulary(folder: Path) -> None:
         np.testing.assert_array_equal(leaf, dict(leaves(whole.params))[name])
 
 
+def shard(folder: Path) -> None:
+    """Splits the weights in two files with an index; a layer is in each."""
+    tensors = load_file(folder / "model.safetensors")
+    places = {name: f"model-0000{1 + ('layer.1' in name)}-of-00002.safetensors" for name in tensors}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name, place in places.items() if place == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def test_shards_are_read_where_there_is_no_whole_file(folder: Path) -> None:
+    shard(folder)
+    for file in folder.glob("model-*"):  # an older save's
+        save_file({name: array + 1 for name, array in load_file(file).items()}, file)
+    whole = read_folder(BERT).params
+    jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, whole)
+    for file in folder.glob("model-*"):
+        file.unlink()
+    jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, whole)
+    shard(folder)
+    (folder / "model.safetensors").unlink()
+    jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, whole)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(BertjaxError, match="^[^:]*bert has no model-00002-of-00002.safetensors: give a folder with"):
+        read_folder(folder)
+
+
+def test_weights_that_are_left_over_are_named(folder: Path) -> None:
+    """But not those that `transformers` knows: heads of tasks, copies of tied weights, constants of old versions."""
+    known = {"bert.embeddings.position_ids": np.arange(20)[None], "classifier.weight": np.full((3, 8), np.nan)}
+    embedding = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    known |= {"qa_outputs.bias": np.zeros(2, np.float32), "cls.predictions.decoder.weight": embedding}
+    reweigh(folder, **known)
+    read_folder(folder)  # a warning would be an error
+    reweigh(folder, **{"bert.adapter.weight": np.zeros(2), "projection": np.zeros(3)})
+    with pytest.warns(UserWarning, match="has weights .* left out: bert.adapter.weight, projection$"):
+        read_folder(folder)
+    rewrite(folder / "config.json", num_hidden_layers=1)
+    some = r"bert.adapter.weight, (bert.encoder.layer.1[a-z.A-Z]+(, | )){4}and 13 more$"
+    with pytest.warns(UserWarning, match=some):
+        assert read_folder(folder).config.num_layers == 1
+
+
 def rewrite(file: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def without_weight(folder: Path) -> None:
+def reweigh(folder: Path, **changes: Any) -> None:
+    """Puts other tensors in the file, by the ends of their names; None takes one out."""
     tensors = load_file(folder / "model.safetensors")
-    del tensors["bert.encoder.layer.1.output.dense.bias"]
+    for end, array in changes.items():
+        name = next((name for name in tensors if name.endswith(end)), end)
+        tensors[name] = np.asarray(array)
+        if array is None:
+            del tensors[name]
     save_file(tensors, folder / "model.safetensors")
 
 
-def scalar(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors["bert.embeddings.LayerNorm.bias"] = np.array(1, np.float32)
-    save_file(tensors, folder / "model.safetensors")
+LAST_BIAS = "layer.1.output.dense.bias"  # of eight numbers
+ODD_NUMBERS = np.array([0, np.nan, 1, -np.inf, np.inf, 0, 0, 0], np.float16)
 
 
 def pickled(folder: Path) -> None:
@@ -148,8 +193,18 @@ def misnumbered(folder: Path) -> None:
         (misnumbered, "its 23 tokens are not numbered from 0 on"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
-        (scalar, r"LayerNorm.bias is \[\], not what its config"),
-        (without_weight, "has no weight bert.encoder.layer.1.output.dense.bias"),
+        (
+            lambda folder: reweigh(folder, **{"embeddings.LayerNorm.bias": np.float32(1)}),
+            r"LayerNorm.bias is \[\], not what its config",
+        ),
+        (lambda folder: reweigh(folder, **{LAST_BIAS: None}), f"has no weight bert.encoder.{LAST_BIAS}"),
+        (
+            lambda folder: reweigh(folder, **{LAST_BIAS: ODD_NUMBERS}),
+            f"{LAST_BIAS} has 3 of 8 numbers that are NaN or infinite; .* give another",
+        ),
+        (lambda folder: reweigh(folder, **{LAST_BIAS: np.full(8, 1e300)}), f"{LAST_BIAS} has 8 of 8 numbers that"),
+        (lambda folder: reweigh(folder, **{"relationship.bias": np.full(2, np.inf)}), "bias has 2 of 2"),
+        (lambda folder: reweigh(folder, **{LAST_BIAS: np.ones(8, np.int8)}), f"{LAST_BIAS} is int8, not float"),
         (pickled, "pytorch_model.bin is a pickle, which could run anything, and is not read"),
         (cut, "model.safetensors cannot be read"),
         (of_sentence_pieces, "another kind .Unigram, BertNormalizer, Metaspace."),

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.family import Carried, Family, Tensors, read_settings
+from bertjax.hub.family import Carried, Family, read_settings
 from bertjax.hub.folder import FAMILIES, leaves, read_folder, read_model_config, write_folder
+from bertjax.hub.tensors import Tensors
 from bertjax.models.bert import Bert, init_params, params_template
 
 # The toy: pre-norm, rotary, gated, without biases; q, k and v in one matrix; words alone are predicted.
@@ -48,6 +49,10 @@ def with_version(config: BertConfig, tensors: Tensors) -> Tensors:
     return tensors | {"version": np.array([2.0], np.float32)}
 
 
+def without_version(config: BertConfig, tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name != "version"}
+
+
 TOY = Family(
     name="Toy",
     model_type="toy",
@@ -55,6 +60,7 @@ TOY = Family(
     read_config=read_config,
     write_config=write_config,
     names=names,
+    after_reading=without_version,
     before_writing=with_version,
 )
 
