@@ -47,7 +47,7 @@ def as_float32(folder: Path, name: str, array: np.ndarray) -> np.ndarray:
     """
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise BertjaxError(
-            f"{folder}: {name} is of type {array.dtype}, not floating-point; give a folder that has it so"
+            f"{folder}: {name} is of type {array.dtype}, not floating-point; give a folder that is not quantised"
         )
     with np.errstate(over="ignore", invalid="ignore"):  # said below
         array = np.ascontiguousarray(array, np.float32)

@@ -204,7 +204,7 @@ def misnumbered(folder: Path) -> None:
         ),
         (lambda folder: reweigh(folder, **{LAST_BIAS: np.full(8, 1e300)}), f"{LAST_BIAS} has 8 of 8 numbers that"),
         (lambda folder: reweigh(folder, **{"relationship.bias": np.full(2, np.inf)}), "bias has 2 of 2"),
-        (lambda folder: reweigh(folder, **{LAST_BIAS: np.ones(8, np.int8)}), f"{LAST_BIAS} is int8, not float"),
+        (lambda folder: reweigh(folder, **{LAST_BIAS: np.ones(8, np.int8)}), f"{LAST_BIAS} is of type int8, not float"),
         (pickled, "pytorch_model.bin is a pickle, which could run anything, and is not read"),
         (cut, "model.safetensors cannot be read"),
         (of_sentence_pieces, "another kind .Unigram, BertNormalizer, Metaspace."),
