@@ -17,11 +17,13 @@ from tqdm import tqdm
 from bertjax.config import Split
 from bertjax.data.document import Document
 from bertjax.data.sources.formats import BadError, Layout, Part, parts_of, read
+from bertjax.data.sources.sentences import split_sentences
 from bertjax.errors import BertjaxError
 
 MAX_SENTENCES = 4096  # of a document in one piece: longer ones come in parts, so that not all of one is in memory
 HELD_OUT = 0.01  # of the documents are "valid", and as many "test"
 SHARD_BYTES = 1 << 25  # a few seconds' work: so much is lost when a build is killed
+_RULES = 2  # part of every fingerprint: after a change of what documents and sentences are, corpora are built anew
 
 Shard = list[Part]
 
@@ -136,7 +138,7 @@ def fingerprint(files: Iterable[Path], layout: Layout) -> str:
         except OSError as error:
             raise BertjaxError(f"cannot read {file}: {error.strerror}; make it readable, or leave it out") from None
         seen.append((file.name, status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps([seen, layout]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_RULES, seen, layout]).encode()).hexdigest()
 
 
 def shards(files: Iterable[Path], layout: Layout, size: int = SHARD_BYTES) -> list[Shard]:
@@ -168,12 +170,9 @@ def documents(parts: Iterable[Part], layout: Layout) -> Iterator[tuple[Split, Do
     Raises:
       BertjaxError: a file cannot be read, unless `layout.on_bad` has it skipped, with a warning.
     """
-    from sentencex import segment
 
-    def sentences(lines: list[str]) -> list[str]:
-        if layout.sentence == "line":
-            return lines
-        return [sentence.strip() for sentence in segment(layout.language, " ".join(lines))]
+    def sentences(block: Iterator[str]) -> Iterator[str]:
+        return map(str.strip, block) if layout.sentence == "line" else split_sentences(block, layout.language)
 
     for part in parts:
         try:

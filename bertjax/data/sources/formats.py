@@ -1,5 +1,6 @@
 """Plain text, JSON lines and Parquet, each also compressed: a part of a file becomes documents of blocks of lines."""
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -14,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from bertjax.errors import BertjaxError
 
-MAX_LINES = 4096  # of a block: longer ones come as several
-_LONGEST_LINE = 1 << 26  # bytes: a file of another kind may have no end of line at all
+_PIECE = 1 << 20  # bytes of a line: a longer one comes in several pieces
+_LONGEST_RECORD = 1 << 26  # bytes of a line of JSON: a file of another kind may have no end of line at all
 _JSON, _PARQUET = (".jsonl", ".ndjson", ".json"), ".parquet"
 _COMPRESSED = (".gz", ".zst")
 _ROWS_AT_ONCE = 256
@@ -47,7 +48,9 @@ class BadError(Exception):
     """Says why a file cannot be read, or not further."""
 
 
-Blocks = Iterator[list[str]]  # of a document: the lines, stripped, between two blank ones
+# Of a document: the lines between two blank ones, stripped, each with its line feed. A very long line comes in pieces, of
+# which the last has it. A block is to be read before the next.
+Blocks = Iterator[Iterator[str]]
 
 
 def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
@@ -78,7 +81,11 @@ def _cuts(file: Path, layout: Layout, near: range) -> list[int]:
                 groups = parquet.ParquetFile(opened).num_row_groups
             return [groups * number // (len(near) + 1) for number in range(1, len(near) + 1)]
         blank = kind not in _JSON and layout.document == "block"
-        return [cut for at in near if (cut := _cut_after(opened, at, blank=blank)) < near.stop]
+        cuts = [0]
+        for at in near:
+            if at >= cuts[-1]:  # else the next one after it is the last that was found
+                cuts.append(_cut_after(opened, at, blank=blank))
+        return [cut for cut in cuts if 0 < cut < near.stop]
 
 
 def _kind(file: Path) -> str:
@@ -90,7 +97,7 @@ def _cut_after(opened: Any, at: int, *, blank: bool) -> int:
     opened.seek(at)
     piece, inside, found = b"x", True, False  # what stands at that byte may be the rest of a line
     while piece and not found:
-        piece = opened.readline(_LONGEST_LINE)
+        piece = opened.readline(_PIECE)
         ends = piece.endswith(b"\n")
         found = ends and (not blank or not (inside or piece.strip()))
         inside = not ends
@@ -114,28 +121,27 @@ def read(part: Part, layout: Layout) -> Iterator[Blocks | BadError]:
 
         yield from _records(_json_lines(part, layout.field), where, layout.field)
     else:
-        yield from _plain((line for _, line in _lines(part)), layout.document)
+        yield from _plain((piece for _, piece in _lines(part, _PIECE)), layout.document)
 
 
-def _plain(lines: Iterator[str], document: str) -> Iterator[Blocks]:
+def _plain(pieces: Iterator[str], document: str) -> Iterator[Blocks]:
     if document == "line":
-        yield from (iter([[line]]) for line in lines if line)
+        yield from (iter([_line(piece, pieces)]) for piece in pieces if piece != "\n")
     elif document == "file":
-        yield _blocks(lines)
+        yield _blocks(pieces)
     else:
-        yield from (iter([block]) for block in _blocks(lines))
+        yield from (iter([block]) for block in _blocks(pieces))
 
 
-def _blocks(lines: Iterable[str]) -> Blocks:
-    block: list[str] = []
-    for line in lines:
-        if line:
-            block.append(line)
-        if block and (not line or len(block) == MAX_LINES):
-            yield block
-            block = []
-    if block:
-        yield block
+def _line(piece: str, others: Iterator[str]) -> Iterator[str]:
+    """Yields a piece and the others of its line."""
+    yield piece
+    while not piece.endswith("\n"):
+        yield (piece := next(others))
+
+
+def _blocks(pieces: Iterable[str]) -> Blocks:
+    yield from (block for blank, block in itertools.groupby(pieces, "\n".__eq__) if not blank)
 
 
 def _records(
@@ -151,15 +157,20 @@ def _records(
             except UnicodeEncodeError:
                 why = "holds half a character, a lone surrogate"
             else:
-                yield _blocks(line.strip() for line in text.splitlines())
+                yield _blocks(f"{line.strip()}\n" for line in text.splitlines())
                 continue
         yield BadError(f"{where(number)} {why}")
 
 
 def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
     """Yields texts, each with the number of its line in the part."""
-    for number, line in _lines(part):
-        if line:
+    for number, line in _lines(part, _LONGEST_RECORD):
+        if not line.endswith("\n"):
+            raise BadError(
+                f"{part.file} is no JSON lines: more than {_LONGEST_RECORD:,} bytes are in line "
+                f"{_lines_before(part) + number:,}"
+            )
+        if line != "\n":
             try:
                 record = json.loads(line)
                 yield number, record.get(field) if isinstance(record, dict) else None
@@ -193,33 +204,43 @@ def _parquet_reader(file: Path) -> Iterator[Any]:
         raise BadError(f"{file} is no Parquet file that can be read ({_in_a_line(error)})") from None
 
 
-def _lines(part: Part) -> Iterator[tuple[int, str]]:
-    """Yields lines, stripped, with their numbers in the part, from 1 on; they may end as on any system."""
-    number, left = 0, math.inf if part.end is None else part.end - part.start
-    encoding = "utf-8" if part.start else "utf-8-sig"
+def _lines(part: Part, longest: int) -> Iterator[tuple[int, str]]:
+    """Yields lines, stripped, each with its line feed, and with its number in the part, from 1 on.
+
+    They may end as on any system. One of more bytes than `longest` comes in pieces, of which the last has the line feed
+    and is not blank.
+    """
+    number, left = 1, math.inf if part.end is None else part.end - part.start
+    decoder = codecs.getincrementaldecoder("utf-8" if part.start else "utf-8-sig")()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
 
     def bad(why: str) -> BadError:
         rest = "" if part.end is None else f", and is left out from there to its byte {part.end:,}"
         return BadError(f"{part.file} {why} {_lines_before(part) + number:,}{rest}")
 
+    text, inside = "", False  # of the line that is being read: what is not yielded, and whether a piece of it was
     try:
         with _opened(Path(part.file)) as opened:
             if part.start:  # some compressed files cannot even go where they are
                 opened.seek(part.start)
-            while left > 0 and (line := opened.readline(_LONGEST_LINE)):
-                number, left = number + 1, left - len(line)
-                if len(line) == _LONGEST_LINE:
-                    raise bad(f"is no text: more than {_LONGEST_LINE:,} bytes are in line")
-                text = line.decode(encoding)
-                if "\0" in text:
+            read = b"\n"
+            while read:
+                read = opened.readline(longest) if left > 0 else b""
+                left -= len(read)
+                if b"\0" in read:
                     raise bad("is no text: there is a NUL in line")
-                for piece in text.removesuffix("\n").removesuffix("\r").split("\r"):
-                    yield number, piece.strip()
-                encoding = "utf-8"
+                *ended, text = (text + newlines.decode(read, final=not read)).split("\n")
+                for line in ended if read else [*ended, text]:
+                    yield number, f"{line.rstrip() if inside else line.strip()}\n"
+                    inside = False
+                if len(read) == longest and (end := len(text.rstrip()) - 1) > 0:
+                    yield number, text[:end] if inside else text[:end].lstrip()
+                    text, inside = text[end:], True
+                number += read.endswith(b"\n")
     except UnicodeDecodeError:
         raise bad("is not UTF-8 text in line") from None
     except _UNREADABLE as error:
-        raise bad(f"cannot be read ({_in_a_line(error)}) after line") from None
+        raise bad(f"cannot be read ({_in_a_line(error)}) from line") from None
 
 
 def _lines_before(part: Part) -> int:

@@ -4,8 +4,10 @@ import dataclasses
 import gzip
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -15,6 +17,7 @@ import pytest
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.prepare import prepare
+from bertjax.data.sources import formats
 from bertjax.data.sources.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
 from bertjax.data.sources.formats import Layout, Part
 from bertjax.errors import BertjaxError
@@ -101,6 +104,48 @@ def test_a_long_document_comes_in_parts(tmp_path: Path) -> None:
         assert sum((sentences for (sentences,) in parts), [])[-1] == f"Line {MAX_SENTENCES + 6}."
 
 
+LINES = "\ufeffFünf. Six\r\nseven?\rEight\n \t\n\r\n  Nine. 今日は。 \n\n\nLast one of all".encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("document", ["file", "line", "block"])
+def test_a_line_may_be_read_in_pieces(
+    tmp_path: Path, document: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_bytes(LINES)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(LINES))
+    whole = of(tmp_path / "a.txt", document=document)
+    assert sum(whole, [])[-2:] == ["今日は。", "Last one of all"]
+    monkeypatch.setattr(formats, "_PIECE", size)
+    assert of(tmp_path / "a.txt", document=document) == of(tmp_path / "a.txt.gz", document=document) == whole
+
+
+def test_a_line_of_any_length_is_read_with_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sentences as in many lines; of which none is cut where a line ends."""
+    monkeypatch.setattr(formats, "_PIECE", 1 << 10)
+    monkeypatch.setattr("bertjax.data.sources.files.MAX_SENTENCES", 100)
+    sentences = [f"Crane number {number} flies over the “grey. Or brown” water." for number in range(2_000)]
+    (tmp_path / "one.txt").write_text(" ".join(sentences))
+    (tmp_path / "many.txt").write_text(" ".join(sentences).replace(" f", "\nf").replace(" w", "\nw"))
+    for name in ("one.txt", "many.txt"):
+        tracemalloc.start()
+        found = 0
+        for _, (some,) in documents([Part(str(tmp_path / name))], Layout()):
+            assert some == sentences[found : found + len(some)]
+            found += len(some)
+        assert found == len(sentences) and tracemalloc.get_traced_memory()[1] < 200_000
+        tracemalloc.stop()
+
+
+def test_a_record_may_not_be_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_LONGEST_RECORD", 100)
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["One.", 9 * "Long. "]))
+    assert len(of(tmp_path / "a.jsonl")) == 2
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["One.", 30 * "Long. "]))
+    with pytest.raises(BertjaxError, match="a.jsonl is no JSON lines: more than 100 bytes are in line 2"):
+        of(tmp_path / "a.jsonl")
+
+
 # Splits.
 
 
@@ -164,6 +209,22 @@ def test_shards_are_of_the_size_that_is_asked_for(tmp_path: Path) -> None:
     sizes = [sum(part.size for part in shard) for shard in plan]
     assert sum(sizes) == pytest.approx(12_000, abs=20) and len(plan) in (24, 25)
     assert all(400 < size < 600 for size in sizes[:-1])
+
+
+def test_a_file_is_looked_through_once_for_its_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_from: list[int] = []
+
+    def counted(opened: Any, at: int, cut_after: Any = formats._cut_after, **options: Any) -> int:
+        looked_from.append(at)
+        return cut_after(opened, at, **options)
+
+    monkeypatch.setattr(formats, "_cut_after", counted)
+    (tmp_path / "a.txt").write_bytes(b"One.\n" * 100 + b"\n" + b"Two.\n" * 100)
+    assert [[part[1:3] for part in shard] for shard in shards([tmp_path / "a.txt"], Layout(), 50)] == [
+        [(0, 501)],
+        [(501, None)],
+    ]
+    assert looked_from == [50, 550]
 
 
 def test_a_line_is_named_by_its_number_in_the_whole_file(tmp_path: Path) -> None:
