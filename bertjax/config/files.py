@@ -1,17 +1,31 @@
-"""Recipe files: found by name or path, read strictly, with keys of older versions under their names of today."""
+"""Recipe files: found by name or path, and read strictly.
+
+YAML takes the last of two equal keys, 010 for 8 and no for false. So a recipe is looked at as it is written, before
+YAML makes values of it.
+"""
 
 import logging
 import os
-import reprlib
-import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from bertjax.config.keys import RENAMED, SECTIONS, TYPES, describe_type, describe_unknown, takes_keys
+from bertjax.config.keys import (
+    RENAMED,
+    SECTIONS,
+    TYPES,
+    check_number,
+    describe_type,
+    describe_unknown,
+    is_text,
+    may_be_null,
+    takes_keys,
+)
 from bertjax.errors import BertjaxError
 
 _SHIPPED = Path(__file__).parents[1] / "configs"
+_TAG = "tag:yaml.org,2002:"
 logger = logging.getLogger(__name__)
 
 
@@ -38,53 +52,74 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path) -> str:
-    """Returns the YAML text of a recipe, with each renamed key under the name of today.
+    """Returns the YAML text of a recipe in which each key has its name of today, and each text is quoted.
 
     Raises:
-      BertjaxError: it cannot be read or is no YAML, has an unknown key, or a key of both its names; or a value is not a
-        single one, which the parser would say without naming the key.
+      BertjaxError: it cannot be read or is no YAML, has an unknown key, or one twice, be it under its old name; or a
+        value is not a single one, or not the one that is written there.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        recipe = yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8-sig")
+        yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise BertjaxError(f"config {path} cannot be read: {error.strerror}; give {_examples()}") from error
     except UnicodeDecodeError as error:
         raise BertjaxError(f"config {path} is not UTF-8 text; give {_examples()}") from error
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # it raises all of them
         raise BertjaxError(f"config {path} is not YAML: {' '.join(str(error).split())}; mend that line") from error
-    if not isinstance(recipe, dict) or not recipe:
+    if not isinstance(root, yaml.MappingNode) or not root.value:
         raise BertjaxError(f"config {path} holds no keys; give lines such as 'seed: 1', or {_examples()}")
-    old = []
-    for name, value in recipe.items():
-        if name not in SECTIONS and name not in TYPES:
-            raise BertjaxError(f"config {path}: {describe_unknown(str(name))}")
-        if name in SECTIONS and not isinstance(value, dict):
+    found: dict[str, tuple[str, yaml.Node]] = {}  # as it is written
+    values: list[tuple[yaml.Node, yaml.Node]] = []
+    for written, key, value in _keys(root):
+        name = RENAMED.get(written, written)
+        if name not in TYPES and name not in SECTIONS:
+            raise BertjaxError(f"config {path}: {describe_unknown(name)}")
+        if name in found:
+            raise BertjaxError(f"config {path} {_twice(name, *found[name], written, key)}; drop one")
+        found[name] = written, key
+        if name != written:
+            logger.debug("config %s: %s is now %s", path, written, name)
+        if name in TYPES:
+            _check_value(written, name, value, text)
+            values.append((yaml.ScalarNode(f"{_TAG}str", name), value))
+        elif not isinstance(value, yaml.MappingNode):
             raise BertjaxError(f"config {path}: {takes_keys(name)}")
-        for key, item in value.items() if name in SECTIONS else ((None, value),):
-            dotted = f"{name}.{key}" if key is not None else name
-            if dotted in RENAMED:
-                old.append(dotted)
-                if RENAMED[dotted].split(".")[1] in value:
-                    raise BertjaxError(f"config {path} has both {dotted} and {RENAMED[dotted]}, its name now; drop one")
-            kind = TYPES.get(RENAMED.get(dotted, dotted))
-            if isinstance(item, dict | list | set) and kind is not None:
-                raise BertjaxError(f"{dotted}: expected {describe_type(kind)}, got {reprlib.repr(item)}")
-            if item is None and kind is not None and type(None) not in typing.get_args(kind):
-                raise BertjaxError(f"{dotted}: expected {describe_type(kind)}, got nothing")
-    return _with_todays_keys(text, path) if old else text
-
-
-def _with_todays_keys(text: str, path: Path) -> str:
-    """Renames keys in the tree of nodes, where each value still is as it was written."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
-    for section, keys in root.value:
-        for key, _ in keys.value if isinstance(keys, yaml.MappingNode) else ():
-            if new := RENAMED.get(f"{section.value}.{key.value}"):
-                logger.debug("config %s: %s.%s is now %s", path, section.value, key.value, new)
-                key.value = new.split(".")[1]
+    root.value = values
     return yaml.serialize(root, Dumper=yaml.SafeDumper)
+
+
+def _keys(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    """Yields each key as it is written, dotted, with both nodes; those of a section after the section itself."""
+    for key, value in root.value:
+        yield str(key.value), key, value
+        if key.value in SECTIONS and isinstance(value, yaml.MappingNode):
+            yield from ((f"{key.value}.{inner.value}", inner, item) for inner, item in value.value)
+
+
+def _twice(name: str, first: str, first_key: yaml.Node, again: str, again_key: yaml.Node) -> str:
+    if first != again:
+        old = first if first != name else again
+        return f"has both {old} and {name}, its name now"
+    lines = sorted({key.start_mark.line + 1 for key in (first_key, again_key)})
+    return f"gives {name} twice, in line {' and line '.join(map(str, lines))}"
+
+
+def _check_value(written: str, name: str, value: yaml.Node, text: str) -> None:
+    """Quotes text, so that it stays as it is written, and complains of what is not the single value the key takes."""
+    kind = TYPES[name]
+    if not isinstance(value, yaml.ScalarNode):
+        given = text[value.start_mark.index : value.end_mark.index]
+        raise BertjaxError(f"{written}: expected {describe_type(kind)}, got {given}")
+    if value.tag == f"{_TAG}null":
+        if not may_be_null(kind):
+            raise BertjaxError(f"{written}: expected {describe_type(kind)}, got nothing")
+        value.value = "null"
+    elif is_text(kind):
+        value.tag, value.style = f"{_TAG}str", value.style or "'"
+    elif value.style is None:
+        check_number(name, value.value)
 
 
 def _examples() -> str:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from typing import Any
 
+from bertjax.config.checks import require
 from bertjax.config.config import Config
 
 SECTIONS: dict[str, Any] = {
@@ -53,6 +55,30 @@ def describe_unknown(key: str, given: str | None = None) -> str:
 def takes_keys(section: str) -> str:
     """Says that a section is not a single value."""
     return f"{section} is a section and takes keys, such as {section}.{dataclasses.fields(SECTIONS[section])[0].name}"
+
+
+def is_text(kind: Any) -> bool:
+    """Returns whether a type's values are texts, all of them or a few."""
+    return kind is str or any(isinstance(choice, str) or is_text(choice) for choice in typing.get_args(kind))
+
+
+def may_be_null(kind: Any) -> bool:
+    """Returns whether null is one of a type's values."""
+    return type(None) in typing.get_args(kind)
+
+
+def check_number(key: str, text: str) -> None:
+    """Raises BertjaxError where a number is another one to YAML than to people, if the key takes numbers.
+
+    Args:
+      text: as it is written.
+    """
+    if not is_text(TYPES.get(key, str)):
+        require(
+            not re.fullmatch(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)", text),
+            f"{key}={text} is another number in YAML, where 010 is 8 and 1:30 is 90; "
+            "write it with no 0 in front, and without ':'",
+        )
 
 
 def describe_type(kind: Any) -> str:

@@ -9,7 +9,7 @@ import jsonargparse
 
 from bertjax.config.config import Config
 from bertjax.config.files import find_recipe, read_recipe, recipe_names
-from bertjax.config.keys import SECTIONS, TYPES, describe_type, describe_unknown, flat, takes_keys
+from bertjax.config.keys import SECTIONS, TYPES, check_number, describe_type, describe_unknown, flat, takes_keys
 from bertjax.errors import BertjaxError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -39,7 +39,7 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
       BertjaxError: an unknown key, a wrong type or an impossible value, named with its remedy.
     """
     try:
-        namespace = parser.parse_args(_with_recipes_read(args))
+        namespace = parser.parse_args(_as_meant(args))
     except jsonargparse.ArgumentError as error:
         raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
     except RecursionError as error:
@@ -59,21 +59,22 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
     return config, namespace
 
 
-def _with_recipes_read(args: Sequence[str]) -> list[str]:
-    """Puts the text of each recipe in place of its name or path; jsonargparse takes either."""
+def _as_meant(args: Sequence[str]) -> list[str]:
+    """Checks numbers, and puts the text of each recipe in place of its name or path; jsonargparse takes either."""
     read: list[str] = []
     words = iter(args)
     for word in words:
         if word == "--config" and (name := next(words, None)) is not None:
             word = f"--config={name}"
-        option, _, name = word.partition("=")
-        read.append(f"--config={read_recipe(find_recipe(name))}" if option == "--config" and "=" in word else word)
+        option, _, value = word.partition("=") if "=" in word or not read else (read[-1], "", word)
+        check_number(option.removeprefix("--"), value)
+        read.append(f"--config={read_recipe(find_recipe(value))}" if word.startswith("--config=") else word)
     return read
 
 
 def _in_our_words(message: str) -> str:
     """Returns jsonargparse's message with what was needed in the reader's terms, and the remedy."""
-    if wrong := re.match(r"Parser key \"(.+?)\":.*?(?:Got|Given) value: ?(.*)", message):
+    if wrong := re.match(r"Parser key \"(.+?)\":.*(?:Got|Given) value: ?(.*)", message):
         key, value = wrong.groups()
         if key in TYPES:
             return f"{key}: expected {describe_type(TYPES[key])}, got {value or 'nothing'}"

@@ -76,6 +76,35 @@ def test_renamed_key(refusal, recipe, old, new):
     assert refusal(recipe(f"{part}: {{{name}: [1]}}")).startswith(f"{old}: expected ")
 
 
+# Keys that are there twice.
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("seed: 1\nrun_dir: x\nseed: 1", "seed twice, in line 1 and line 3;"),
+        ("train:\n  steps: 1\nseed: 1\ntrain:\n  batch_size: 2", "train twice, in line 1 and line 4;"),
+        ("train:\n  steps: 1\n  log_every: 2\n  steps: 1", "train.steps twice, in line 2 and line 4;"),
+        ("train: {steps: 1, steps: 2}", "train.steps twice, in line 1;"),
+        ("train: {steps: 1}\ntrain.steps: 2", "train.steps twice, in line 1 and line 2;"),
+        ("train.steps: 2\ntrain:\n  steps: 1", "train.steps twice, in line 1 and line 3;"),
+    ],
+)
+def test_a_key_twice(refusal, recipe, text, said):
+    assert said in refusal(recipe(text))
+
+
+def test_dotted_keys_and_a_section_make_one_section(recipe):
+    for text in ("train.steps: 3\ntrain: {batch_size: 2}", "train: {batch_size: 2}\ntrain.steps: 3"):
+        config = load_config(recipe(text))
+        assert (config.train.steps, config.train.batch_size) == (3, 2)
+
+
+def test_keys_are_named_as_they_are_written(refusal, recipe):
+    assert "there is no key no;" in refusal(recipe("no: 1"))
+    assert "there is no key model.off;" in refusal(recipe("model: {off: 1}"))
+
+
 # Files that are no recipe.
 
 

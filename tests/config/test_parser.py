@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.config import Config
+from bertjax.config.parser import config_parser, parse_config
 from bertjax.config.recipes import flat, load_config
 from bertjax.errors import BertjaxError
 
@@ -57,7 +58,7 @@ WRONG_TYPES = [  # key, value in YAML, what the message offers
     ("data.objective", "nsp", "mlm+nsp, mlm+sop, mlm"),
     ("data.mask_unit", "words", "token, word, span"),
     ("model.hidden_act", "tanh", "gelu, gelu_tanh, relu"),
-    ("run_dir", "3", "text"),
+    ("run_dir", "[3]", "text"),
     ("model.vocab_size", "big", "a whole number or null"),
     ("model.vocab_size", "7.5", "a whole number or null"),
     ("optim.clip_norm", "x", "a number or null"),
@@ -72,6 +73,33 @@ def test_wrong_type(refusal, recipe, key, value, remedy):
     assert message.startswith(f"{key}: ") and value.lower() in message.lower() and remedy in message
     if key not in ("run_dir", "data.cache"):  # which take any text from the command line
         assert refusal(recipe("seed: 0"), [f"{key}={value}"]).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    "value", ["no", "Yes", "on", "010", "3", "1e3", "0x1F", "1:30", "2024-01-01", "1_0", ".5", "nan"]
+)
+def test_text_is_as_it_is_written(recipe, value):
+    """YAML would make false, 8, 3, 1000.0, 31, 90, a date, 10 and 0.5 of the most of them."""
+    in_a_file = load_config(recipe(f"run_dir: {value}\ndata: {{cache: {value}}}\ntrain.steps: 3"))
+    typed = load_config(recipe("train.steps: 3"), [f"run_dir={value}", f"data.cache={value}"])
+    assert (in_a_file.run_dir, in_a_file.data.cache) == (value, value) and in_a_file == typed
+
+
+@pytest.mark.parametrize("key", ["train.steps", "model.vocab_size", "optim.learning_rate", "optim.clip_norm"])
+@pytest.mark.parametrize("value", ["010", "08", "-012", "0_1", "1:30", "1:30.5"])
+def test_a_number_that_is_another_one_in_yaml(refusal, recipe, key, value):
+    said = f"{key}={value} is another number in YAML"
+    part, name = key.split(".")
+    assert said in refusal(recipe(f"{part}: {{{name}: {value}}}"))
+    assert said in refusal(recipe(f"{key}: {value}"))
+    assert said in refusal(recipe("seed: 0"), [f"{key}={value}"])
+
+
+def test_a_number_that_is_another_one_in_yaml_as_a_word_of_its_own():
+    with pytest.raises(BertjaxError, match="train.steps=010 is another number"):
+        parse_config(config_parser(), ["--config=tiny", "--train.steps", "010"])
+    config, _ = parse_config(config_parser(), ["--config=tiny", "--run_dir", "010", "--train.steps", "0x10"])
+    assert (config.run_dir, config.train.steps) == ("010", 16)
 
 
 def test_null_where_a_value_must_be(recipe):
