@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,11 +17,15 @@ from bertjax.data.corpus.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.document import Document
 from bertjax.data.sources.open_source import open_source
 from bertjax.data.sources.source import Source
+from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, UNK, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 
+_logger = logging.getLogger(__name__)
+
+_MOST_UNKNOWN = 0.01  # share of the training text's tokens, without a word
 # Held-out pairs and masks are the same in every run, whatever its seed.
 _HELD_OUT_SEED = 0x5EED
 
@@ -72,6 +77,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
     corpus = _tokenise(config, source, data.train_split, tokenizer)
+    _warn_of_unknown(corpus, tokenizer, was_read=bool(there))
     held_out = corpus if data.eval_split == data.train_split else _tokenise(config, source, data.eval_split, tokenizer)
     train_batches = _batches(
         *(config, corpus, tokenizer),
@@ -161,6 +167,21 @@ def _batches(
     )
 
 
+def _warn_of_unknown(corpus: Corpus, tokenizer: Tokenizer, *, was_read: bool) -> None:
+    """Warns where much of the training text is unknown, which its losses do not show."""
+    unknown = int(word_counts(corpus, tokenizer.vocab_size)[tokenizer.vocabulary.unk])
+    if unknown <= _MOST_UNKNOWN * corpus.ids.size:
+        return
+    if was_read:
+        remedy = "a vocabulary made for this text, without tokenizer.path and init_from, knows more"
+    elif tokenizer.rules.kind == "word":
+        remedy = "a lower tokenizer.min_frequency, or tokenizer.kind: wordpiece, leaves fewer"
+    else:
+        remedy = "a greater tokenizer.vocab_size leaves fewer, but for words of more than 100 characters"
+    share, unk = unknown / corpus.ids.size, tokenizer.rules.special[UNK]
+    _logger.warning(f"{share:.1%} of the tokens of {corpus.name} are {unk}, what the vocabulary lacks: {remedy}")
+
+
 class _Sentences:
     """The sentences of documents, as often as they are asked for."""
 
@@ -180,7 +201,8 @@ def _as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
 def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:
     """Builds the vocabulary of the training split, or takes it from the cache where that was done before."""
     config, cache, split = whole.tokenizer, _cache(whole), whole.data.train_split
-    key = cache_key(FORMAT, source.fingerprint(split), dataclasses.astuple(config))
+    version = [TRAINING] if config.kind == "wordpiece" else []
+    key = cache_key(FORMAT, source.fingerprint(split), dataclasses.astuple(config), *version)
     path = cache / "tokenizers" / f"{source.name}-{split}-{key}.json"
     with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident
         return load_tokenizer(path)

@@ -108,6 +108,28 @@ def test_the_vocabulary_is_of_the_kind_asked_for(tiny, settings, rules, size):
     assert describe(prepared).splitlines()[-1].split()[:2] == [word, str(size)]
 
 
+@pytest.mark.parametrize(
+    "settings, remedy",
+    [
+        ({"min_frequency": 100}, "a lower tokenizer.min_frequency"),
+        ({"kind": "wordpiece", "vocab_size": 21}, "a greater tokenizer.vocab_size"),
+        ({"path": "vocabulary.json"}, "a vocabulary made for this text"),
+    ],
+)
+def test_much_that_is_unknown_is_told(tiny, tmp_path, capsys, settings, remedy):
+    if "path" in settings:
+        settings = {"path": str(tmp_path / settings["path"])}
+        Path(settings["path"]).write_text(Tokenizer.train(["the noun1 sees a"], min_frequency=1).to_json())
+    prepared = prepare(change(tiny, tokenizer=settings))
+    ids, unk = prepared.train.ids.tolist(), prepared.tokenizer.vocabulary.unk
+    share, token = ids.count(unk) / len(ids), prepared.tokenizer.rules.special[1]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {share:.1%} of the tokens of wikitext-2/train are {token}") and remedy in line
+    assert share > 0.01
+    prepare(tiny)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_given_tokenizer_is_used(tiny):
     own, given = prepare(tiny), Tokenizer.train(["the noun1"], min_frequency=1)
     prepared = prepare(tiny, given)

@@ -3,11 +3,14 @@
 import contextlib
 import itertools
 import re
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -22,8 +25,12 @@ NUM_SPECIAL = len(SPECIAL_TOKENS)
 # What is not white space in Unicode, as for the engine's pre-tokenizer, which took 180 bytes and 3 microseconds a word.
 _WORD = re.compile("[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 BERTS_SIZE = 30522
+TRAINING = 2  # raise it with every change of which pieces come out: it is part of the key in the cache
 _INSIDE = "##"  # before a piece that does not begin a word
-_ALPHABET = 1000  # characters that a vocabulary of pieces has at most, the commonest ones, as BERT's has
+# Of the characters of a text a vocabulary of pieces has the commonest, up to this share of them all, and as many as
+# BERT's in any case: a word with one that is left out is unknown.
+_COVERAGE, _ALPHABET = 0.9999, 1000
+_SENTENCES_AT_ONCE = 1 << 14
 
 
 class Vocabulary(NamedTuple):
@@ -74,7 +81,7 @@ class Tokenizer:
         """Makes a vocabulary of the words, or pieces of words, seen at least that often, after the special tokens.
 
         Args:
-          sentences: read twice for pieces, so no iterator then.
+          sentences: read two or three times for pieces, so no iterator then.
           vocab_size: at most, special tokens included; by default BERT's 30,522 for pieces, and no limit for words, the
             most frequent of which come first. The engine takes memory for as many pieces, whether or not it finds them.
 
@@ -87,13 +94,15 @@ class Tokenizer:
             room = (vocab_size or 2**31 - 5) + NUM_SPECIAL
             counted = _trained(trainers.WordLevelTrainer(vocab_size=room, **settings), sentences, rules)
         else:
-            settings["limit_alphabet"] = _ALPHABET
-            letters = _trained(trainers.WordPieceTrainer(vocab_size=1, **settings), sentences, rules)
+            vocab_size = vocab_size or BERTS_SIZE
+            letters = _trained(trainers.WordPieceTrainer(vocab_size=1, **settings), sentences, rules).keys()
+            alphabet = _alphabet(letters - set(rules.special), sentences, rules, room=vocab_size - NUM_SPECIAL)
             # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
             # which of two equally frequent pieces comes first.
-            first = [*rules.special, *sorted(letter for letter in letters if letter.startswith(_INSIDE))]
-            settings |= {"special_tokens": first, "vocab_size": vocab_size or BERTS_SIZE}
-            counted = _trained(trainers.WordPieceTrainer(**settings), sentences, rules)
+            first = [*rules.special, *sorted(letters & {_INSIDE + letter for letter in alphabet})]
+            settings |= {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet)}
+            trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, **settings)
+            counted = _trained(trainer, sentences, rules)
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
         words = sorted(counted.keys() - set(rules.special), key=counted.__getitem__)
         words = words[: vocab_size and vocab_size - NUM_SPECIAL]
@@ -199,6 +208,41 @@ def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) 
         finally:
             stopped.set()
     return engine.get_vocab()
+
+
+def _alphabet(letters: Set[str], sentences: Iterable[str], rules: Rules, *, room: int) -> list[str]:
+    """Chooses the characters of a vocabulary of pieces: the commonest, of equally common ones the first in Unicode.
+
+    The engine's own limit leaves it to chance which of equally common ones stay.
+
+    Args:
+      letters: all characters of the text, and those that go on with a word once more, after "##".
+      room: tokens that the vocabulary may have.
+    """
+    alphabet = sorted(letter for letter in letters if len(letter) == 1)
+    if len(letters) <= room and len(alphabet) <= _ALPHABET:
+        return alphabet
+    counts = _count_characters(sentences, rules)
+    alphabet.sort(key=lambda letter: -counts[letter])
+    so_far = np.cumsum([counts[letter] for letter in alphabet])
+    enough = int(np.searchsorted(so_far, _COVERAGE * so_far[-1])) + 1
+    tokens = np.cumsum([1 + (_INSIDE + letter in letters) for letter in alphabet])
+    return alphabet[: min(max(enough, _ALPHABET), int(np.searchsorted(tokens, room, "right")))]
+
+
+def _count_characters(sentences: Iterable[str], rules: Rules) -> Counter[str]:
+    """Counts characters as the normaliser makes them, which looks at each by itself."""
+    counts_c = np.zeros(sys.maxunicode + 1, np.int64)
+    there = iter(sentences)
+    while some := list(itertools.islice(there, _SENTENCES_AT_ONCE)):
+        codes = np.frombuffer("".join(some).encode("utf-32-le"), np.uint32)
+        counts_c += np.bincount(codes, minlength=len(counts_c))
+    normalizer = _engine({token: number for number, token in enumerate(rules.special)}, rules).normalizer
+    counts: Counter[str] = Counter()
+    for code in np.flatnonzero(counts_c):
+        for letter in normalizer.normalize_str(chr(code)):
+            counts[letter] += int(counts_c[code])
+    return counts
 
 
 def _engine(vocabulary: dict[str, int], rules: Rules) -> Engine:

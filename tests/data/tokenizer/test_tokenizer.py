@@ -7,6 +7,7 @@ import signal
 import pytest
 from tokenizers import Tokenizer as Engine
 
+from bertjax.data.tokenizer import tokenizer as tokenizer_module
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import (
     BERTS_SPECIAL_TOKENS,
@@ -136,6 +137,36 @@ def test_pieces_of_words():
     again = Tokenizer.train(TEXT[::-1], min_frequency=2, rules=PIECE_RULES, vocab_size=60)
     assert again.to_json() == tokenizer.to_json()
     assert Tokenizer.train(TEXT, min_frequency=2, rules=PIECE_RULES, vocab_size=30).vocab_size == 30
+
+
+def test_the_alphabet_is_what_the_text_has(monkeypatch):
+    """All but 1 in 10,000 of its characters, of equally common ones the first, whatever chance and order have it."""
+    monkeypatch.setattr(tokenizer_module, "_ALPHABET", 6)  # 1,000 of which would take a text a hundred times as long
+    rare = [chr(0x4E00 + 7 * number) for number in range(30)]
+    text = ["\u6771\u4eac\u5927\u5b66\u4e2d\u570b" * 100] * 33 + rare[::-1]  # 19,800 and 30: all but 2 are to stay
+    tokenizers = [Tokenizer.train(some, min_frequency=2, rules=PIECE_RULES) for some in (text, text[::-1], text)]
+    assert len({tokenizer.to_json() for tokenizer in tokenizers}) == 1
+    assert set(vocabulary(tokenizers[0])[NUM_SPECIAL:]) == set("\u6771\u4eac\u5927\u5b66\u4e2d\u570b") | set(rare[:29])
+    monkeypatch.setattr(tokenizer_module, "_ALPHABET", 1000)
+    assert Tokenizer.train(text, min_frequency=2, rules=PIECE_RULES).vocab_size == NUM_SPECIAL + 36
+
+
+def test_a_vocabulary_too_small_for_the_text_has_its_commonest_characters():
+    text = ["\u6771" * 4 + "\u4eac" * 3 + "\u5927" * 3 + "\u5b66" * 5] * 3
+    tokenizer = Tokenizer.train(text, min_frequency=1, rules=PIECE_RULES, vocab_size=8)
+    assert vocabulary(tokenizer) == [*BERTS_SPECIAL_TOKENS, "\u4eac", "\u5b66", "\u6771"]
+    # Where a character is one token at a word's beginning and another inside, both have room or neither.
+    tokenizer = Tokenizer.train(["aba aba abc"], min_frequency=1, rules=PIECE_RULES, vocab_size=9)
+    assert sorted(vocabulary(tokenizer)[NUM_SPECIAL:]) == ["##a", "##b", "a", "b"]
+
+
+@pytest.mark.parametrize("rules", [PIECE_RULES, PIECE_RULES._replace(lowercase=False, strip_accents=False)])
+def test_characters_are_counted_as_in_normal_text(rules):
+    text = "\u00c9te\u0301 \u6771\ud55c\u0130\u1e9e \u03a3\u03a3 \ufeff\u200b\u00a0\t \U0001f600 x\u0323\u0307"
+    tokenizer = Tokenizer.train([], min_frequency=1, rules=rules)
+    normal = Engine.from_str(tokenizer.to_json()).normalizer.normalize_str(text * 3)
+    counts = tokenizer_module._count_characters([text, "", text, text], rules)
+    assert {letter: counts[letter] for letter in normal} == collections.Counter(normal) and "\u6771" in counts
 
 
 @pytest.mark.parametrize(
