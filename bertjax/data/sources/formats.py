@@ -48,8 +48,8 @@ class BadError(Exception):
     """Says why a file cannot be read, or not further."""
 
 
-# Of a document: the lines between two blank ones, stripped, each with its line feed. A very long line comes in pieces, of
-# which the last has it. A block is to be read before the next.
+# Of a document: the lines between two blank ones, stripped, each with its line feed; a very long line comes in pieces,
+# of which the last has it. A block is to be read before the next.
 Blocks = Iterator[Iterator[str]]
 
 

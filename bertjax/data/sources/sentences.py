@@ -6,7 +6,8 @@ from functools import partial
 
 WINDOW = 4096  # characters that the rules see at once; with more their time grows faster than the text
 _AHEAD = 32  # characters after a sentence that its end depends on, at most
-_PAIRS = ((" “", "”"), (" „", "“"), (" «", "»"), (" (", ")"), ("「", "」"), ("『", "』"), ("《", "》"))  # that open and close
+_OPENING = (" “", " „", " «", " (", "「", "『", "《")
+_CLOSING = "”“»)」』》"
 
 Rules = Callable[[str], list[str]]  # cut a text into sentences, with the white space after each
 
@@ -40,15 +41,16 @@ def _settled(window: str, rules: Rules) -> list[str]:
     """Returns the first sentences of a window, one at least: those that nothing after the window could change."""
     for end in (_unclosed(window), len(window)):
         sentences = rules(window[:end])
-        settled = [s for s, stop in zip(sentences, itertools.accumulate(map(len, sentences))) if stop <= end - _AHEAD]
-        if settled:
+        stops = itertools.accumulate(map(len, sentences))
+        if settled := [one for one, stop in zip(sentences, stops, strict=True) if stop <= end - _AHEAD]:
             return settled
     return [window[: window.rfind(" ") + 1] or window]
 
 
 def _unclosed(window: str) -> int:
     """Returns where the first quotation or parenthesis begins that is not closed; where all are, the end."""
-    found = [window.find(opening, window.rfind(closing) + 1) for opening, closing in _PAIRS]
+    pairs = zip(_OPENING, _CLOSING, strict=True)
+    found = [window.find(opening, window.rfind(closing) + 1) for opening, closing in pairs]
     last = window.rfind('"')  # opens if a word stands close behind it, and among spaces if it is an odd one
     if window[last - 1 : last] == " " and (window[last + 1 : last + 2] != " " or window.count('"') % 2):
         found.append(last)
