@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bertjax.cli.arguments import Parser, check_new, new_file
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 if TYPE_CHECKING:
     from bertjax.inference.engine import Pooling
@@ -32,7 +33,7 @@ def encode(argv: list[str]) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=user_path,
         help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy, .safetensors "
         "(vectors) or .parquet (line, vector), float32 [lines, hidden]",
     )
@@ -65,10 +66,11 @@ def encode(argv: list[str]) -> None:
     from bertjax.inference.text_lines import check_source
 
     pooling: Pooling = args.pooling or "mean"
-    check_source(args.input)
+    source = args.input if args.input == "-" else str(user_path(args.input))
+    check_source(source)
     check_out(args.out, pooling)
     encoder = Encoder.load(args.run, precision=args.precision)
-    encode_file(encoder, args.input, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
+    encode_file(encoder, source, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
 
 
 def fill_mask(argv: list[str]) -> None:
@@ -112,7 +114,7 @@ def neighbours(argv: list[str]) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE.png",
-        type=Path,
+        type=user_path,
         default=Path("neighbours.png"),
         help="picture to draw (default: neighbours.png)",
     )

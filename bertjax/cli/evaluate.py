@@ -1,8 +1,7 @@
 """The command that measures a trained model: evaluate."""
 
-from pathlib import Path
-
 from bertjax.cli.arguments import Parser, check_new, new_file
+from bertjax.storage.paths import user_path
 
 
 def evaluate(argv: list[str]) -> None:
@@ -17,7 +16,7 @@ def evaluate(argv: list[str]) -> None:
         choices=("even", "odd"),
         help="use every other sequence only: choose recipes by one half, report the other",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures to this file too")
+    parser.add_argument("--json", metavar="FILE", type=user_path, help="write all figures to this file too")
     parser.add_argument("--data.path", dest="path", help="where the text is now, if it has moved since the run")
     parser.add_argument("--data.eval_path", dest="eval_path", help="likewise, of held-out files of their own")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser
+from bertjax.storage.paths import user_path
 
 
 def export(argv: list[str]) -> None:
@@ -11,7 +12,7 @@ def export(argv: list[str]) -> None:
     parser.add_argument(
         "run", metavar="RUN", help="folder of a trained run; for stablehlo also of a Hugging Face model"
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make, or for stablehlo the file")
+    parser.add_argument("out", metavar="OUT", type=user_path, help="folder to make, or for stablehlo the file")
     parser.add_argument(
         "--format",
         choices=("hf", "stablehlo"),

@@ -1,6 +1,17 @@
 """Checks that the sections share. Each raises BertjaxError with the key, its value and the remedy."""
 
+import os
+
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
+
+
+def expand_homes(section: object, *names: str) -> None:
+    """Puts home folders in place of `~` in these paths of a frozen dataclass; each may be None."""
+    for name in names:
+        value = getattr(section, name)
+        if isinstance(value, str | os.PathLike) and os.fspath(value).startswith("~"):
+            object.__setattr__(section, name, str(user_path(value)))
 
 
 def require(condition: bool, message: str) -> None:

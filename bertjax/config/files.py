@@ -23,6 +23,7 @@ from bertjax.config.keys import (
     takes_keys,
 )
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 _SHIPPED = Path(__file__).parents[1] / "configs"
 _TAG = "tag:yaml.org,2002:"
@@ -45,7 +46,7 @@ def find_recipe(name: str) -> Path:
       BertjaxError: there is no recipe of that name.
     """
     if os.sep in name or Path(name).suffix or os.path.isfile(name):
-        return Path(name)
+        return user_path(name)
     if name not in recipe_names():
         raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(recipe_names())}")
     return _SHIPPED / f"{name}.yaml"

@@ -11,6 +11,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
 from bertjax.parallel.sharding import make_mesh, place_params
+from bertjax.storage.paths import user_path
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -34,7 +35,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
-    folder, mesh = Path(folder), mesh or make_mesh(devices=jax.devices()[:1])
+    folder, mesh = user_path(folder), mesh or make_mesh(devices=jax.devices()[:1])
     if is_hub_folder(folder):
         read = read_folder(folder)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
@@ -47,7 +48,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 
 def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
-    folder = Path(folder)
+    folder = user_path(folder)
     return read_model_config(folder) if is_hub_folder(folder) else _run(folder).config().model
 
 

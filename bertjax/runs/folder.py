@@ -29,6 +29,7 @@ from bertjax.runs.decisions import Decisions
 from bertjax.runs.metrics import RunMetrics
 from bertjax.storage.atomic import unfinished
 from bertjax.storage.locks import locked
+from bertjax.storage.paths import user_path
 
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
@@ -50,7 +51,7 @@ class RunFolder:
     def __init__(
         self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop", tensorboard: bool = False
     ):
-        self.path, self.writes, self.on_failure = Path(path), writes, on_failure
+        self.path, self.writes, self.on_failure = user_path(path), writes, on_failure
         self.metrics = RunMetrics(self.path, writes=writes, on_failure=on_failure, tensorboard=tensorboard)
         self.decisions = Decisions(self.path)
         self.checkpoint_folder = self.path / "checkpoints"

@@ -13,6 +13,7 @@ from bertjax.data.sources.files import UserFiles
 from bertjax.data.sources.source import Unavailable
 from bertjax.data.sources.wikitext_download import download, file_name
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 MAX_PARAGRAPHS = 1024  # of a document
 
@@ -70,11 +71,11 @@ def folders(path: str | Path | None, cache: str | Path) -> list[Path]:
     Raises:
       BertjaxError: `path` is not a folder.
     """
-    if path is not None and not Path(path).is_dir():
+    found = [user_path(path)] if path is not None else []
+    if found and not found[0].is_dir():
         raise BertjaxError(f"data.path={path} is not a folder: give the one with the wiki.*.tokens files")
-    found = [Path(path)] if path is not None else []
     if os.environ.get("BERTJAX_DATA"):
-        found.append(Path(os.environ["BERTJAX_DATA"], "wikitext-2"))
+        found.append(user_path(os.environ["BERTJAX_DATA"]) / "wikitext-2")
     return [*found, Path(cache, "wikitext-2")]
 
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Engine
 
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, ROLES, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 ROLES_FILE = "special_tokens_map.json"
 # For each setting of a tokenizer_config.json its name in a tokenizer.json.
@@ -36,7 +37,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       BertjaxError: a file is missing or damaged, or would split text otherwise than BERT, or than white space, does.
     """
-    path = Path(path)
+    path = user_path(path)
     folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
     settings = {"tokenizer_class": read_json(folder / "config.json", needed=False).get("tokenizer_class")}
     settings |= read_json(folder / "tokenizer_config.json", needed=False)

@@ -1,0 +1,87 @@
+"""Paths as users give them: `~` is their home folder, wherever a path is taken."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from refusals import refusal
+
+from bertjax.cli.main import main
+from bertjax.config import Config, DataConfig, TokenizerConfig
+from bertjax.config.recipes import flat, load_config
+from bertjax.data.sources.open_source import open_source
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.inference.pretrained import load, model_config
+from bertjax.runs.folder import RunFolder
+from bertjax.storage.paths import user_path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder, and another folder to be in, where nothing may be made."""
+    folder, here = tmp_path / "home", tmp_path / "here"
+    folder.mkdir(), here.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(here)
+    return folder
+
+
+def test_a_path_with_and_without(home: Path) -> None:
+    assert user_path("~/a/b") == user_path(Path("~/a/b")) == home / "a/b" and user_path("~") == home
+    assert [str(user_path(name)) for name in ("a/~/b", "./~", "/~", "a~")] == ["a/~/b", "~", "/~", "a~"]
+    assert "there is no home folder ~nobody-of-us; give the whole path, or ./~nobody-of-us" in refusal(
+        user_path, "~nobody-of-us/a"
+    )
+
+
+def test_every_key_that_is_a_path(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("run_dir: ~/run\ninit_from: ~/bert\ndata: {cache: ~/cache, path: ~/texts}\n")
+    config = load_config(tmp_path / "r.yaml")
+    assert (config.run_dir, config.init_from, config.data.cache) == (f"{home}/run", f"{home}/bert", f"{home}/cache")
+    typed = load_config("tiny", ["run_dir=~/run", "init_from=~/bert", "data.cache=~/cache"])
+    assert [flat(typed)[key] for key in ("run_dir", "init_from", "data.cache")] == [
+        f"{home}/run",
+        f"{home}/bert",
+        f"{home}/cache",
+    ]
+    of_python = Config(run_dir="~/run", tokenizer=TokenizerConfig(path="~/t.json"), data=DataConfig(cache="~"))
+    assert (of_python.run_dir, of_python.tokenizer.path, of_python.data.cache) == (
+        f"{home}/run",
+        f"{home}/t.json",
+        str(home),
+    )
+    assert dataclasses.replace(Config(), run_dir="a//b/").run_dir == "a//b/"  # what has no ~ stays as it is
+
+
+def test_text_in_the_home_folder(home: Path, wikitext: Path) -> None:
+    (home / "texts").symlink_to(wikitext)
+    for data in (DataConfig(path="~/texts"), DataConfig("files", path="~/texts/wiki.train.tokens:~/texts")):
+        source, _ = open_source(data, ["train"], home / "none")
+        assert next(iter(source.documents("train")))
+
+
+def test_folders_of_models(home: Path) -> None:
+    for read in (load, model_config, load_tokenizer, lambda folder: RunFolder(folder).config()):
+        assert f"{home}/run" in refusal(read, "~/run")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["encode", "run", "--input", "~/none.txt", "--out", "v.npy"],
+        ["encode", "run", "--input", "/dev/null", "--out", "~/none/v.npy"],
+        ["encode", "run", "text", "--out", "~/none/v.npy"],
+        ["encode", "~/none", "text"],
+        ["evaluate", "run", "--json", "~/none/f.json"],
+        ["evaluate", "~/none"],
+        ["neighbours", "run", "--word", "a", "--text", "a", "--out", "~/none/n.png"],
+        ["export", "~/none", "out"],
+        ["pretrain", "--config", "~/none.yaml"],
+        ["prepare", "--config=~/none.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_paths_on_the_command_line(home: Path, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert f"{home}/none" in capsys.readouterr().err and os.listdir() == []
