@@ -12,8 +12,9 @@ class OptimConfig:
     """Optimiser"""
 
     name: Literal["adam", "adamw", "lamb", "muon"] = "adamw"
-    """Adam; AdamW or LAMB, with weight decay on matrices only (not on biases and norms); or Muon on the matrices of the
-    encoder layers, with AdamW on the rest"""
+    """Adam; AdamW, with weight decay on matrices only (not on biases and norms); LAMB, with weight decay and updates
+    scaled by a parameter's norm on matrices only; or Muon on the matrices of the encoder layers, with AdamW on the
+    rest"""
     learning_rate: float = 1e-4
     """peak learning rate"""
     muon_learning_rate: float = 0.02

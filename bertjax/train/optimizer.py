@@ -68,6 +68,15 @@ def muon_labels(params: Any) -> Any:
     return jax.tree.map_with_path(label, params)
 
 
+def _trust_ratios(updates: Any, params: Any) -> Any:
+    """Scales the updates of what is decayed by the ratio of the norms of parameter and update, where neither is 0.
+
+    So does the authors' own code. `optax.masked` alone would keep another state than runs of LAMB have saved.
+    """
+    scaled = optax.masked(optax.scale_by_trust_ratio(), decay_mask)
+    return scaled.update(updates, scaled.init(params), params)[0]
+
+
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Returns the optimiser, behind gradient clipping if asked for.
 
@@ -80,7 +89,12 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     if config.name == "adam":
         update = optax.adam(schedule, *of_adam)
     elif config.name == "lamb":
-        update = optax.lamb(schedule, *of_adam, weight_decay=config.weight_decay, mask=decay_mask)
+        update = optax.chain(
+            optax.scale_by_adam(*of_adam),
+            optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
+            optax.stateless(_trust_ratios),  # `optax.lamb` would hold biases near the 0 that they begin with
+            optax.scale_by_learning_rate(schedule),
+        )
     else:
         update = optax.adamw(schedule, *of_adam, weight_decay=config.weight_decay, mask=decay_mask)
     if config.name == "muon":

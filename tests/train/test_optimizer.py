@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bertjax.config import BertConfig, OptimConfig
@@ -75,15 +76,37 @@ def test_clipping_scales_long_gradients_to_the_norm() -> None:
     np.testing.assert_allclose(update(config, 0.1)["bias"], -0.1 / 1e6, rtol=1e-4)
 
 
-def test_lamb_moves_each_parameter_by_its_rate_times_the_parameters_norm() -> None:
+def test_lamb_moves_matrices_by_the_rate_times_their_norm() -> None:
     """You et al. 2020, algorithm 2: the length of an update does not depend on that of its gradient."""
     for gradient in (1.0, 1e-3):
         updates = update(OptimConfig(name="lamb", learning_rate=0.1), gradient)
-        for leaf in updates.values():
-            np.testing.assert_allclose(leaf, -0.1 * 10, rtol=1e-5)
+        np.testing.assert_allclose(updates["kernel"], -0.1 * 10, rtol=1e-5)
     decayed = update(OptimConfig(name="lamb", learning_rate=0.1, weight_decay=0.5), gradient=0.0)
     np.testing.assert_allclose(decayed["kernel"], -0.1 * 10, rtol=1e-5)
     np.testing.assert_array_equal(decayed["bias"], 0)
+
+
+def test_lambs_trust_ratio_is_1_for_what_is_not_decayed_and_for_zeros() -> None:
+    """As in the authors' code: their updates are Adam's, from the first step on and at any size of the parameter."""
+    params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2), "scale": jnp.full(2, 10.0)}
+    adam, lamb = (make_optimizer(OptimConfig(name=name, learning_rate=0.1), steps=10) for name in ("adam", "lamb"))
+    states, rng = [adam.init(params), lamb.init(params)], np.random.default_rng(0)
+    for step in range(5):
+        gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
+        expected, states[0] = adam.update(gradients, states[0], params)
+        updates, states[1] = lamb.update(gradients, states[1], params)
+        for name in params if step == 0 else ("bias", "scale"):
+            np.testing.assert_allclose(updates[name], expected[name], rtol=1e-6, err_msg=name)
+        params = optax.apply_updates(params, updates)
+    ratio = np.linalg.norm(updates["kernel"]) / np.linalg.norm(params["kernel"] - updates["kernel"])
+    assert ratio == pytest.approx(0.1, rel=1e-5)
+
+
+def test_lamb_goes_on_from_a_state_that_optaxs_own_has_saved() -> None:
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    of_optax = optax.lamb(make_schedule(OptimConfig(), 10), mask=decay_mask).init(params)
+    ours = make_optimizer(OptimConfig(name="lamb"), steps=10).init(params)
+    assert jax.tree.structure(ours) == jax.tree.structure(of_optax)
 
 
 # Muon.
