@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.building import load_or_build_files
 from bertjax.data.corpus.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.document import Document
+from bertjax.data.sources.files import told
 from bertjax.data.sources.open_source import open_source
 from bertjax.data.sources.source import Source
 from bertjax.data.statistics.frequencies import word_counts
@@ -120,8 +122,11 @@ def describe(prepared: Prepared) -> str:
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_sequences:,} {what} that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
-    if skipped := max(prepared.train.skipped, prepared.held_out.skipped):
-        lines.append(f"skipped:  {skipped:,} files and records that cannot be read")
+    skipped = Counter(prepared.train.skipped)
+    if prepared.config.data.eval_path is not None:  # else both are of the same files
+        skipped.update(prepared.held_out.skipped)
+    if skipped:
+        lines.append(f"skipped:  {told(skipped)}")
     tokens = "words:" if prepared.tokenizer.rules.kind == "word" else "pieces:"
     lines.append(f"{tokens:<10}{prepared.tokenizer.vocab_size:,} in the vocabulary, special tokens included")
     return "\n".join(lines)

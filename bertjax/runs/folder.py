@@ -201,7 +201,8 @@ def _version(package: str) -> str:
 
 def _environment(prepared: Prepared) -> dict[str, Any]:
     def described(corpus: Corpus) -> dict[str, Any]:
-        return {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
+        told = {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
+        return told | ({"skipped": dict(corpus.skipped)} if corpus.skipped else {})
 
     return {
         "python": platform.python_version(),

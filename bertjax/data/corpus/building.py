@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -19,8 +20,8 @@ from tqdm import tqdm
 
 from bertjax.config import Split
 from bertjax.data.corpus.corpus import Corpus, folder_of, join, read
-from bertjax.data.corpus.shard_worker import SHOWN, Done, Task, build_shard
-from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, UserFiles, shards
+from bertjax.data.corpus.shard_worker import Done, Task, build_shard
+from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, Skipped, UserFiles, shards, told
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
@@ -71,23 +72,24 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _build_shards(folder: Path, plan: list[Shard], task: Task, workers: int) -> tuple[list[Path], int]:
-    """Returns the folders of all shards, in their order, and how many files and records could not be read."""
+def _build_shards(folder: Path, plan: list[Shard], task: Task, workers: int) -> tuple[list[Path], Counter[str]]:
+    """Returns the folders of all shards, in their order, and how much could not be read for which reason."""
     folders = [folder / f"{number:06}" for number in range(len(plan))]
     sizes = [sum(part.size for part in shard) for shard in plan]
-    skipped, new_bytes, began, shown = 0, 0, time.perf_counter(), list[str]()
+    skipped, shown, new_bytes, began = Counter[str](), 0, 0, time.perf_counter()
     bar = tqdm(
         total=sum(sizes), desc="tokenising", unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty()
     )
     with bar, contextlib.closing(_each_done(folders, plan, task, min(workers, len(plan)))) as all_done:
         for number, done in all_done:
             bar.update(sizes[number])
-            skipped, new_bytes = skipped + done.skipped, new_bytes + sizes[number] * (not done.was_there)
-            for message in done.such_as[: SHOWN - len(shown)]:
-                shown.append(message)
+            new_bytes += sizes[number] * (not done.was_there)
+            skipped.update(done.skipped)
+            for message in done.such_as[: Skipped.SHOWN - shown]:
+                shown += 1
                 warnings.warn(message, stacklevel=2)
-    if skipped > len(shown):
-        warnings.warn(f"skipped: {skipped - len(shown):,} more files and records that cannot be read", stacklevel=2)
+    if skipped:
+        warnings.warn(f"skipped, in all: {told(skipped)}", stacklevel=2)
     if len(plan) > 1:
         seconds = time.perf_counter() - began
         there = f", after {(sum(sizes) - new_bytes) / 1e6:,.0f} MB before" if new_bytes < sum(sizes) else ""

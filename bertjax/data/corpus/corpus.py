@@ -8,8 +8,9 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Corpus(NamedTuple):
     sentences: np.ndarray  # [sentences + 1], int64
     paragraphs: np.ndarray  # [paragraphs + 1], int64
     folder: Path | None = None  # where it is, if it is on disk: what is derived from it is stored there too
-    skipped: int = 0  # files and records that could not be read
+    skipped: Mapping[str, int] = MappingProxyType({})  # files and records that could not be read, by reason
 
 
 def load_or_build(
@@ -146,13 +147,19 @@ def _dtypes(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def join(
-    folder: Path, name: str, split: str, shards: Sequence[Path], tokenizer: Tokenizer, *, skipped: int = 0
+    folder: Path,
+    name: str,
+    split: str,
+    shards: Sequence[Path],
+    tokenizer: Tokenizer,
+    *,
+    skipped: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Joins what shards hold of a split into a corpus.
 
     Args:
       folder: the corpus's, empty.
-      skipped: files and records that could not be read.
+      skipped: files and records that could not be read, by reason.
 
     Raises:
       BertjaxError: they hold no sentence of it.
@@ -170,7 +177,7 @@ def join(
     if not sizes["ids"]:
         raise BertjaxError(f"the corpus {name} is empty: its text holds no sentence; give one that does")
     of_all = hashlib.sha256(b"".join(digests)).hexdigest()
-    info = {"name": name, "digest": of_all, "dtypes": dtypes, "sizes": sizes, "skipped": skipped}
+    info = {"name": name, "digest": of_all, "dtypes": dtypes, "sizes": sizes, "skipped": dict(skipped)}
     (folder / "info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
 
 
@@ -200,7 +207,9 @@ def read(folder: Path) -> Corpus | None:
         if dtypes["ids"] not in _ID_DTYPES or bytes_of_parts != {part: files[part].stat().st_size for part in files}:
             return None
         arrays = {part: np.memmap(file, dtypes[part], mode="r") for part, file in files.items()}
-        skipped = int(info.get("skipped", 0))
-        return Corpus(str(info["name"]), str(info["digest"]), **arrays, folder=folder, skipped=skipped)
+        skipped = info.get("skipped", {})
+        if isinstance(skipped, int):  # as older versions have it
+            skipped = {"not told why": skipped} if skipped else {}
+        return Corpus(str(info["name"]), str(info["digest"]), **arrays, folder=folder, skipped=dict(skipped))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,13 +12,11 @@ from typing import Any, NamedTuple
 from bertjax.config import Split
 from bertjax.data.corpus.corpus import write_shard
 from bertjax.data.document import Document
-from bertjax.data.sources.files import Shard, documents
+from bertjax.data.sources.files import Shard, Skipped, documents
 from bertjax.data.sources.formats import Layout, Part
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import read_or_build, read_whole
-
-SHOWN = 10  # of the complaints about what cannot be read
 
 
 class Task(NamedTuple):
@@ -44,8 +41,8 @@ class Done(NamedTuple):
     """The report on a shard."""
 
     was_there: bool
-    skipped: int  # files and records that could not be read
-    such_as: list[str]
+    skipped: dict[str, int]  # files and records that could not be read, by reason
+    such_as: list[str]  # the first of them
 
 
 def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
@@ -57,28 +54,26 @@ def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
     Raises:
       BertjaxError: a file cannot be read, or the folder not be written.
     """
-    if (skips := read_whole(folder, _read)) is not None:
-        return Done(True, *skips)
+    if (there := read_whole(folder, _read)) is not None:
+        return Done(True, *there)
 
     def build(built: Path) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            write_shard(built, _by_split(shard, task), task.tokenizer)
-        said = [str(warning.message) for warning in caught]
-        (built / "skipped.json").write_text(json.dumps([len(said), said[:SHOWN]]), encoding="utf-8")
+        skipped = Skipped()
+        write_shard(built, _by_split(shard, task, skipped), task.tokenizer)
+        (built / "skipped.json").write_text(json.dumps([skipped.counts, skipped.such_as]), encoding="utf-8")
 
     return Done(False, *read_or_build(folder, _read, build))
 
 
-def _by_split(shard: Shard, task: Task) -> Iterator[tuple[str, Document]]:
-    for split, document in documents(shard, task.layout):
+def _by_split(shard: Shard, task: Task, skipped: Skipped) -> Iterator[tuple[str, Document]]:
+    for split, document in documents(shard, task.layout, skipped):
         yield task.split or split, document
 
 
-def _read(folder: Path) -> tuple[int, list[str]] | None:
+def _read(folder: Path) -> tuple[dict[str, int], list[str]] | None:
     try:
         skipped, such_as = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-        return int(skipped), list(such_as)
+        return dict(skipped), list(such_as)
     except (OSError, ValueError, TypeError):
         return None
 

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -26,6 +27,28 @@ SHARD_BYTES = 1 << 25  # a few seconds' work: so much is lost when a build is ki
 _RULES = 2  # part of every fingerprint: after a change of what documents and sentences are, corpora are built anew
 
 Shard = list[Part]
+
+
+class Skipped:
+    """What cannot be read and is left out: how much for which reason, and the first of it in words."""
+
+    SHOWN = 10
+
+    def __init__(self) -> None:
+        self.counts, self.such_as = Counter[str](), list[str]()
+
+    def add(self, error: BadError) -> None:
+        """Counts one more."""
+        self.counts[error.reason] += 1
+        if len(self.such_as) < self.SHOWN:
+            self.such_as.append(f"skipped: {error}")
+
+
+def told(skipped: Mapping[str, int]) -> str:
+    """Returns the counts of what was skipped, the greatest first, in words."""
+    reasons = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    each = "; ".join(f"{reason}: {count:,}" for reason, count in reasons)
+    return f"{sum(skipped.values()):,} files and records that cannot be read ({each})"
 
 
 class UserFiles(NamedTuple):
@@ -54,9 +77,12 @@ class UserFiles(NamedTuple):
         share = min(1.0, most_bytes / max(1, sum(part.size for shard in plan for part in shard)))
         some = [plan[int(number / share)] for number in range(max(1, round(share * len(plan))))]
         bar = tqdm(some, desc="reading for the vocabulary", leave=False, disable=not sys.stderr.isatty())
-        for own, document in documents((part for shard in bar for part in shard), self.layout):
+        skipped = Skipped()
+        for own, document in documents((part for shard in bar for part in shard), self.layout, skipped):
             if not self.divided or own == split:
                 yield document
+        if skipped.counts:
+            warnings.warn(f"skipped, of what the vocabulary is built from: {told(skipped.counts)}", stacklevel=2)
 
 
 class Files:
@@ -161,31 +187,42 @@ def shards(files: Iterable[Path], layout: Layout, size: int = SHARD_BYTES) -> li
     return found
 
 
-def documents(parts: Iterable[Part], layout: Layout) -> Iterator[tuple[Split, Document]]:
+def documents(
+    parts: Iterable[Part], layout: Layout, skipped: Skipped | None = None
+) -> Iterator[tuple[Split, Document]]:
     """Streams the documents that have a sentence, each as one paragraph, or several where it is very long.
 
     Each comes with the split it belongs to where none is given files of its own: one document in a hundred is "valid",
     another "test", the others "train". Which it is depends on its text alone.
 
+    Args:
+      skipped: is told of what cannot be read where `layout.on_bad` has that skipped.
+
     Raises:
-      BertjaxError: a file cannot be read, unless `layout.on_bad` has it skipped, with a warning.
+      BertjaxError: a file or a record cannot be read, and is not to be skipped.
     """
 
     def sentences(block: Iterator[str]) -> Iterator[str]:
         return map(str.strip, block) if layout.sentence == "line" else split_sentences(block, layout.language)
 
+    def complain(error: BadError) -> None:
+        if layout.on_bad == "stop":
+            raise BertjaxError(f"{error}; mend it, leave it out, or have such skipped by data.on_bad: skip") from None
+        if skipped is not None:
+            skipped.add(error)
+
     for part in parts:
         try:
             for document in read(part, layout):
                 if isinstance(document, BadError):
-                    _complain(document, layout)
+                    complain(document)
                     continue
                 split: Split | None = None
                 for paragraph in _in_parts(sentence for block in document for sentence in sentences(block)):
                     split = split or _split_of(paragraph)
                     yield split, [paragraph]
         except BadError as error:
-            _complain(error, layout)
+            complain(error)
 
 
 def _in_parts(sentences: Iterator[str]) -> Iterator[list[str]]:
@@ -198,9 +235,3 @@ def _split_of(sentences: list[str]) -> Split:
     text = "\n".join(sentences).encode("utf-8", "surrogatepass")
     share = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
     return "valid" if share < HELD_OUT else "test" if share < 2 * HELD_OUT else "train"
-
-
-def _complain(error: BadError, layout: Layout) -> None:
-    if layout.on_bad == "stop":
-        raise BertjaxError(f"{error}; mend it, leave it out, or have such skipped by data.on_bad: skip") from None
-    warnings.warn(f"skipped: {error}", stacklevel=2)

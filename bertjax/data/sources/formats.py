@@ -45,7 +45,16 @@ class Part(NamedTuple):
 
 
 class BadError(Exception):
-    """Says why a file cannot be read, or not further."""
+    """Says why a file cannot be read, or not further, or why a record cannot.
+
+    Args:
+      message: which one, and why.
+      reason: the kind of fault alone, by which such are counted.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 # Of a document: the lines between two blank ones, stripped, each with its line feed; a very long line comes in pieces,
@@ -148,18 +157,18 @@ def _records(
     records: Iterator[tuple[int, Any]], where: Callable[[int], str], field: str
 ) -> Iterator[Blocks | BadError]:
     for number, text in records:
-        why = f"has no text as {field!r} (data.text_field)"
+        why, reason = f"has no text as {field!r} (data.text_field)", f"no text as {field!r}"
         if isinstance(text, BadError):
-            why = str(text)
+            why, reason = str(text), text.reason
         elif isinstance(text, str):
             try:
                 text.encode()
             except UnicodeEncodeError:
-                why = "holds half a character, a lone surrogate"
+                why, reason = "holds half a character, a lone surrogate", "half a character"
             else:
                 yield _blocks(f"{line.strip()}\n" for line in text.splitlines())
                 continue
-        yield BadError(f"{where(number)} {why}")
+        yield BadError(f"{where(number)} {why}", reason)
 
 
 def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
@@ -168,14 +177,15 @@ def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
         if not line.endswith("\n"):
             raise BadError(
                 f"{part.file} is no JSON lines: more than {_LONGEST_RECORD:,} bytes are in line "
-                f"{_lines_before(part) + number:,}"
+                f"{_lines_before(part) + number:,}",
+                "too long a line",
             )
         if line != "\n":
             try:
                 record = json.loads(line)
                 yield number, record.get(field) if isinstance(record, dict) else None
             except (ValueError, RecursionError) as error:
-                yield number, BadError(f"is no JSON ({error})")
+                yield number, BadError(f"is no JSON ({error})", "no JSON")
 
 
 def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
@@ -185,7 +195,7 @@ def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
         table = parquet.ParquetFile(opened if file.suffix == _PARQUET else io.BytesIO(opened.read()))
         if field not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names)
-            raise BadError(f"{file} has no column {field!r} (data.text_field), but {names}")
+            raise BadError(f"{file} has no column {field!r} (data.text_field), but {names}", f"no column {field!r}")
         number = sum(table.metadata.row_group(group).num_rows for group in range(part.start))
         groups = range(part.start, table.num_row_groups if part.end is None else part.end)
         for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[field]):
@@ -201,7 +211,7 @@ def _parquet_reader(file: Path) -> Iterator[Any]:
     try:
         yield pyarrow.parquet
     except (*_UNREADABLE, pyarrow.ArrowException) as error:
-        raise BadError(f"{file} is no Parquet file that can be read ({_in_a_line(error)})") from None
+        raise BadError(f"{file} is no Parquet file that can be read ({_in_a_line(error)})", "no Parquet") from None
 
 
 def _lines(part: Part, longest: int) -> Iterator[tuple[int, str]]:
@@ -214,9 +224,9 @@ def _lines(part: Part, longest: int) -> Iterator[tuple[int, str]]:
     decoder = codecs.getincrementaldecoder("utf-8" if part.start else "utf-8-sig")()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
 
-    def bad(why: str) -> BadError:
+    def bad(why: str, reason: str) -> BadError:
         rest = "" if part.end is None else f", and is left out from there to its byte {part.end:,}"
-        return BadError(f"{part.file} {why} {_lines_before(part) + number:,}{rest}")
+        return BadError(f"{part.file} {why} {_lines_before(part) + number:,}{rest}", reason)
 
     text, inside = "", False  # of the line that is being read: what is not yielded, and whether a piece of it was
     try:
@@ -228,7 +238,7 @@ def _lines(part: Part, longest: int) -> Iterator[tuple[int, str]]:
                 read = opened.readline(longest) if left > 0 else b""
                 left -= len(read)
                 if b"\0" in read:
-                    raise bad("is no text: there is a NUL in line")
+                    raise bad("is no text: there is a NUL in line", "a NUL")
                 *ended, text = (text + newlines.decode(read, final=not read)).split("\n")
                 for line in ended if read else [*ended, text]:
                     yield number, f"{line.rstrip() if inside else line.strip()}\n"
@@ -238,9 +248,9 @@ def _lines(part: Part, longest: int) -> Iterator[tuple[int, str]]:
                     text, inside = text[end:], True
                 number += read.endswith(b"\n")
     except UnicodeDecodeError:
-        raise bad("is not UTF-8 text in line") from None
+        raise bad("is not UTF-8 text in line", "not UTF-8") from None
     except _UNREADABLE as error:
-        raise bad(f"cannot be read ({_in_a_line(error)}) from line") from None
+        raise bad(f"cannot be read ({_in_a_line(error)}) from line", "unreadable") from None
 
 
 def _lines_before(part: Part) -> int:
@@ -268,7 +278,7 @@ def _opened(file: Path) -> Any:
             return io.BufferedReader(_pyarrow(file).input_stream(os.fspath(file), compression="zstd"))
         return open(file, "rb")
     except OSError as error:
-        raise BadError(f"{file} cannot be read: {error.strerror or error}") from None
+        raise BadError(f"{file} cannot be read: {error.strerror or error}", "unreadable") from None
 
 
 def _pyarrow(file: Path) -> Any:

@@ -15,6 +15,7 @@ import pytest
 
 from bertjax.config import Config, DataConfig, Split, TokenizerConfig
 from bertjax.data.corpus import building, shard_worker
+from bertjax.data.corpus import corpus as corpus_module
 from bertjax.data.corpus.building import load_or_build_files
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import describe, prepare
@@ -23,6 +24,7 @@ from bertjax.data.sources.files import UserFiles, find_files, fingerprint
 from bertjax.data.sources.formats import LAYOUT, Layout
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.runs.folder import RunFolder
 
 WORDS = [f"w{number}" for number in range(50)]
 TOKENIZER = Tokenizer.train([" ".join([*WORDS, "."])], min_frequency=1)
@@ -181,14 +183,22 @@ def test_two_at_once_build_it_once(tmp_path: Path, texts: Path, small_shards: No
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_files_are_counted(tmp_path: Path, texts: Path, small_shards: None, workers: int) -> None:
-    (texts / "d.jsonl").write_text('{"text": 1}\n' * 30 + '{"text": "w1 ."}\n')
+    (texts / "d.jsonl").write_text('{"text": 1}\n' * 1030 + "{\n" * 7 + '{"text": "w1 ."}\n')
     files = user_files(texts, layout=LAYOUT._replace(on_bad="skip"))
     with pytest.warns(UserWarning) as warned:
         corpus = build(tmp_path / "cache", files, workers=workers)
     said = [str(warning.message) for warning in warned]
-    assert len(said) == 11 and "line 1 of" in said[0] and said[-1].startswith("skipped: 20 more")
-    assert corpus.skipped == 30
-    assert build(tmp_path / "cache", files).skipped == 30
+    assert len(said) == 11 and all("d.jsonl has no text as 'text' (data.text_field)" in line for line in said[:-1])
+    assert said[-1] == (
+        "skipped, in all: 1,037 files and records that cannot be read (no text as 'text': 1,030; no JSON: 7)"
+    )
+    assert corpus.skipped == {"no text as 'text'": 1030, "no JSON": 7}
+    assert build(tmp_path / "cache", files).skipped == corpus.skipped  # from the cache
+    assert corpus.folder is not None
+    info = json.loads((corpus.folder / "info.json").read_text())
+    (corpus.folder / "info.json").write_text(json.dumps(info | {"skipped": 1037}))  # as it was written once
+    again = corpus_module.read(corpus.folder)
+    assert again is not None and again.skipped == {"not told why": 1037}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -225,10 +235,23 @@ def test_a_recipe_says_all(tiny: Config, tmp_path: Path, texts: Path, capsys: py
     data = DataConfig(
         "files", str(texts), cache=str(tmp_path / "cache"), sentence="line", on_bad="skip", max_length=24, workers=1
     )
-    with pytest.warns(UserWarning, match=r"skipped: line 1 of .*d\.jsonl has no text"):
+    with pytest.warns(UserWarning) as warned:
         prepared = prepare(dataclasses.replace(tiny, data=data))
-    assert "skipped:  1 files and records" in describe(prepared)
-    assert prepared.train.folder and json.loads((prepared.train.folder / "info.json").read_text())["skipped"] == 1
+    counts = "1 files and records that cannot be read (no text as 'text': 1)"
+    of_words, example, of_all = (str(warning.message) for warning in warned)
+    assert of_words == f"skipped, of what the vocabulary is built from: {counts}"
+    assert "d.jsonl has no text" in example and of_all == f"skipped, in all: {counts}"
+    assert f"\nskipped:  {counts}\n" in describe(prepared)
+    run = RunFolder(tmp_path / "run")
+    run.create(prepared)
+    for part in ("train", "held_out"):
+        assert run.environment()["corpus"][part]["skipped"] == {"no text as 'text'": 1}
+    (texts / "e.jsonl").write_text("[")
+    data = dataclasses.replace(data, path=str(texts / "a.txt"), eval_path=str(texts / "*"))
+    with pytest.warns(UserWarning):
+        assert "cannot be read (no JSON: 1; no text as 'text': 1)" in describe(
+            prepare(dataclasses.replace(tiny, data=data))
+        )
 
 
 def test_the_vocabulary_is_of_so_many_megabytes(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

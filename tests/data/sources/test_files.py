@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.prepare import prepare
 from bertjax.data.sources import formats
-from bertjax.data.sources.files import MAX_SENTENCES, documents, find_files, fingerprint, shards
+from bertjax.data.sources.files import MAX_SENTENCES, Skipped, documents, find_files, fingerprint, shards
 from bertjax.data.sources.formats import Layout, Part
 from bertjax.errors import BertjaxError
 
@@ -32,8 +33,8 @@ def of(file: Path, **layout: str) -> list[list[str]]:
     return [sentences for _, (sentences,) in documents([Part(str(file))], Layout(**layout))]
 
 
-def all_of(files: list[Path], layout: Layout) -> list[list[list[str]]]:
-    return [document for _, document in documents([Part(str(file)) for file in files], layout)]
+def all_of(files: list[Path], layout: Layout, skipped: Skipped | None = None) -> list[list[list[str]]]:
+    return [document for _, document in documents([Part(str(file)) for file in files], layout, skipped)]
 
 
 def parquet(column: str = "text", records: list = RECORDS, row_group_size: int | None = None) -> bytes:
@@ -310,8 +311,9 @@ def test_bad_files_are_named_and_stop_or_are_skipped(tmp_path: Path, name: str, 
     files[1].write_text("Last.")
     with pytest.raises(BertjaxError, match=f"{complaint}.*data.on_bad: skip"):
         all_of(files, Layout())
-    with pytest.warns(UserWarning, match=f"skipped: .*{complaint}"):
-        assert all_of(files, Layout(on_bad="skip"))[-1] == [["Last."]]
+    skipped = Skipped()
+    assert all_of(files, Layout(on_bad="skip"), skipped)[-1] == [["Last."]]
+    assert list(skipped.counts.values()) == [1] and re.search(f"skipped: .*{complaint}", skipped.such_as[0])
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
