@@ -2,14 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bertjax.cli.arguments import Parser, check_new, new_file
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
-if TYPE_CHECKING:
-    from bertjax.inference.engine import Pooling
+# Those of `inference.engine`, for which --help does not wait.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens")
 
 
 def encode(argv: list[str]) -> None:
@@ -17,7 +16,7 @@ def encode(argv: list[str]) -> None:
     parser = Parser(
         prog="bertjax encode",
         usage="bertjax encode RUN TEXT [TEXT_PAIR] [--out FILE.npy] [--truncate]\n"
-        "       bertjax encode RUN --input FILE --out FILE [--pooling HOW] [--normalize] [--truncate]",
+        "       bertjax encode RUN --input FILE --out FILE [--pooling HOW] [--normalize] [--prompt TEXT] [--truncate]",
         description=(
             "Print the representations of a text, or of a pair of texts; or write a vector for every line of a file. "
             "A line with a tab in it is a pair, an empty one an empty text: vector n is always of line n. "
@@ -35,16 +34,24 @@ def encode(argv: list[str]) -> None:
         metavar="FILE",
         type=user_path,
         help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy, .safetensors "
-        "(vectors) or .parquet (line, vector), float32 [lines, hidden]",
+        "(vectors) or .parquet (line, vector), float32 [lines, size]",
     )
     parser.add_argument(
         "--pooling",
-        choices=("mean", "max", "cls", "tokens"),
-        help="with --input: one vector a line, which is the mean (default) or maximum over its tokens or the vector of "
-        "<cls>; or the vectors of all tokens, as .safetensors (vectors, and offsets of each line's first) or .parquet "
-        "(line, vectors)",
+        choices=POOLINGS,
+        metavar="HOW",
+        help="with --input: a vector a line of the model alone: cls, max, mean, mean_sqrt_len_tokens, weightedmean or "
+        "lasttoken; or tokens, the vectors of all, as .safetensors (vectors, and offsets of each line's first) or "
+        ".parquet (line, vectors). By default a folder of sentence-transformers is followed, and for others it is mean",
     )
-    parser.add_argument("--normalize", action="store_true", help="with --input: scale every vector to length 1")
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="with --input: scale every vector to length 1, or don't; by default as --pooling says",
+    )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="with --input: put before every text; by default as --pooling says"
+    )
     parser.add_argument("--truncate", action="store_true", help="shorten a text that is longer than the model can read")
     parser.add_argument(
         "--precision",
@@ -65,12 +72,12 @@ def encode(argv: list[str]) -> None:
     from bertjax.inference.encoder import Encoder
     from bertjax.inference.text_lines import check_source
 
-    pooling: Pooling = args.pooling or "mean"
     source = args.input if args.input == "-" else str(user_path(args.input))
     check_source(source)
-    check_out(args.out, pooling)
+    check_out(args.out, args.pooling)
     encoder = Encoder.load(args.run, precision=args.precision)
-    encode_file(encoder, source, args.out, pooling=pooling, normalize=args.normalize, truncate=args.truncate)
+    how = {key: getattr(args, key) for key in ("pooling", "normalize", "truncate", "prompt")}
+    encode_file(encoder, source, args.out, **how)
 
 
 def fill_mask(argv: list[str]) -> None:
@@ -146,8 +153,8 @@ def _add_run(parser: Parser) -> None:
 
 
 def _encode_one(args: argparse.Namespace) -> None:
-    for option in ("pooling", "normalize"):
-        if getattr(args, option):
+    for option in ("pooling", "normalize", "prompt"):
+        if getattr(args, option) is not None:
             raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
     if args.out:
         check_new("--out", args.out, ".npy")

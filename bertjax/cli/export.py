@@ -9,9 +9,7 @@ from bertjax.storage.paths import user_path
 def export(argv: list[str]) -> None:
     """Runs `bertjax export`."""
     parser = Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
-    parser.add_argument(
-        "run", metavar="RUN", help="folder of a trained run; for stablehlo also of a Hugging Face model"
-    )
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
     parser.add_argument("out", metavar="OUT", type=user_path, help="folder to make, or for stablehlo the file")
     parser.add_argument(
         "--format",
@@ -24,10 +22,14 @@ def export(argv: list[str]) -> None:
     if args.format == "stablehlo":
         _export_stablehlo(args.run, args.out)
         return
-    from bertjax.hub.export import export_run
+    from bertjax.hub.export import export_folder, export_run
+    from bertjax.hub.folder import is_hub_folder
     from bertjax.runs.folder import RunFolder
 
-    export_run(RunFolder(args.run), args.out)
+    if is_hub_folder(source := user_path(args.run)):
+        export_folder(source, args.out)
+    else:
+        export_run(RunFolder(source), args.out)
     print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
 
 

@@ -4,6 +4,7 @@ A linear layer's weight is [out, in] there and [in, out] here. Label 0 of their 
 sentence does follow, which is label 1 here.
 """
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ _FIXED = {  # the only value of each that we compute, which is also what it is w
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
+}
+_ARCHITECTURES = {
+    frozenset({"mlm", "nsp"}): "BertForPreTraining",
+    frozenset({"mlm"}): "BertForMaskedLM",
+    frozenset({"nsp"}): "BertForNextSentencePrediction",
+    frozenset(): "BertModel",
 }
 _CARRIED = {
     "norm": Carried(("post",), "its norms stand after each sublayer"),
@@ -87,10 +94,10 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     return BertConfig(**settings, tie_word_embeddings=bool(theirs.get("tie_word_embeddings", True)))
 
 
-def write_config(config: BertConfig) -> dict[str, Any]:
-    """Returns what config.json says of the model."""
+def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
+    """Returns what config.json says of the model with these heads."""
     return {
-        "architectures": ["BertForPreTraining"],
+        "architectures": [_ARCHITECTURES[frozenset(heads & {"mlm", "nsp"})]],
         **{theirs: getattr(config, ours) for ours, theirs in SETTINGS.items()},
         "attention_probs_dropout_prob": config.dropout,
         "hidden_act": ACTIVATIONS[config.hidden_act],
@@ -162,7 +169,7 @@ def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
 
 def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
     """Returns the tensors with the bias that nothing adds: it would be missing to `transformers`."""
-    if config.tie_word_embeddings:
+    if config.tie_word_embeddings or f"{_DECODER}.bias" not in tensors:
         return tensors
     return tensors | {_HEAD_BIAS: tensors[f"{_DECODER}.bias"].copy()}
 

@@ -1,4 +1,4 @@
-"""Exports a run as a Hugging Face folder."""
+"""Exports a trained model as a Hugging Face folder."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,8 @@ import jax
 
 from bertjax.errors import BertjaxError
 from bertjax.hub.card import make_card
-from bertjax.hub.folder import check_writable, write_folder
+from bertjax.hub.folder import check_writable, read_folder, read_model_config, write_folder
+from bertjax.hub.sentence_transformers import read_settings
 from bertjax.parallel.sharding import make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
@@ -30,3 +31,19 @@ def export_run(run: RunFolder, folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     write_folder(config.model, params, tokenizer, folder, card=card)
+
+
+def export_folder(source: Path, folder: Path) -> None:
+    """Writes a Hugging Face folder anew, as a run is exported: model, tokenizer, card, and how it makes vectors.
+
+    Raises:
+      BertjaxError: the folder exists or cannot be written, or the source cannot be read.
+    """
+    check_writable(read_model_config(source), folder)
+    read = read_folder(source)
+    sentence = read_settings(source, read.config.hidden_size, lowercases=read.tokenizer.rules.lowercase)
+    try:
+        card = (source / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        card = f"# {source.name}\n\nWritten anew by bertjax.\n"
+    write_folder(*read, folder, card=card, sentence=sentence)

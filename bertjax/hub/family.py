@@ -3,7 +3,7 @@
 A new family is one file beside this one that makes a `Family`, and its entry in `hub.folder.FAMILIES`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class Family(NamedTuple):
     model_type: str  # in config.json
     carried: Mapping[str, Carried]  # settings of our model that the format limits
     read_config: Callable[[dict[str, Any]], BertConfig]  # of config.json; a BertjaxError says what we cannot compute
-    write_config: Callable[[BertConfig], dict[str, Any]]  # the same, made
+    write_config: Callable[[BertConfig, Set[str]], dict[str, Any]]  # the same, made; for a model with these of HEADS
     names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
     to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
     to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels

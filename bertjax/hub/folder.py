@@ -18,12 +18,14 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import HEADS, Family, check_carried
+from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
 from bertjax.hub.tensors import WHOLE, Tensors, as_float32, read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (BERT,)
+_MEAN = SentenceSettings()
 _EXAMPLES = 5  # weights that a warning names
 
 
@@ -163,31 +165,37 @@ def write_folder(
     *,
     card: str,
     family: Family = BERT,
+    sentence: SentenceSettings = _MEAN,
 ) -> None:
     """Writes a folder that `transformers` and `sentence-transformers` load; it appears whole or not at all.
 
     Args:
-      params: nested, as `Bert` has them.
+      params: nested, as `Bert` has them; heads may be missing.
       card: the text of README.md.
       family: the one as which it is written.
+      sentence: how sentence-transformers is to make the vectors of texts.
 
     Raises:
       BertjaxError: the folder exists or cannot be written, or the family's format cannot carry the model.
     """
     check_writable(config, folder, family)
-    tensors = _to_tensors(family, config, dict(leaves(params)))
+    tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)))}
+    contents = _json_files(family, config, tokenizer, params.keys() & set(HEADS))
+    for name, content in settings_files(sentence, config.hidden_size, config.max_position).items():
+        (tensors if name.endswith(WHOLE) else contents)[name] = content
     from safetensors.numpy import save_file
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as built:
-            (built / "1_Pooling").mkdir()
-            save_file(tensors, built / WHOLE, metadata={"format": "pt"})
             (built / "tokenizer.json").write_text(tokenizer.to_hub_json(), encoding="utf-8")
             (built / "README.md").write_text(card, encoding="utf-8")
-            for name, content in _json_files(family, config, tokenizer).items():
+            for name, content in contents.items():
+                (built / name).parent.mkdir(exist_ok=True)
                 (built / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            shutil.copymode(built / "config.json", built / WHOLE)  # which the library makes private
+            for name, arrays in tensors.items():
+                save_file(arrays, built / name, metadata={"format": "pt"})
+                shutil.copymode(built / "config.json", built / name)  # which the library makes private
     except OSError as error:
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
 
@@ -199,17 +207,16 @@ def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any]) -> T
         parts = [family.to_theirs(config, path, np.asarray(params[path])) for path in paths]
         return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts), np.float32)
 
-    tensors = {name: tensor(paths) for name, paths in _paths_by_name(family.names(config)).items()}
-    return family.before_writing(config, tensors)
+    lacking = set(HEADS) - {_part(path) for path in params}
+    table = {path: name for path, name in family.names(config).items() if _part(path) not in lacking}
+    return family.before_writing(config, {name: tensor(paths) for name, paths in _paths_by_name(table).items()})
 
 
-def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    pooling = {f"pooling_mode_{name}": name == "mean_tokens" for name in ("cls_token", "mean_tokens", "max_tokens")}
-    modules = ("sentence_transformers.models.Transformer", ""), ("sentence_transformers.models.Pooling", "1_Pooling")
+def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer, heads: set[str]) -> dict[str, Any]:
     return {
         "config.json": {
             "model_type": family.model_type,
-            **family.write_config(config),
+            **family.write_config(config, heads),
             "pad_token_id": tokenizer.vocabulary.pad,
             "torch_dtype": "float32",
         },
@@ -221,10 +228,4 @@ def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer) -> dic
             **tokenizer.roles,
         },
         ROLES_FILE: tokenizer.roles,
-        "modules.json": [
-            {"idx": number, "name": str(number), "path": path, "type": kind}
-            for number, (kind, path) in enumerate(modules)
-        ],
-        "1_Pooling/config.json": {"word_embedding_dimension": config.hidden_size, **pooling},
-        "sentence_bert_config.json": {"max_seq_length": config.max_position, "do_lower_case": False},
     }

@@ -29,7 +29,7 @@ from bertjax.runs.signals import terminated_as_interrupted
 logger = logging.getLogger(__name__)
 
 
-def check_out(out: Path, pooling: Pooling) -> None:
+def check_out(out: Path, pooling: Pooling | None) -> None:
     """Raises BertjaxError where vectors of this pooling cannot be written to `out`."""
     check_format(out, several=pooling == "tokens")
     if os.path.lexists(out):
@@ -43,27 +43,30 @@ def encode_file(
     source: str,
     out: Path,
     *,
-    pooling: Pooling = "mean",
-    normalize: bool = False,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
     truncate: bool = False,
+    prompt: str | None = None,
 ) -> None:
     """Writes one vector, or all tokens' vectors, for each line; a line with a tab in it is a pair of texts.
 
     Args:
       encoder: what makes the vectors.
       source: a file of UTF-8 text, or "-" for standard input.
-      out: .npy, float32 [lines, hidden]; .safetensors, `vectors` likewise; or .parquet with `line`, from 1, and
+      out: .npy, float32 [lines, size]; .safetensors, `vectors` likewise; or .parquet with `line`, from 1, and
         `vector`. All tokens are `vectors` [tokens, hidden] in .safetensors, of which line n has those from `offsets`[n]
         on; in .parquet a list of `vectors` a line.
-      pooling: as for `Encoder.encode`, and so are `normalize` and `truncate`.
+      pooling: as for `Encoder.encode`, and so are `normalize`, `truncate` and `prompt`.
 
     Raises:
       BertjaxError: a file cannot be read or written, `out` exists, a line is no text, or other vectors are begun there.
       KeyboardInterrupt: after Ctrl-C or SIGTERM. What is done is kept, and gone on with by the same call.
     """
     check_out(out, pooling)
-    settings = {"pooling": pooling, "normalize": normalize, "truncate": truncate, "precision": encoder.precision}
-    partial = PartialVectors(out, {**settings, "model": encoder.fingerprint()}, encoder.config.hidden_size)
+    asked = {"pooling": pooling, "normalize": normalize, "prompt": prompt}
+    settings = {key: "default" if value is None else value for key, value in asked.items()}
+    settings |= {"truncate": truncate, "precision": encoder.precision, "model": encoder.fingerprint()}
+    partial = PartialVectors(out, settings, encoder.vector_size(pooling))
     with open_lines(source) as (lines, size), terminated_as_interrupted(), partial.opened(), _progress(size) as bar:
         digest = hashlib.sha256()
         for line in itertools.islice(lines, partial.place.lines):
@@ -90,6 +93,7 @@ def encode_file(
             pooling=pooling,
             normalize=normalize,
             truncate=truncate,
+            prompt=prompt,
             name=lambda number: f"line {before + number + 1} of {source_name(source)}",
         ):
             window = in_flight.popleft()

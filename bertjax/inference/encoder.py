@@ -14,11 +14,14 @@ import numpy as np
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
-from bertjax.inference.engine import Engine, Pooling, Precision, Vectors, delayed
+from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed
 from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items, as_text, as_words, elements
+from bertjax.storage.paths import user_path
 
 _BATCHES_PER_WINDOW = 16
+_MEAN = SentenceSettings()
 _MASKS = ("<mask>", "[MASK]")
 
 
@@ -45,29 +48,43 @@ class Encoder:
       params: its parameters, nested, float32; the heads may be missing.
       tokenizer: its vocabulary.
       precision: what matrix products multiply; vectors are float32 with either.
+      sentence: how the vector of a text is made where `encode` is not told.
     """
 
     def __init__(
-        self, config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, *, precision: Precision = "float32"
+        self,
+        config: BertConfig,
+        params: dict[str, Any],
+        tokenizer: Tokenizer,
+        *,
+        precision: Precision = "float32",
+        sentence: SentenceSettings = _MEAN,
     ):
         self.config, self.tokenizer, self.precision = config, tokenizer, precision
         self._engine = Engine(config, params, precision)
         self._params = self._engine.params
+        self.sentence = sentence._replace(layers=self._engine.place(sentence.layers))
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32") -> "Encoder":
         """Loads the newest checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
+
+        What sentence-transformers keeps in such a folder is what `encode` does by default.
 
         Args:
           folder: a run's or a Hugging Face one.
           precision: what matrix products multiply, float32 or bfloat16; vectors are float32 with either.
 
         Raises:
-          BertjaxError: the folder has no checkpoint or no BERT that can be read, or the precision is not known.
+          BertjaxError: the folder has no checkpoint or no BERT that can be read, or a module of sentence-transformers
+            that is not supported, or the precision is not known.
         """
         if precision not in get_args(Precision):
             raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
-        return cls(*pretrained.load(folder), precision=precision)
+        read = pretrained.load(folder)
+        lowercases = read.tokenizer.rules.lowercase
+        sentence = read_settings(user_path(folder), read.config.hidden_size, lowercases=lowercases)
+        return cls(*read, precision=precision, sentence=sentence)
 
     def encode_tokens(
         self, tokens: Iterable[str], pair: Iterable[str] | None = None, *, truncate: bool = False
@@ -108,8 +125,9 @@ class Encoder:
         pairs: str | Iterable[str] | None = None,
         *,
         pooling: Literal["tokens"],
-        normalize: bool = False,
+        normalize: bool | None = None,
         truncate: bool = False,
+        prompt: str | None = None,
     ) -> list[np.ndarray]: ...
 
     @overload
@@ -118,9 +136,10 @@ class Encoder:
         texts: Text | Iterable[Text],
         pairs: str | Iterable[str] | None = None,
         *,
-        pooling: Literal["cls", "mean", "max"] = "mean",
-        normalize: bool = False,
+        pooling: Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None,
+        normalize: bool | None = None,
         truncate: bool = False,
+        prompt: str | None = None,
     ) -> np.ndarray: ...
 
     def encode(
@@ -128,9 +147,10 @@ class Encoder:
         texts: Text | Iterable[Text],
         pairs: str | Iterable[str] | None = None,
         *,
-        pooling: Pooling = "mean",
-        normalize: bool = False,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
         truncate: bool = False,
+        prompt: str | None = None,
     ) -> Vectors:
         """Returns one vector for each text or pair of texts, lower-cased and split into words as in training.
 
@@ -141,33 +161,39 @@ class Encoder:
             table, a generator. A string may be empty. A tuple is always a pair, so `("a", "b")` is one, as it is in
             `[("a", "b")]`; two texts are `["a", "b"]`, and `("a", "b", "c")` is refused.
           pairs: the second text of each, instead of tuples.
-          pooling: "mean" or "max" over all tokens, special ones included; "cls" for the vector of the first token;
-            "tokens" for the vectors of all.
-          normalize: make the length of each vector 1; one of zeros stays.
-          truncate: shorten what is longer than the model's positions, instead of an error.
+          pooling: by default a folder of sentence-transformers is followed in all that it says: pooling, layers after
+            it, prompt, length 1 and longest text; of others the mean is taken. Given, it is of the model alone: "mean"
+            or "max" over all tokens, special ones included; "cls" or "lasttoken" for the vector of the first or last;
+            "mean_sqrt_len_tokens" for their sum over the root of their number; "weightedmean" for a mean in which each
+            token weighs its position; "tokens" for the vectors of all.
+          normalize: make the length of each vector 1, one of zeros excepted, or don't; by default as pooling says.
+          truncate: shorten what is longer than the folder says or the model's positions, instead of an error.
+          prompt: put before each text, or the first of a pair; by default as pooling says. `sentence.prompts` has those
+            of the folder by name.
 
         Returns:
-          float32 [texts, hidden], in the order given. For "tokens" a list with [t, hidden] for each text, t counting
-          the special tokens.
+          float32 [texts, size], in the order given; size is the model's hidden size unless the folder has it otherwise.
+          For "tokens" a list with [t, hidden] for each text, t counting the special tokens.
 
         Raises:
           BertjaxError: something is not a text or too long, the pooling is not known, or pairs and texts do not match.
         """
-        items, reader = as_items(texts, pairs), self._reader(truncate)
-        _check_pooling(pooling)
+        recipe, reader, prompt = self._asked(pooling, normalize, truncate, prompt)
+        items = _prompted(prompt, as_items(texts, pairs))
         read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
-        (vectors,) = self._engine.vectors([read], pooling, normalize)
+        (vectors,) = self._engine.vectors([read], recipe)
         return vectors
 
     def stream(
         self,
         windows: Iterable[Text | Iterable[Text]],
         *,
-        pooling: Pooling = "mean",
-        normalize: bool = False,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
         truncate: bool = False,
+        prompt: str | None = None,
         name: Callable[[int], str] = "text {}".format,
     ) -> Iterator[Vectors]:
         """Encodes window after window; one is read and split while the devices are at the one before.
@@ -177,15 +203,14 @@ class Encoder:
         Args:
           windows: texts as `encode` takes them, those of a window to be sorted by length and held in memory together;
             `tokens_per_window` make a good one.
-          pooling: as for `encode`, and so are `normalize` and `truncate`.
+          pooling: as for `encode`, and so are `normalize`, `truncate` and `prompt`.
           name: what an error calls a text, by its number, counted from the first window on.
 
         Yields:
           What `encode` returns, for each window in turn.
         """
-        _check_pooling(pooling)
-        reader = self._reader(truncate)
-        yield from self._engine.vectors(_read_ahead(reader, windows, name), pooling, normalize)
+        recipe, reader, prompt = self._asked(pooling, normalize, truncate, prompt)
+        yield from self._engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
 
@@ -250,12 +275,16 @@ class Encoder:
         read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
-        (vectors,) = self._engine.vectors([read], "tokens", False)
+        (vectors,) = self._engine.vectors([read], TOKENS)
         return [
             Use(number, start, vectors_td[start : start + len(needle)].mean(axis=0))
             for number, ((text, _), vectors_td) in enumerate(zip(items, vectors, strict=True))
             for start in _places(needle, self.tokenizer.split(text)[: len(vectors_td) - 2])
         ]
+
+    def vector_size(self, pooling: Pooling | None = None) -> int:
+        """Returns how many numbers there are in a vector that `encode` makes with this pooling."""
+        return self._engine.vector_size(self._asked(pooling, None, False, None)[0])
 
     @property
     def tokens_per_window(self) -> int:
@@ -263,12 +292,40 @@ class Encoder:
         return _BATCHES_PER_WINDOW * self._engine.tokens_per_batch
 
     def fingerprint(self) -> str:
-        """Returns a digest of the model's settings, its parameters and its vocabulary."""
+        """Returns a digest of the model's settings, its parameters and its vocabulary, and of how it makes vectors."""
         digest = hashlib.sha256(repr(self.config).encode())
         digest.update(self.tokenizer.to_json().encode())
-        for leaf in jax.tree.leaves(self._params):
+        if self.sentence != _MEAN:
+            shape = jax.tree.structure(self.sentence.layers)
+            digest.update(repr(self.sentence._replace(layers=(), prompts=dict(self.sentence.prompts))).encode())
+            digest.update(repr(shape).encode())
+        for leaf in jax.tree.leaves((self._params, self.sentence.layers)):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
+
+    def _asked(
+        self, pooling: Pooling | None, normalize: bool | None, truncate: bool, prompt: str | None
+    ) -> tuple[Recipe, Reader, str]:
+        """Returns how vectors are made, what reads the texts, and the prompt: as asked for, else as the folder says."""
+        prompt = None if prompt is None else as_text(prompt, "the prompt")
+        if pooling is not None:
+            _check_pooling(pooling)
+            return Recipe((pooling,), normalize=bool(normalize)), self._reader(truncate), prompt or ""
+        said, longest = self.sentence, self.config.max_position
+        prompt = said.default_prompt if prompt is None else prompt
+        reader = self._reader(truncate)
+        if said.max_length is not None and said.max_length < longest:
+            limit = "the {} tokens that the folder sets (max_seq_length)"
+            reader = Reader(self.tokenizer, said.max_length, truncate=truncate, limit=limit)
+        skip = 0
+        if prompt and not said.pools_prompt:
+            alone = self._reader(truncate=True).read(self.tokenizer.split(prompt), None, lambda: "the prompt")
+            skip = len(alone.ids) - 1  # all but the <sep> after it
+        return (
+            Recipe(said.pooling, said.layers, skip, said.normalize if normalize is None else normalize),
+            reader,
+            prompt,
+        )
 
     def _reader(self, truncate: bool) -> Reader:
         return Reader(self.tokenizer, self.config.max_position, truncate=truncate)
@@ -285,12 +342,17 @@ def _read_words(reader: Reader, tokens: Iterable[str], pair: Iterable[str] | Non
     return reader.read(*words, lambda: "the text")
 
 
+def _prompted(prompt: str, items: list[Item]) -> list[Item]:
+    return [(prompt + first, second) for first, second in items] if prompt else items
+
+
 def _read_ahead(
-    reader: Reader, windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str]
+    reader: Reader, windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str], prompt: str
 ) -> Iterator[list[TokenIds]]:
     """Yields the token ids of each window, read in another thread while the caller is at the window before."""
     with ThreadPoolExecutor(1) as other_thread:
-        submitted = (other_thread.submit(reader.read_all, items, name) for items in _items(windows, name))
+        prompted = (_prompted(prompt, items) for items in _items(windows, name))
+        submitted = (other_thread.submit(reader.read_all, items, name) for items in prompted)
         for read in delayed(submitted, 1):
             yield read.result()
 

@@ -8,7 +8,7 @@ import collections
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ from bertjax.config import BertConfig, TrainConfig
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
+from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
 from bertjax.parallel.sharding import by_rows, make_mesh, replicated
 
 T = TypeVar("T")
-Pooling = Literal["cls", "mean", "max", "tokens"]
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens"]
 Precision = Literal["float32", "bfloat16"]
-Vectors = np.ndarray | list[np.ndarray]  # [texts, hidden], or [t, hidden] for each text
+Vectors = np.ndarray | list[np.ndarray]  # [texts, size], or [t, hidden] for each text
 
 _ROW_LENGTHS = (16, 128)  # and the model's longest; with three numbers of rows that makes seven shapes at most
 _TOKENS_PER_BATCH, _TOKENS_PER_BATCH_ON_CPU = 16384, 2048  # on each device
@@ -32,6 +33,23 @@ _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
 _ALONE = Placement(*np.zeros((3, 1), int))  # one text at the start of the first row
 _MASKS_PER_CALL = 8  # the number of masks is padded to a multiple of it
 _BATCHES_IN_FLIGHT = 2  # that the devices have before the host waits for one
+
+
+class Recipe(NamedTuple):
+    """How vectors are made of the representations of tokens."""
+
+    pooling: tuple[str, ...]  # kinds of which the results stand one after the other; or "tokens" alone: all as they are
+    layers: tuple[Layer, ...] = ()  # what the pooled vectors go through; placed by `Engine.place`
+    skip: int = 0  # tokens at the start of each text that are not pooled
+    normalize: bool = False  # whether the length of each vector is made 1
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether there is a vector for each token instead of one for each text."""
+        return self.pooling == ("tokens",)
+
+
+TOKENS = Recipe(("tokens",))
 
 
 class Engine:
@@ -50,18 +68,30 @@ class Engine:
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
-        self.num_devices, self.params = len(local), jax.device_put(cast, replicated(mesh))
+        self._replicated = replicated(mesh)
+        self.num_devices, self.params = len(local), self.place(cast)
         model = make_model(config, TrainConfig(precision=precision), learning=False)
         self.forward = jax.jit(
             functools.partial(_encode_and_pool, model),
-            static_argnums=0,
-            in_shardings=(replicated(mesh), *[by_rows(mesh)] * 4),
+            static_argnums=(0, 1),
+            in_shardings=(*[self._replicated] * 2, *[by_rows(mesh)] * 4),
             out_shardings=by_rows(mesh),
         )
         self._token_probabilities = jax.jit(functools.partial(_token_probabilities, model))
         self.tokens_per_batch = _tokens_per_batch() * len(local)
         longest = config.max_position
         self._row_lengths = sorted({min(length, longest) for length in (*_ROW_LENGTHS, longest)})
+
+    def place(self, tree: T) -> T:
+        """Returns the arrays of a tree whole on each device."""
+        placed: T = jax.device_put(tree, self._replicated)
+        return placed
+
+    def vector_size(self, recipe: Recipe) -> int:
+        """Returns how many numbers there are in a vector."""
+        if recipe.of_tokens:
+            return self.config.hidden_size
+        return vector_size(recipe.layers, len(recipe.pooling) * self.config.hidden_size)
 
     def has_mlm_head(self) -> bool:
         """Returns whether the parameters can predict tokens; a BERT from elsewhere may have come without that head."""
@@ -71,7 +101,7 @@ class Engine:
 
     def token_vectors(self, text: TokenIds) -> np.ndarray:
         """Returns the representations of one text's tokens, float32 [t, hidden]."""
-        return np.asarray(self._run([text], _ALONE, "tokens"))[0, : len(text.ids)]
+        return np.asarray(self._run([text], _ALONE, TOKENS))[0, : len(text.ids)]
 
     def token_probabilities(self, text: TokenIds, positions: list[int]) -> np.ndarray:
         """Returns how likely each token of the vocabulary is at these positions of one text.
@@ -88,34 +118,33 @@ class Engine:
         padded[: len(positions)] = positions
         return np.asarray(self._token_probabilities(self.params, *batch[:, :1], padded))[: len(positions)]
 
-    def vectors(self, windows: Iterable[list[TokenIds]], pooling: Pooling, normalize: bool) -> Iterator[Vectors]:
+    def vectors(self, windows: Iterable[list[TokenIds]], recipe: Recipe) -> Iterator[Vectors]:
         """Yields the vectors of each window's texts in turn.
 
         Args:
           windows: texts that are sorted by length and packed together; the next window is asked for while the devices
             are at the one before.
-          pooling: one vector a text, or "tokens": one for each of its tokens.
-          normalize: make the length of each vector 1.
+          recipe: how they are made.
 
         Yields:
-          float32 [texts, hidden]; for "tokens" a list with [t, hidden] for each text.
+          float32 [texts, size]; for vectors of tokens a list with [t, hidden] for each text.
         """
 
         def dispatched() -> Iterator[tuple[Vectors, Callable[[], None] | None]]:
             for texts in windows:
                 vectors: Vectors = [np.empty(0, np.float32)] * len(texts)
-                if pooling != "tokens":
-                    vectors = np.zeros((len(texts), self.config.hidden_size), np.float32)
+                if not recipe.of_tokens:
+                    vectors = np.zeros((len(texts), self.vector_size(recipe)), np.float32)
                 for chosen, placement in self._batches(texts):
                     some = [texts[number] for number in chosen]
-                    result = self._run(some, placement, pooling)
+                    result = self._run(some, placement, recipe)
                     yield vectors, functools.partial(_read_back, vectors, result, some, chosen, placement)
                 yield vectors, None
 
         for vectors, read_back in delayed(dispatched(), _BATCHES_IN_FLIGHT):
             if read_back is not None:
                 read_back()
-            elif normalize:
+            elif recipe.normalize:
                 yield [_unit(of_text) for of_text in vectors] if isinstance(vectors, list) else _unit(vectors)
             else:
                 yield vectors
@@ -137,9 +166,9 @@ class Engine:
                 here = placement.take(order[start:end])
                 yield chosen[order[start:end]], here._replace(row_n=here.row_n - number * most)
 
-    def _run(self, texts: list[TokenIds], placement: Placement, pooling: Pooling) -> Array:
+    def _run(self, texts: list[TokenIds], placement: Placement, recipe: Recipe) -> Array:
         """Starts a batch on the devices; the result is `_encode_and_pool`'s."""
-        return self.forward(pooling, self.params, *self._batch(texts, placement))
+        return self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, *self._batch(texts, placement))
 
     def _batch(self, texts: list[TokenIds], placement: Placement) -> np.ndarray:
         """Returns tokens, segments, positions and sequences of a batch, int32 [4, b, t]."""
@@ -202,29 +231,23 @@ def _max_texts(length: int) -> int:
 
 def _encode_and_pool(
     model: Bert,
-    pooling: Pooling,
+    pooling: tuple[str, ...],
+    skip: int,
+    layers: tuple[Layer, ...],
     params: dict[str, Any],
     tokens_bt: Array,
     segments_bt: Array,
     positions_bt: Array,
     sequences_bt: Array,
 ) -> Array:
-    """Returns the tokens' representations [b, t, d], or for each sequence their mean, maximum or <cls>'s, [b, k, d]."""
+    """Returns the tokens' representations [b, t, d], or for each sequence the vector made of them, [b, k, e]."""
     args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
     encoded_btd = model.apply({"params": params}, *args, method=model.encode)
-    if pooling == "tokens":
+    if pooling == ("tokens",):
         return encoded_btd
-    max_texts = _max_texts(tokens_bt.shape[1])
-    if pooling == "max":
-        # Sequence 0 is padding.
-        of_row = functools.partial(jax.ops.segment_max, num_segments=max_texts + 1)
-        return jax.vmap(of_row)(encoded_btd, sequences_bt)[:, 1:]
-    numbers_1k1 = 1 + jnp.arange(max_texts)[None, :, None]
-    pooled_bkt = (sequences_bt[:, None] == numbers_1k1) & ((positions_bt == 0) | (pooling == "mean"))[:, None]
-    shares_bkt = pooled_bkt / jnp.maximum(pooled_bkt.sum(-1, keepdims=True), 1)
-    # What stands at padding may be anything, and 0 times it must be 0.
-    encoded_btd = jnp.where(sequences_bt[:, :, None] > 0, encoded_btd, 0)
-    return jnp.einsum("bkt,btd->bkd", shares_bkt, encoded_btd)
+    num_sequences = _max_texts(tokens_bt.shape[1])
+    pooled_bke = pool(pooling, encoded_btd, positions_bt, sequences_bt, num_sequences=num_sequences, skip=skip)
+    return apply_layers(layers, pooled_bke)
 
 
 def _token_probabilities(

@@ -122,12 +122,16 @@ class Reader:
 
     Args:
       tokenizer: the model's.
-      max_position: tokens that the model can read of a text, special ones included.
+      max_length: tokens that are read of a text, special ones included.
       truncate: shorten what is longer, instead of an error.
+      limit: what an error calls so many tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_position: int, *, truncate: bool):
-        self._tokenizer, self._max_position, self._truncate = tokenizer, max_position, truncate
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int, *, truncate: bool, limit: str = "the model's {} positions"
+    ):
+        self._tokenizer, self._max_length, self._truncate = tokenizer, max_length, truncate
+        self._limit = limit.format(max_length)
         self._num_texts, self._num_words, self._num_unknown = 0, 0, 0
         self._examples: dict[str, None] = {}  # unknown words in the order in which they came
 
@@ -163,12 +167,12 @@ class Reader:
         """
         cls, sep = self._tokenizer.vocabulary.cls, self._tokenizer.vocabulary.sep
         a, b = self._ids(words), None if pair is None else self._ids(pair)
-        room = self._max_position - (2 if b is None else 3)
+        room = self._max_length - (2 if b is None else 3)
         if len(a) + len(b or []) > room:
             if not self._truncate:
                 raise BertjaxError(
-                    f"{name()} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in the "
-                    f"model's {self._max_position} positions; shorten it, or have it shortened by truncate"
+                    f"{name()} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in "
+                    f"{self._limit}; shorten it, or have it shortened by truncate"
                 )
             len_a, len_b = sequences.truncate(len(a), len(b or []), room)
             a, b = a[:len_a], None if b is None else b[:len_b]

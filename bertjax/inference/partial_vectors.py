@@ -30,12 +30,12 @@ class PartialVectors:
     Args:
       out: the file to be.
       settings: what the vectors depend on beside the texts; `pooling` is one of them.
-      hidden_size: numbers in a vector.
+      size: numbers in a vector.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], hidden_size: int):
+    def __init__(self, out: Path, settings: dict[str, Any], size: int):
         self.folder, self.place = out.with_name(f"{out.name}.partial"), Place()
-        self._out, self._settings, self._hidden_size = out, settings, hidden_size
+        self._out, self._settings, self._size = out, settings, size
         self._num_rows = 0
         self._vectors, self._ends = self.folder / "vectors", self.folder / "ends"
         self._state, self._lock = self.folder / "state.json", self.folder / "lock"
@@ -86,7 +86,7 @@ class PartialVectors:
                     f"{self.folder} holds vectors made with {what}; go on as it was begun, give another --out, "
                     "or remove it to begin anew"
                 )
-        sizes = {self._vectors: HEADER + 4 * num_rows * self._hidden_size}
+        sizes = {self._vectors: HEADER + 4 * num_rows * self._size}
         sizes |= {self._ends: 8 * place.lines} if self._several else {}
         for path, size in sizes.items():
             if not path.exists() or path.stat().st_size < size:
@@ -129,9 +129,9 @@ class PartialVectors:
         if os.path.lexists(self._out):
             raise BertjaxError(f"{self._out} exists by now and is left as it is; move it and give the same command")
         ends = self._ends if self._several else None
-        finish(RawVectors(self._vectors, self._num_rows, self._hidden_size, self.place.lines, ends), self._out)
+        finish(RawVectors(self._vectors, self._num_rows, self._size, self.place.lines, ends), self._out)
         shutil.rmtree(self.folder)
-        return f"float32 [{self._num_rows}, {self._hidden_size}]"
+        return f"float32 [{self._num_rows}, {self._size}]"
 
 
 def _append(path: Path, arrays: Iterable[np.ndarray]) -> None:

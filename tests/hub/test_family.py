@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     return BertConfig(**read_settings(theirs, SETTINGS), **KIND)
 
 
-def write_config(config: BertConfig) -> dict[str, Any]:
+def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     return {theirs: getattr(config, ours) for ours, theirs in SETTINGS.items()} | {"gate": "gelu"}
 
 

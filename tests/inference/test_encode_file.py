@@ -199,10 +199,10 @@ def test_it_goes_on_only_as_it_was_begun(
     goes_on(monkeypatch)
     before = {path.name: path.read_bytes() for path in partial_of(out).iterdir()}
     with pytest.raises(
-        BertjaxError, match=r"v.npy.partial holds vectors made with pooling=mean, not cls; .* remove it"
+        BertjaxError, match=r"v.npy.partial holds vectors made with pooling=default, not cls; .* remove it"
     ):
         encode_file(encoder, texts, out, pooling="cls")
-    with pytest.raises(BertjaxError, match="made with normalize=False, not True"):
+    with pytest.raises(BertjaxError, match="made with normalize=default, not True"):
         encode_file(encoder, texts, out, normalize=True)
     other = Encoder(encoder.config, jax.tree.map(lambda leaf: leaf + 1, encoder._params), encoder.tokenizer)
     with pytest.raises(BertjaxError, match="made with another model"):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.inference.engine import Engine, delayed
+from bertjax.inference.engine import Engine, Recipe, delayed
 from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, init_params
 
@@ -46,6 +46,6 @@ def test_every_text_is_in_one_batch_at_one_place() -> None:
 def test_windows_keep_to_themselves() -> None:
     windows = [[TokenIds([2, 7, 3], 3), TokenIds([2, 3], 2)], [], [TokenIds([2, 9, 8, 3], 4)]]
     ours = engine()
-    together = list(ours.vectors(iter(windows), "mean", False))
+    together = list(ours.vectors(iter(windows), Recipe(("mean",))))
     assert [np.shape(vectors) for vectors in together] == [(2, 8), (0, 8), (1, 8)]
     np.testing.assert_allclose(together[2][0], ours.token_vectors(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)
