@@ -29,9 +29,10 @@ def pretrain(argv: list[str]) -> None:
         help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
     )
     config, options = _parse(parser, argv)
+    from bertjax.config.parser import typed_keys
     from bertjax.train.pretrain import pretrain
 
-    pretrain(config, resume=options.resume)
+    pretrain(config, resume=options.resume, typed=typed_keys(argv))
 
 
 def prepare(argv: list[str]) -> None:
@@ -46,6 +47,12 @@ def prepare(argv: list[str]) -> None:
     config, _ = _parse(parser, argv)
     from bertjax.data.prepare import describe, prepare
 
+    if config.init_from is not None:
+        from bertjax.config.parser import typed_keys
+        from bertjax.runs.folder import RunFolder
+        from bertjax.train.open_run import with_model_of_init
+
+        config = with_model_of_init(config, RunFolder(config.run_dir), resume=False, typed=typed_keys(argv))
     print(describe(prepare(config)))
 
 

@@ -21,7 +21,8 @@ class Config:
     """seed of weights, sequences, masks and dropout"""
     init_from: str | None = None
     """folder of a run or of a Hugging Face BERT to start from: its weights, its vocabulary and its model section
-    (except model.dropout) are used; a head that it lacks starts fresh, and so does the optimiser"""
+    are used, whatever a recipe says of them (except model.dropout and model.attention); a head that it lacks starts
+    fresh, and so does the optimiser"""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
@@ -42,17 +43,8 @@ class Config:
             f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
             "vocabulary; leave one of them out",
         )
-        for name in ("frequency_bias", "cooccurrence_embedding"):
-            require(
-                self.init_from is None or not getattr(self.model, name),
-                f"model.{name}=true has no effect with init_from={self.init_from}, which brings its weights; "
-                "leave one of them out",
-            )
-        require(
-            self.data.max_length <= self.model.max_position,
-            f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}; "
-            "shorten the pairs or give the model more positions",
-        )
+        if self.init_from is None:  # which brings its own model
+            self.check_positions()
         require(
             self.eval.max_length is None or self.eval.max_length <= self.data.max_length,
             f"eval.max_length={self.eval.max_length} is above data.max_length={self.data.max_length}; "
@@ -75,6 +67,15 @@ class Config:
                 f"data.mlm_probability_end={self.data.mlm_probability_end} is that of a last step that {budget} does "
                 "not tell beforehand; leave one of them out",
             )
+
+    def check_positions(self) -> None:
+        """Raises BertjaxError where sequences are longer than the model's positions."""
+        more = "start from a model with more" if self.init_from else "give the model more"
+        require(
+            self.data.max_length <= self.model.max_position,
+            f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}"
+            f"{f' of {self.init_from}' if self.init_from else ''}; shorten the pairs or {more} positions",
+        )
 
     @property
     def held_out_data(self) -> DataConfig:

@@ -59,6 +59,12 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
     return config, namespace
 
 
+def typed_keys(args: Sequence[str]) -> list[str]:
+    """Returns the keys that the arguments give by themselves, in no recipe."""
+    options = (word.removeprefix("--").partition("=")[0] for word in args if word.startswith("--"))
+    return [option for option in options if option in TYPES]
+
+
 def _as_meant(args: Sequence[str]) -> list[str]:
     """Checks numbers, and puts the text of each recipe in place of its name or path; jsonargparse takes either."""
     read: list[str] = []

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from bertjax.config import Config, DistributedConfig
 from bertjax.config.recipes import flat
@@ -27,20 +27,23 @@ _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboar
 
 
 @contextlib.contextmanager
-def open_run(folder: RunFolder, config: Config, processes: Processes, *, resume: bool) -> Iterator[Prepared]:
+def open_run(
+    folder: RunFolder, config: Config, processes: Processes, *, resume: bool, typed: Collection[str] = ()
+) -> Iterator[Prepared]:
     """Opens what a run reads; meanwhile its folder, which is made or found, is kept from other runs.
 
     Process 0 opens it. The others find the folder there, and on their own machines the same text.
 
     Args:
       config: with the model that the run starts from (`with_model_of_init`).
+      typed: keys, such as tokenizer.kind, which a vocabulary that is read must bear out.
 
     Raises:
       BertjaxError: the folder is another run's, or in use; or the text cannot be had.
     """
     with contextlib.ExitStack() as stack:
         if processes.first:
-            prepared = stack.enter_context(_opened(folder, config, resume=resume))
+            prepared = stack.enter_context(_opened(folder, config, resume=resume, typed=typed))
         processes.broadcast(lambda: None)
         if not processes.first:
             if not folder.begun:
@@ -52,29 +55,57 @@ def open_run(folder: RunFolder, config: Config, processes: Processes, *, resume:
         yield prepared
 
 
-def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool) -> Config:
+def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed: Collection[str] = ()) -> Config:
     """Returns the configuration with the model section of the folder that the run starts from, if it starts from one.
+
+    What a recipe says of the model falls away, with a word.
 
     Args:
       folder: the run's own; where it has begun, the other one is needed no more.
+      typed: keys, such as model.num_layers, which the folder must bear out.
+
+    Raises:
+      BertjaxError: the folder has no model that can be read, or another than was typed; or too few positions.
     """
     if config.init_from is None:
         return config
+    asked = config.model
     model = folder.config().model if resume and folder.begun else model_config(config.init_from)
-    model = dataclasses.replace(model, dropout=config.model.dropout, frequency_bias=False, cooccurrence_embedding=False)
-    return dataclasses.replace(config, model=model)
+    model = dataclasses.replace(
+        model, dropout=asked.dropout, attention=asked.attention, frequency_bias=False, cooccurrence_embedding=False
+    )
+    found = dataclasses.replace(config, model=model)
+    _check_typed([key for key in typed if key.startswith("model.")], config, found)
+    found.check_positions()
+    ours, theirs = flat(config), flat(found)
+    if other := [f"{key}={ours[key]}" for key in ours if ours[key] != theirs[key] and key != "model.vocab_size"]:
+        _logger.info(f"NOTICE:   the model is that of {config.init_from}; of the recipe fall away: {', '.join(other)}")
+    return found
+
+
+def _check_typed(typed: Collection[str], asked: Config, found: Config) -> None:
+    """Raises BertjaxError where a key that was typed has another value in what is read from a folder."""
+    ours, theirs, folder = flat(asked), flat(found), asked.init_from or asked.tokenizer.path
+    wrong = [key for key in dict.fromkeys(typed) if ours[key] not in (None, theirs[key])]
+    if wrong:
+        has = ", ".join(f"{key}={ours[key]} (there {theirs[key]})" for key in wrong)
+        raise BertjaxError(f"{has} has no effect with what is read from {folder}; leave it out, or start without it")
 
 
 @contextlib.contextmanager
-def _opened(folder: RunFolder, config: Config, *, resume: bool) -> Iterator[Prepared]:
+def _opened(folder: RunFolder, config: Config, *, resume: bool, typed: Collection[str]) -> Iterator[Prepared]:
+    of_vocabulary = [key for key in typed if key.startswith("tokenizer.")]
     if resume and folder.begun:
         with folder.locked():
-            yield _resume(folder, config)
+            prepared = _resume(folder, config)
+            _check_typed(of_vocabulary, config, prepared.config)
+            yield prepared
         return
     folder.check_free(resume=resume)
     if resume:  # as after a kill while the corpus was built
         _logger.info(f"{folder.path} holds no run yet: it begins")
     prepared = prepare(config)
+    _check_typed(of_vocabulary, config, prepared.config)
     with folder.locked():
         folder.create(prepared)
         yield prepared

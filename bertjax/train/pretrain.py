@@ -5,6 +5,7 @@ import functools
 import logging
 import shlex
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -32,13 +33,14 @@ from bertjax.train.state import TrainState
 _logger = logging.getLogger(__name__)
 
 
-def pretrain(config: Config, *, resume: bool = False) -> Path:
+def pretrain(config: Config, *, resume: bool = False, typed: Collection[str] = ()) -> Path:
     """Trains as the configuration says and returns the run's folder.
 
     It may be killed at any time: resumed, the run ends as if it never had been.
 
     Args:
       resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
+      typed: keys such as model.num_layers that are not to give way to what `config.init_from` says, as a recipe's do.
 
     Raises:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
@@ -49,13 +51,13 @@ def pretrain(config: Config, *, resume: bool = False) -> Path:
         with joined(config.distributed) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
             config = dataclasses.replace(config, distributed=DistributedConfig())
-            finished = _train(config, processes, stop, resume=resume)
+            finished = _train(config, processes, stop, resume=resume, typed=typed)
         if not finished:
             stop.leave()
     return Path(config.run_dir)
 
 
-def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) -> bool:
+def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool, typed: Collection[str]) -> bool:
     """False: a signal stopped it."""
     began = time.monotonic()
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
@@ -63,11 +65,11 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool) ->
     folder = RunFolder(
         config.run_dir, writes=processes.first, on_failure=on_failure, tensorboard=config.logging.tensorboard
     )
-    config = with_model_of_init(config, folder, resume=resume)
+    config = with_model_of_init(config, folder, resume=resume, typed=typed)
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     processes.where = folder.how_to_go_on
-    with open_run(folder, config, processes, resume=resume) as prepared, folder.writing():
+    with open_run(folder, config, processes, resume=resume, typed=typed) as prepared, folder.writing():
         _introduce(prepared, mesh)
         task = pretraining_task(prepared, mesh)
         with stop.finishing():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.config import Config
-from bertjax.config.parser import config_parser, parse_config
+from bertjax.config.parser import config_parser, parse_config, typed_keys
 from bertjax.config.recipes import flat, load_config
 from bertjax.errors import BertjaxError
 
@@ -136,3 +136,8 @@ def test_override_of_a_part(refusal, recipe, tmp_path, monkeypatch, override):
 def test_part_that_names_a_file_is_no_include(refusal, recipe, tmp_path):
     (tmp_path / "other.yaml").write_text("hidden_size: 24")
     assert "model is a section and takes keys" in refusal(recipe("model: other.yaml"))
+
+
+def test_keys_that_are_typed():
+    argv = ["--config", "tiny", "--resume", "--seed", "3", "--train.steps=9", "--model.num_layers", "-1", "--x.y=1"]
+    assert typed_keys(argv) == ["seed", "train.steps", "model.num_layers"]

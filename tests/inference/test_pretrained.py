@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
+from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.export import export_run
@@ -19,8 +20,10 @@ from bertjax.hub.folder import write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import load, model_config
 from bertjax.models.bert import Bert, init_params
+from bertjax.parallel.process_group import SingleProcess
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.runs.folder import RunFolder
+from bertjax.train.open_run import open_run, with_model_of_init
 from bertjax.train.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("two_devices")
@@ -139,6 +142,44 @@ def test_odd_names_from_end_to_end(tiny: Config, theirs: Path, tmp_path: Path) -
     assert RunFolder(on_and_on).tokenizer().rules.special == ODD
 
 
+def test_a_recipe_gives_way_to_the_folder_and_what_is_typed_does_not(
+    theirs: Path, wikitext: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As in `pretrain --config wikitext2-bert --init_from FOLDER`, whose recipe tells how random weights start."""
+    typed = {"init_from": theirs, "run_dir": tmp_path / "run", "data.path": wikitext, "data.cache": tmp_path / "cache"}
+    typed |= {"data.max_length": 32, "data.row_length": 32, "eval.max_length": 32, "eval.too_long": "truncate"}
+    typed |= {"train.batch_size": 8, "model.hidden_size": 16, "model.dropout": 0.2}
+    folder = RunFolder(tmp_path / "run")
+
+    def opened(more: dict[str, str]) -> Config:
+        config = load_config("wikitext2-bert", [f"{key}={value}" for key, value in (typed | more).items()])
+        keys = [*typed, *more]
+        config = with_model_of_init(config, folder, resume=True, typed=keys)
+        with open_run(folder, config, SingleProcess(), resume=True, typed=keys):
+            return folder.config()
+
+    def assert_refused(key: str, value: str, there: str) -> None:
+        with pytest.raises(BertjaxError, match=f"{key}=.*there {there}.*read from {theirs}; leave it out"):
+            opened({key: value})
+
+    for key, value, there in (
+        ("model.num_layers", "2", "1"),
+        ("model.frequency_bias", "true", "False"),
+        ("tokenizer.kind", "word", "wordpiece"),
+        ("tokenizer.vocab_size", "9000", "None"),
+    ):
+        assert_refused(key, value, there)
+        assert not folder.path.exists()
+    capsys.readouterr()
+    config = opened({"model.attention": "xla", "tokenizer.kind": "wordpiece"})
+    assert config.model == dataclasses.replace(MODEL, dropout=0.2, attention="xla")
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "the model is that of" in line]
+    assert f"{theirs}; of the recipe fall away: model.num_layers=2, model.num_heads=4" in said
+    assert "init_scale=0.05" in said and "frequency_bias=True" in said and "hidden_size" not in said
+    assert_refused("model.num_layers", "3", "1")  # of a run that has begun, too
+    assert_refused("tokenizer.lowercase", "false", "True")
+
+
 @pytest.mark.parametrize("mesh", [(2, 1, 1), (1, 2, 2)], ids=["rows", "sharded"])
 def test_a_run_starts_where_another_ended(
     tiny: Config, tmp_path: Path, devices: Callable[[int], None], mesh: tuple[int, int, int]
@@ -189,16 +230,13 @@ def test_going_on_equals_never_having_stopped(tiny: Config, theirs: Path, tmp_pa
 def test_what_does_not_go_with_it(tiny: Config, theirs: Path, tmp_path: Path) -> None:
     with pytest.raises(BertjaxError, match="tokenizer.path=x has no effect with init_from=y"):
         dataclasses.replace(tiny, init_from="y", tokenizer=TokenizerConfig(path="x"))
-    for name in ("frequency_bias", "cooccurrence_embedding"):
-        with pytest.raises(BertjaxError, match=f"model.{name}=true has no effect with init_from=y"):
-            dataclasses.replace(tiny, init_from="y", model=dataclasses.replace(tiny.model, **{name: True}))
     long = dataclasses.replace(
         tiny,
         init_from=str(theirs),
         data=dataclasses.replace(tiny.data, max_length=64),
         model=dataclasses.replace(tiny.model, max_position=64),
     )
-    with pytest.raises(BertjaxError, match="data.max_length=64 is above model.max_position=32"):
+    with pytest.raises(BertjaxError, match="data.max_length=64 is above model.max_position=32 of .*theirs"):
         pretrain(long)
     with pytest.raises(BertjaxError, match="it has neither config.yaml nor config.json"):
         pretrain(dataclasses.replace(tiny, init_from=str(tmp_path)))
