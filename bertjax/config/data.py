@@ -38,8 +38,8 @@ class DataConfig:
     text_field: str = "text"
     """field of JSON lines, or column of Parquet files, that holds the text; each record is one document"""
     on_bad: Literal["stop", "skip"] = "stop"
-    """what to do with a file or record that cannot be read: stop, or skip it; the first ten are named, and all counted by
-    reason, in the run's environment.json too"""
+    """what to do with a file or record that cannot be read: stop, or skip it; ten are named, and all counted by reason,
+    in the run's environment.json too"""
     workers: int | None = None
     """number of processes that tokenise files, each on one core; by default one for each core"""
     fallback: Literal["python-docs"] | None = None
