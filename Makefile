@@ -1,5 +1,6 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
+#   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make bench: time pretraining steps.   make bench ARGS="torture --kills 10": another benchmark; ARGS=--help lists them.
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".

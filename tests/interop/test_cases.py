@@ -1,0 +1,93 @@
+"""Folders as people have them, and what transformers and sentence-transformers make of each, which need not be here.
+
+$BERTJAX_CASES names a folder with, for each case, NAME/folder, which is the model's, and beside it
+  texts.json    `situation`, a line; `wanted`, "equal" or "refusal"; `texts`, `pairs` and `masked`; `peers`, versions
+  expected.npz  float32, for number N of each list: ids_N [t], hidden_N [t, d] of texts[N]; pair_ids_N, pair_hidden_N;
+                mask_ids_N [m, 3], mask_logits_N [m, v], the likeliest ids and all logits at each mask of masked[N];
+                sentence [texts, e], where it is a folder of sentence-transformers
+A case is equal in all of these or is refused for the reason below; a family that is read from now on loses its line.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bertjax.errors import BertjaxError
+from bertjax.inference.encoder import Encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # unknown words, and weights that are left over
+
+CLOSE = 1e-5  # for values about 1
+REFUSED = {
+    "nan_weights": r"layer.1.output.dense.weight has 1 of 2,048 numbers that are NaN or infinite",
+    "pytorch_bin": "has no model.safetensors; pytorch_model.bin is a pickle",
+    **{name: f"is a '{name}' model; only" for name in ("roberta", "distilbert", "electra", "albert", "roformer")},
+    **{name: f"is a '{name}' model; only" for name in ("modernbert", "mpnet")},
+    "xlm_roberta": "is a 'xlm-roberta' model; only",
+}
+
+
+def cases() -> Iterator[Any]:
+    named = os.environ.get("BERTJAX_CASES")
+    if not named or not Path(named).is_dir():
+        reason = f"names {named}, which is no folder" if named else "names no folder of them"
+        yield pytest.param(None, marks=pytest.mark.skip(reason=f"no case is tried: BERTJAX_CASES {reason}"))
+        return
+    for home in sorted(Path(named).iterdir()):
+        if (home / "texts.json").is_file():
+            yield pytest.param(home, id=home.name)
+
+
+def close(what: str, got: Any, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=CLOSE, err_msg=what)
+
+
+def ids(encoder: Encoder, *texts: str) -> list[int]:
+    split = [encoder.tokenizer.split(text) for text in texts]
+    return encoder.tokenizer.ids(encoder.tokens_read(*split, truncate=True))
+
+
+def check_tokens(encoder: Encoder, texts: list[str] | list[list[str]], wanted: Any, prefix: str) -> None:
+    for number, text in enumerate(texts):
+        parts = [text] if isinstance(text, str) else text
+        assert ids(encoder, *parts) == wanted[f"{prefix}ids_{number}"].tolist(), text
+        hidden_td = wanted[f"{prefix}hidden_{number}"]
+        (got_td,) = encoder.encode([text if isinstance(text, str) else tuple(text)], pooling="tokens", truncate=True)
+        close(f"{text}", got_td, hidden_td)
+        (split_td,) = encoder.encode_tokens(*map(encoder.tokenizer.split, parts), truncate=True)
+        close(f"{text}, split", split_td, hidden_td)
+
+
+def check_masks(encoder: Encoder, texts: list[str], wanted: Any) -> None:
+    for number, text in enumerate(texts):
+        ids_m3, logits_mv = wanted[f"mask_ids_{number}"], wanted[f"mask_logits_{number}"].astype(np.float64)
+        likely_mv = np.exp(logits_mv - logits_mv.max(-1, keepdims=True))
+        likely_mv /= likely_mv.sum(-1, keepdims=True)
+        guesses = encoder.fill_mask(text, top=3)
+        assert [[guess.word for guess in at] for at in guesses] == [encoder.tokenizer.tokens(at) for at in ids_m3], text
+        got_m3 = [[guess.probability for guess in at] for at in guesses]
+        close(text, got_m3, np.take_along_axis(likely_mv, ids_m3, -1))
+
+
+@pytest.mark.parametrize("home", list(cases()))
+def test_it_is_equal_or_refused_for_a_stated_reason(home: Path) -> None:
+    given = json.loads((home / "texts.json").read_text(encoding="utf-8"))
+    assert given["wanted"] == "equal" or home.name in REFUSED, "say why it is refused"
+    if home.name in REFUSED:
+        with pytest.raises(BertjaxError, match=REFUSED[home.name]):
+            Encoder.load(home / "folder")
+        return
+    with np.load(home / "expected.npz") as file:
+        wanted = dict(file)
+    encoder = Encoder.load(home / "folder")
+    check_tokens(encoder, given["texts"], wanted, "")
+    check_tokens(encoder, given["pairs"], wanted, "pair_")
+    if "mask_ids_0" in wanted:
+        check_masks(encoder, given["masked"], wanted)
+    if "sentence" in wanted:
+        close("sentence", encoder.encode(given["texts"], truncate=True), wanted["sentence"])
