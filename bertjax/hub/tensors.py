@@ -1,5 +1,6 @@
 """Tensors of a folder: safetensors, whole or in shards. Nothing else is looked at."""
 
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def read_tensors(folder: Path) -> Tensors:
       BertjaxError: there are none, they are pickled, or a file is damaged.
     """
     index, files = folder / INDEX, [WHOLE]
-    if index.is_file() and not (folder / WHOLE).is_file():
+    if os.path.isfile(index) and not os.path.isfile(folder / WHOLE):
         places = read_json(index).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise BertjaxError(f"{index} does not tell where the weights are; fetch it again")
@@ -31,7 +32,7 @@ def read_tensors(folder: Path) -> Tensors:
     tensors: Tensors = {}
     for name in files:
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if Path(name).name != name or not os.path.isfile(path):
             pickled = next((file.name for file in sorted(folder.glob("*.bin"))), None)
             instead = f"; {pickled} is a pickle, which could run anything, and is not read" if pickled else ""
             raise BertjaxError(f"{folder} has no {name}{instead}: give a folder with safetensors")

@@ -1,11 +1,15 @@
 """Batches: which texts are in them, where the devices find them, and when they are read back."""
 
+from typing import get_args
+
 import jax
 import numpy as np
 
+from bertjax.cli.encode import POOLINGS
 from bertjax.config import BertConfig
-from bertjax.inference.engine import Engine, Recipe, delayed
+from bertjax.inference.engine import Engine, Pooling, Recipe, delayed
 from bertjax.inference.inputs import TokenIds
+from bertjax.models import sentence
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(
@@ -49,3 +53,7 @@ def test_windows_keep_to_themselves() -> None:
     together = list(ours.vectors(iter(windows), Recipe(("mean",))))
     assert [np.shape(vectors) for vectors in together] == [(2, 8), (0, 8), (1, 8)]
     np.testing.assert_allclose(together[2][0], ours.token_vectors(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_kinds_of_pooling_have_the_same_names_everywhere() -> None:
+    assert POOLINGS == get_args(Pooling) == (*sentence.POOLINGS, "tokens")
