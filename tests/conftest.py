@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 
 # Before jax is first imported. The programs here run for milliseconds and take XLA seconds to make, of which this saves
 # more than half; XLA_FLAGS= in the environment tests them as users have them.
@@ -9,7 +10,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # for the processes that tests start
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +27,16 @@ from bertjax.objectives.objective import Objective
 from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
 
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps addresses out of ids, which must be the same in every process of pytest-xdist."""
+    for item in items:
+        if re.search(r"\bat 0x[0-9a-f]{6}", item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} is named after an address: give it an id, or use pytest's own")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,6 +73,18 @@ def trace_each_program_once() -> Iterator[None]:
 def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def no_picture_is_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end with an empty loss.png, unless a test asks for `pictures`: to draw takes as long as to train."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("bertjax.train.pretrain.plot_losses", lambda _metrics, file, *_: file.touch())
+
+
+@pytest.fixture
+def pictures() -> None:
+    """A run's losses are drawn."""
 
 
 @pytest.fixture(autouse=True)

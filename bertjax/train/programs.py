@@ -10,7 +10,7 @@ from bertjax.config import Config
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.objectives.objective import Objective
 from bertjax.train.optimizer import make_optimizer, make_schedule
-from bertjax.train.state import TrainState, init_on, state_template
+from bertjax.train.state import TrainState, compile_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step
 
 
@@ -47,6 +47,6 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     return Programs(
         train_step,
         compile_eval_step(mesh, objective),
-        functools.partial(init_on, mesh, objective, optimizer, config.seed, averaging=averaging),
+        compile_init(mesh, objective, optimizer, config.seed, averaging=averaging),
         state_template(objective, optimizer, averaging=averaging),
     )

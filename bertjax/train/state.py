@@ -1,6 +1,7 @@
 """The state of training, and how it begins."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,17 +53,17 @@ def init_state(
     return TrainState(step, params, optimizer.init(params), health, average)
 
 
-def init_on(
+def compile_init(
     mesh: Mesh, objective: Objective, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
-) -> TrainState:
-    """Makes a fresh state spread over the mesh by name; no device ever holds more than its share.
+) -> Callable[[], TrainState]:
+    """Makes a program that makes a fresh state, spread over the mesh by name; no device ever holds more than its share.
 
     Args:
       averaging: keep an average of the parameters too.
     """
     places = by_name(state_template(objective, optimizer, averaging=averaging), mesh)
     init = functools.partial(init_state, objective, optimizer, seed, averaging=averaging)
-    return jax.jit(init, out_shardings=places)()
+    return jax.jit(init, out_shardings=places)
 
 
 def state_template(

@@ -83,7 +83,6 @@ def test_texts_come_from_arrays_columns_and_generators() -> None:
         (["a", "b\ud800c"], "text 1 holds half a character, a lone surrogate, in 'b\\ud800c'; give UTF-8"),
         (["a", ("b", "\udfff")], "the pair of text 1 holds half a character"),
     ],
-    ids=str,
 )
 def test_what_is_no_text_is_told_with_its_number(texts: Any, told: str) -> None:
     assert told in refusal(as_items, texts)

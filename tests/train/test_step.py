@@ -22,7 +22,7 @@ from bertjax.objectives.objective import Objective
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.state import TrainState, init_on, init_state, state_template
+from bertjax.train.state import TrainState, compile_init, init_state, state_template
 from bertjax.train.step import TrainStep, compile_train_step, gradients
 
 SMALL = BertConfig(
@@ -81,7 +81,7 @@ def train(
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     optimizer, model = optimizer or ADAM, Bert(config, mesh=mesh, **computed)
     objective, step = compiled(model, optimizer, nsp_weight, z_loss, seed, gradient_accumulation_steps)
-    state = init_on(mesh, objective, optimizer, 0)
+    state = compile_init(mesh, objective, optimizer, 0)()
     history = []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, mesh))
@@ -173,7 +173,7 @@ def test_dropout_is_new_in_every_step() -> None:
 def test_the_old_state_is_given_up() -> None:
     mesh, optimizer = make_mesh(devices=jax.devices()[:1]), optax.adam(1e-2)
     objective = pretraining_objective(Bert(SMALL, mesh=mesh))
-    state = init_on(mesh, objective, optimizer, 0)
+    state = compile_init(mesh, objective, optimizer, 0)()
     compile_train_step(mesh, objective, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
@@ -371,7 +371,7 @@ def test_the_average_of_the_weights_equals_the_closed_form() -> None:
     mesh, optimizer = make_mesh(2, 2, 2), optax.adam(1e-2)
     objective = pretraining_objective(Bert(WIDER, mesh=mesh))
     step = compile_train_step(mesh, objective, optimizer, RATE, seed=0, ema_decay=0.7)
-    state = init_on(mesh, objective, optimizer, 0, averaging=True)
+    state = compile_init(mesh, objective, optimizer, 0, averaging=True)()
     params = []
     for number in (0, 1, 2, 3):
         batch = random_batch(16, number)
