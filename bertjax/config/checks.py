@@ -1,9 +1,16 @@
-"""Checks that the sections share. Each raises BertjaxError with the key, its value and the remedy."""
+"""Checks that the sections and the public calls share. Each raises BertjaxError with name, value and remedy."""
 
 import os
+import reprlib
+import types
+import typing
+from pathlib import Path
+from typing import Any
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
 def expand_homes(section: object, *names: str) -> None:
@@ -38,3 +45,52 @@ def require_shares(section: object, prefix: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         require(value is None or 0 < value <= 1, f"{prefix}.{name}={value} is not a share; give 0 < {name} <= 1")
+
+
+def as_type(value: Any, kind: Any, name: str) -> Any:
+    """Returns a value as one of this type, where it is one or can only mean one.
+
+    Args:
+      value: numpy's and JAX's numbers and strings are taken as Python's, and paths as text or text as a path.
+      kind: as annotations have it, such as `int | None` or a `Literal`.
+      name: what the error calls it: the name of an argument, or a key such as "train.steps".
+
+    Raises:
+      BertjaxError: it is of another type, or a path in a home folder that is not there.
+    """
+    plain = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    plain = os.fspath(plain) if isinstance(plain, os.PathLike) else plain
+    plain = str.__str__(plain) if isinstance(plain, str) else plain
+    for choice in typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,):
+        if _fits(plain, choice):
+            return user_path(plain) if choice is Path else plain
+    raise BertjaxError(f"{name}: expected {describe_type(kind)}, got {reprlib.repr(value)}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is typing.Literal or kind is Path:
+        return isinstance(value, str) and (value != "" if kind is Path else value in typing.get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def require_types(section: object, prefix: str = "") -> None:
+    """Requires that each value of a section is of its key's type, and turns numpy's into Python's.
+
+    Args:
+      section: a frozen dataclass.
+      prefix: as of `require_at_least`.
+    """
+    for name, kind in typing.get_type_hints(type(section)).items():
+        key = f"{prefix}.{name}" if prefix else name
+        object.__setattr__(section, name, as_type(getattr(section, name), kind, key))
+
+
+def describe_type(kind: Any) -> str:
+    """Says what a key of a type takes, such as "a whole number or null"."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if typing.get_args(kind):
+        return " or ".join(describe_type(choice) for choice in typing.get_args(kind))
+    return "null" if kind is type(None) else _NAMES.get(kind, f"a {kind.__name__}")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from bertjax.config.checks import expand_homes, require
+from bertjax.config.checks import expand_homes, require, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
 from bertjax.config.model import BertConfig
 from bertjax.config.optim import OptimConfig
@@ -35,6 +35,7 @@ class Config:
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
+        require_types(self)
         expand_homes(self, "run_dir", "init_from")
         require(bool(self.run_dir.strip()), "run_dir is empty; give the name of a folder to make")
         require(0 <= self.seed < 2**32, f"seed={self.seed} is not a seed; give 0 or more, below 2**32")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from bertjax.config.checks import expand_homes, require, require_at_least, require_shares
+from bertjax.config.checks import expand_homes, require, require_at_least, require_shares, require_types
 
 Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
@@ -73,6 +73,7 @@ class DataConfig:
     """whether <unk> itself may be masked for prediction (as in the textbook)"""
 
     def __post_init__(self) -> None:
+        require_types(self, "data")
         expand_homes(self, "cache")
         require_at_least(self, "data", 5, "max_length")
         if self.workers is not None:
@@ -128,6 +129,7 @@ class TokenizerConfig:
     one; the other keys of this section then follow it"""
 
     def __post_init__(self) -> None:
+        require_types(self, "tokenizer")
         expand_homes(self, "path")
         require_at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
         if self.vocab_size is not None:

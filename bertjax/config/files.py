@@ -11,12 +11,12 @@ from pathlib import Path
 
 import yaml
 
+from bertjax.config.checks import describe_type
 from bertjax.config.keys import (
     RENAMED,
     SECTIONS,
     TYPES,
     check_number,
-    describe_type,
     describe_unknown,
     is_text,
     may_be_null,

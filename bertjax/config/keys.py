@@ -79,12 +79,3 @@ def check_number(key: str, text: str) -> None:
             f"{key}={text} is another number in YAML, where 010 is 8 and 1:30 is 90; "
             "write it with no 0 in front, and without ':'",
         )
-
-
-def describe_type(kind: Any) -> str:
-    """Says what a key of a type takes, such as "a whole number or null"."""
-    if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(typing.get_args(kind))
-    if typing.get_args(kind):
-        return " or ".join(describe_type(choice) for choice in typing.get_args(kind))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "null")

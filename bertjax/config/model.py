@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from bertjax.config.checks import require, require_at_least
+from bertjax.config.checks import require, require_at_least, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ class BertConfig:
     counted in its first 2**27 tokens"""
 
     def __post_init__(self) -> None:
+        require_types(self, "model")
         sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
         require_at_least(self, "model", 1, *sizes)
         if self.vocab_size is not None:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from bertjax.config.checks import require, require_at_least, require_shares
+from bertjax.config.checks import require, require_at_least, require_shares, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class OptimConfig:
     encoded with, exported, and started from by another run; by default there is none"""
 
     def __post_init__(self) -> None:
+        require_types(self, "optim")
         require_at_least(self, "optim", 0, "warmup_steps", "weight_decay")
         for name in ("learning_rate", "muon_learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)

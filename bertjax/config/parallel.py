@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bertjax.config.checks import require, require_at_least
+from bertjax.config.checks import require, require_at_least, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,7 @@ class MeshConfig:
     model.intermediate_size"""
 
     def __post_init__(self) -> None:
+        require_types(self, "mesh")
         for name, value in dataclasses.asdict(self).items():
             require(
                 value == -1 or 1 <= value < 2**31,
@@ -43,6 +44,7 @@ class DistributedConfig:
     """seconds within which all processes must connect, and process 0 prepare the corpus"""
 
     def __post_init__(self) -> None:
+        require_types(self, "distributed")
         given = [getattr(self, name) is not None for name in ("coordinator", "num_processes", "process_id")]
         require(
             all(given) or not any(given),

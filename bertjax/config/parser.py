@@ -7,9 +7,10 @@ from typing import Any
 
 import jsonargparse
 
+from bertjax.config.checks import describe_type
 from bertjax.config.config import Config
 from bertjax.config.files import find_recipe, read_recipe, recipe_names
-from bertjax.config.keys import SECTIONS, TYPES, check_number, describe_type, describe_unknown, flat, takes_keys
+from bertjax.config.keys import SECTIONS, TYPES, check_number, describe_unknown, flat, takes_keys
 from bertjax.errors import BertjaxError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)

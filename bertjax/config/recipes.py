@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from bertjax.config.checks import as_type
 from bertjax.config.config import Config
 from bertjax.config.files import find_recipe as find_recipe
 from bertjax.config.files import recipe_names as recipe_names
@@ -18,22 +20,24 @@ from bertjax.storage.atomic import atomic_write
 _shared_parser = functools.cache(config_parser)  # to make one takes twice as long as to read a recipe by it
 
 
-def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(recipe: str | Path, overrides: str | Sequence[str] = ()) -> Config:
     """Reads a recipe.
 
     Args:
       recipe: the name of one that comes with bertjax, such as "textbook", or the path of a YAML file.
-      overrides: what to have instead of the recipe's values, such as `["train.steps=200"]`.
+      overrides: what to have instead of the recipe's values, such as `["train.steps=200"]`, or one of them alone.
 
     Raises:
       BertjaxError: no such recipe, an unknown key, a wrong type or an impossible value.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise BertjaxError(f"override {override!r} is not of the form key=value, as in train.steps=200")
-    config, _ = parse_config(
-        _shared_parser(), [f"--config={recipe}", *(f"--{item.strip().lstrip('-')}" for item in overrides)]
-    )
+    recipe = as_type(recipe, str, "recipe")
+    given = []
+    for override in [overrides] if isinstance(overrides, str) else as_type(overrides, Sequence, "overrides"):
+        key, equals, value = override.partition("=") if isinstance(override, str) else ("", "", "")
+        if not equals:
+            raise BertjaxError(f"override {reprlib.repr(override)} is not of the form key=value, as in train.steps=200")
+        given.append(f"--{key.strip().lstrip('-')}={value.strip()}")
+    config, _ = parse_config(_shared_parser(), [f"--config={recipe}", *given])
     return config
 
 

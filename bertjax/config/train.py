@@ -5,7 +5,7 @@ import math
 import re
 from typing import Literal
 
-from bertjax.config.checks import require, require_at_least, require_shares
+from bertjax.config.checks import require, require_at_least, require_shares, require_types
 
 OnFailure = Literal["stop", "continue"]
 
@@ -48,6 +48,7 @@ class TrainConfig:
     times; by default never"""
 
     def __post_init__(self) -> None:
+        require_types(self, "train")
         require_at_least(
             self, "train", 1, "steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps"
         )
@@ -102,6 +103,7 @@ class EvalConfig:
     """what to do with a longer held-out sequence; by default data.too_long"""
 
     def __post_init__(self) -> None:
+        require_types(self, "eval")
         require_at_least(self, "eval", 0, "every")
         if self.max_length is not None:
             require_at_least(self, "eval", 5, "max_length")
@@ -121,6 +123,7 @@ class CheckpointConfig:
     the next checkpoint"""
 
     def __post_init__(self) -> None:
+        require_types(self, "checkpoint")
         require_at_least(self, "checkpoint", 0, "every")
         require_at_least(self, "checkpoint", 1, "keep")
 
@@ -131,3 +134,6 @@ class LoggingConfig:
 
     tensorboard: bool = False
     """whether metrics and timings are written as TensorBoard events too, in run_dir/tensorboard"""
+
+    def __post_init__(self) -> None:
+        require_types(self, "logging")

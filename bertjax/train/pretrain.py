@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config, DistributedConfig
+from bertjax.config.checks import as_type
 from bertjax.data.prepare import Prepared, describe
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
 from bertjax.models.bert import make_model, num_parameters
@@ -47,6 +48,7 @@ def pretrain(config: Config, *, resume: bool = False, typed: Collection[str] = (
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
       SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
     """
+    config, resume = as_type(config, Config, "config"), as_type(resume, bool, "resume")
     with stopping_on_signals() as stop:
         with joined(config.distributed) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
