@@ -6,19 +6,22 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import numpy as np
 
 from bertjax.config import BertConfig
+from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub.family import HEADS
+from bertjax.hub.folder import leaves
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
 from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed
 from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items, as_text, as_words, elements
-from bertjax.storage.paths import user_path
+from bertjax.models.bert import Bert, params_template
 
 _BATCHES_PER_WINDOW = 16
 _MEAN = SentenceSettings()
@@ -49,6 +52,9 @@ class Encoder:
       tokenizer: its vocabulary.
       precision: what matrix products multiply; vectors are float32 with either.
       sentence: how the vector of a text is made where `encode` is not told.
+
+    Raises:
+      BertjaxError: these are not of one model.
     """
 
     def __init__(
@@ -60,9 +66,13 @@ class Encoder:
         precision: Precision = "float32",
         sentence: SentenceSettings = _MEAN,
     ):
-        self.config, self.tokenizer, self.precision = config, tokenizer, precision
-        self._engine = Engine(config, params, precision)
+        self.config = as_type(config, BertConfig, "config")
+        self.tokenizer = as_type(tokenizer, Tokenizer, "tokenizer")
+        self.precision = as_type(precision, Precision, "precision")
+        _check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
+        self._engine = Engine(self.config, params, self.precision)
         self._params = self._engine.params
+        sentence = as_type(sentence, SentenceSettings, "sentence")
         self.sentence = sentence._replace(layers=self._engine.place(sentence.layers))
 
     @classmethod
@@ -79,11 +89,10 @@ class Encoder:
           BertjaxError: the folder has no checkpoint or no BERT that can be read, or a module of sentence-transformers
             that is not supported, or the precision is not known.
         """
-        if precision not in get_args(Precision):
-            raise BertjaxError(f"precision={precision!r} is not known; give one of {', '.join(get_args(Precision))}")
+        precision = as_type(precision, Precision, "precision")
         read = pretrained.load(folder)
         lowercases = read.tokenizer.rules.lowercase
-        sentence = read_settings(user_path(folder), read.config.hidden_size, lowercases=lowercases)
+        sentence = read_settings(as_type(folder, Path, "folder"), read.config.hidden_size, lowercases=lowercases)
         return cls(*read, precision=precision, sentence=sentence)
 
     def encode_tokens(
@@ -209,6 +218,7 @@ class Encoder:
         Yields:
           What `encode` returns, for each window in turn.
         """
+        name = as_type(name, Callable, "name")
         recipe, reader, prompt = self._asked(pooling, normalize, truncate, prompt)
         yield from self._engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
         if reader.unknown_words:
@@ -226,6 +236,7 @@ class Encoder:
         """
         if not self._engine.has_mlm_head():
             raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
+        top = as_type(top, int, "top")
         if top < 1:
             raise BertjaxError(f"top={top} is no number of words; give 1 or more")
         text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
@@ -307,9 +318,10 @@ class Encoder:
         self, pooling: Pooling | None, normalize: bool | None, truncate: bool, prompt: str | None
     ) -> tuple[Recipe, Reader, str]:
         """Returns how vectors are made, what reads the texts, and the prompt: as asked for, else as the folder says."""
+        pooling, normalize = as_type(pooling, Pooling | None, "pooling"), as_type(normalize, bool | None, "normalize")
+        truncate = as_type(truncate, bool, "truncate")
         prompt = None if prompt is None else as_text(prompt, "the prompt")
         if pooling is not None:
-            _check_pooling(pooling)
             return Recipe((pooling,), normalize=bool(normalize)), self._reader(truncate), prompt or ""
         said, longest = self.sentence, self.config.max_position
         prompt = said.default_prompt if prompt is None else prompt
@@ -328,13 +340,23 @@ class Encoder:
         )
 
     def _reader(self, truncate: bool) -> Reader:
+        truncate = as_type(truncate, bool, "truncate")
         return Reader(self.tokenizer, self.config.max_position, truncate=truncate)
 
 
-def _check_pooling(pooling: str) -> None:
-    if pooling not in get_args(Pooling):
-        known = ", ".join(map(repr, get_args(Pooling)))
-        raise BertjaxError(f"pooling={pooling!r} is not known; give one of {known}")
+def _check_fit(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Raises BertjaxError where parameters or vocabulary are not those of the model that the settings tell."""
+    if config.vocab_size is None or tokenizer.vocab_size > config.vocab_size:
+        raise BertjaxError(
+            f"tokenizer has {tokenizer.vocab_size} tokens, and config.vocab_size={config.vocab_size}; give that many"
+        )
+    there = {path: leaf.shape for path, leaf in leaves(params) if isinstance(leaf, np.ndarray | jax.Array)}
+    for path, wanted in leaves(params_template(Bert(config))):
+        if there.get(path) != wanted.shape and (path in there or path.partition("/")[0] not in HEADS):
+            given = f"of shape {list(there[path])}" if path in there else "not there"
+            raise BertjaxError(
+                f"params: {path} is {given}, and config wants {list(wanted.shape)}; give the parameters of this model"
+            )
 
 
 def _read_words(reader: Reader, tokens: Iterable[str], pair: Iterable[str] | None) -> TokenIds:

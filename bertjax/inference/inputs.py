@@ -60,7 +60,10 @@ def as_words(words: Iterable[str], name: str) -> list[str]:
     """Returns the words of one text. Raises BertjaxError where they are not split, or something is no word."""
     if isinstance(words, str):
         raise BertjaxError(f"{name} is text, and a list of words is needed; split it, or give it to encode")
-    return [as_text(word, f"word {number} of {name}") for number, word in enumerate(elements(words, name))]
+    return [
+        as_text(word, f"word {number} of {name}")
+        for number, word in enumerate(elements(words, name, "a list of words"))
+    ]
 
 
 def as_text(text: str, name: str) -> str:
@@ -83,11 +86,11 @@ def _as_item(text: Any, name: str) -> Item:
     raise _no_text(text, name, "a string, or a tuple of two strings for a pair")
 
 
-def elements(value: Any, name: str) -> Iterable[Any]:
-    """Returns what may be texts one by one; a single one by itself."""
+def elements(value: Any, name: str, wanted: str = "a string or a list of them") -> Iterable[Any]:
+    """Returns what may be texts one by one; a single one by itself. Raises BertjaxError where there are none."""
     # The elements of a table are the names of its columns, those of a mapping its keys: texts, but hardly those meant.
     if isinstance(value, bytes | bytearray | os.PathLike | Mapping | set | frozenset) or hasattr(value, "columns"):
-        raise _no_text(value, name, "")
+        raise _no_text(value, name, wanted)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     elif hasattr(value, "to_pylist"):  # pyarrow's, whose elements are no strings
@@ -97,7 +100,7 @@ def elements(value: Any, name: str) -> Iterable[Any]:
     try:
         return iter(value)
     except TypeError:
-        raise _no_text(value, name, "a string or a list of them") from None
+        raise _no_text(value, name, wanted) from None
 
 
 _REMEDIES: tuple[tuple[Any, str], ...] = (

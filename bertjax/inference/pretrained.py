@@ -7,11 +7,11 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.config import BertConfig
+from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
 from bertjax.parallel.sharding import make_mesh, place_params
-from bertjax.storage.paths import user_path
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -35,21 +35,30 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
-    folder, mesh = user_path(folder), mesh or make_mesh(devices=jax.devices()[:1])
-    if is_hub_folder(folder):
-        read = read_folder(folder)
+    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=jax.devices()[:1])
+    if _is_hub_folder(path):
+        read = read_folder(path)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
     from bertjax.runs.parameters import load_params
 
-    run = _run(folder)
+    run = _run(path)
     config = run.config()
     return Pretrained(config.model, load_params(run, config, mesh), run.tokenizer())
 
 
 def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
-    folder = user_path(folder)
-    return read_model_config(folder) if is_hub_folder(folder) else _run(folder).config().model
+    path = as_type(folder, Path, "folder")
+    return read_model_config(path) if _is_hub_folder(path) else _run(path).config().model
+
+
+def _is_hub_folder(folder: Path) -> bool:
+    try:
+        return is_hub_folder(folder)
+    except OSError as error:
+        raise BertjaxError(
+            f"{folder} cannot be read: {error.strerror}; give a run's folder or a Hugging Face one"
+        ) from None
 
 
 def _run(folder: Path) -> "RunFolder":

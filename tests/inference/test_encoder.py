@@ -49,7 +49,7 @@ def test_pooling_leaves_padding_out(encoder: Encoder) -> None:
     for pooling, expected in (("mean", whole.mean(axis=1)), ("cls", whole[:, 0]), ("max", whole.max(axis=1))):
         vectors = encoder.encode(texts, pooling=pooling)  # type: ignore[call-overload]
         np.testing.assert_allclose(vectors[1:2], expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(BertjaxError, match="pooling='least' is not known; give one of 'cls', 'max', 'mean', 'mean_s"):
+    with pytest.raises(BertjaxError, match="pooling: expected one of cls, .*, tokens or null, got 'least'"):
         encoder.encode("a", pooling="least")  # type: ignore[call-overload]
 
 
@@ -223,8 +223,34 @@ def test_bfloat16_comes_close(encoder: Encoder) -> None:
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BertjaxError, match="precision='float16' is not known; give one of float32, bfloat16"):
+    with pytest.raises(BertjaxError, match="precision: expected one of float32, bfloat16, got 'float16'"):
         Encoder.load(tmp_path, precision="float16")  # type: ignore[arg-type]
+
+
+def test_arguments_of_other_types_are_refused(encoder: Encoder) -> None:
+    np.testing.assert_array_equal(
+        encoder.encode("he", normalize=np.bool_(True), truncate=np.bool_(False)), encoder.encode("he", normalize=True)
+    )
+    assert encoder.fill_mask("a <mask>", top=np.int64(2)) == encoder.fill_mask("a <mask>", top=2)
+    assert "normalize: expected true or false or null, got 'False'" in refusal(
+        lambda: encoder.encode("a", normalize="False")
+    )
+    assert "truncate: expected true or false, got 1" in refusal(lambda: encoder.encode_tokens(["a"], truncate=1))
+    assert "top: expected a whole number, got 2.0" in refusal(lambda: encoder.fill_mask("a <mask>", top=2.0))
+    assert "name: expected a Callable, got None" in refusal(lambda: list(encoder.stream([["a"]], name=None)))
+
+
+def test_a_model_of_other_parts_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    config, params, tokenizer = encoder.config, encoder._params, encoder.tokenizer
+    assert "folder: expected a path, got None" in refusal(Encoder.load, None)
+    assert "cannot be read: File name too long" in refusal(Encoder.load, tmp_path / ("a" * 300))
+    assert "params: expected a dict, got None" in refusal(Encoder, config, None, tokenizer)
+    without = {name: part for name, part in params.items() if name != "block_1"}
+    assert "params: block_1/attention/" in refusal(Encoder, config, without, tokenizer)
+    wider = dataclasses.replace(config, hidden_size=32)
+    assert "is of shape [" in refusal(Encoder, wider, params, tokenizer)
+    fewer = dataclasses.replace(config, vocab_size=6)
+    assert "tokens, and config.vocab_size=6" in refusal(Encoder, fewer, params, tokenizer)
 
 
 def test_text_is_not_taken_for_words(encoder: Encoder) -> None:
