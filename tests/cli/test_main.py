@@ -441,6 +441,7 @@ def test_encode_a_file(trained, cli, tmp_path):
         (["--input", "FILE", "--out", "v.txt"], [".npy, .parquet or .safetensors"]),
         (["a", "--pooling", "max"], ["--pooling has no effect", "--input"]),
         (["a", "--normalize"], ["--normalize has no effect"]),
+        (["a", "--prompt", "b"], ["--prompt has no effect"]),
         (["--input", "FILE", "--out", "v.npy", "--pooling", "least"], ["least", "mean", "max", "cls", "tokens"]),
     ],
 )
