@@ -19,8 +19,11 @@ def tuned_environment(environment: Mapping[str, str]) -> dict[str, str]:
     from bertjax.storage.cache import cache_folder
 
     ours = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    with contextlib.suppress(BertjaxError):  # no home folder: nothing is kept
-        ours["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "compiled")
+    with contextlib.suppress(BertjaxError, OSError):  # no home folder, or one to read only: nothing is kept
+        compiled = cache_folder() / "compiled"
+        compiled.mkdir(parents=True, exist_ok=True)
+        if os.access(compiled, os.W_OK):
+            ours["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     if sys.platform == "linux":
         ours[_MALLOC] = "glibc.malloc.hugetlb=1"
     return ours | dict(environment)
@@ -31,5 +34,6 @@ def tune_this_process() -> None:
     environment = tuned_environment(os.environ)
     # malloc reads its settings when a process starts, so this one starts again, once.
     if environment.get(_MALLOC) != os.environ.get(_MALLOC) and sys.executable:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        with contextlib.suppress(OSError):  # it is only slower without
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     os.environ.update(environment)

@@ -1,8 +1,11 @@
 """The program `bertjax`: its commands, and how each of them ends. Help and mistakes do not wait for jax."""
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from bertjax.cli import encode, evaluate, export, train
 from bertjax.cli.environment import tune_this_process
@@ -36,6 +39,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "prepare": train.prepare,
     "launch": train.launch,
 }
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
 _TUNED = ("pretrain", "evaluate", "encode", "fill-mask", "neighbours")
 
 
@@ -58,6 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the command and its arguments; by default those of this process.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
+    with shown_on_terminal():
+        try:
+            code = _run(argv)
+            sys.stdout.flush()
+            return code
+        except BertjaxError as error:
+            return _refuse(str(error))
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
+            _silence(sys.stdout)
+            return 0
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            _silence(sys.stdout)
+            return _refuse(f"cannot write to standard output: {error.strerror}; send it to another place")
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
         return 0 if argv else 2
@@ -66,18 +91,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"bertjax {importlib.metadata.version('bertjax')}")
         return 0
-    with shown_on_terminal():
-        try:
-            if argv[0] not in _COMMANDS:
-                raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
-            code = _COMMANDS[argv[0]](argv[1:])
-            sys.stdout.flush()
-            return code or 0
-        except BertjaxError as error:
-            print(f"bertjax: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    if argv[0] not in _COMMANDS:
+        raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
+    try:
+        return _COMMANDS[argv[0]](argv[1:]) or 0
+    except FileNotFoundError:
+        if _has_folder():
+            raise
+        raise BertjaxError("the folder that this was started in is no more; go to another one") from None
+
+
+def _refuse(why: str) -> int:
+    with contextlib.suppress(OSError):  # nobody reads it, or it finds no room
+        print(f"bertjax: {why}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _open_missing_streams() -> None:
+    """Opens what a shell has closed, as in `bertjax ... >&-`: the next file would get its number, and its output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+
+
+def _silence(stream: TextIO) -> None:
+    """Sends what Python still holds for a stream, and writes at its end, nowhere: it would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

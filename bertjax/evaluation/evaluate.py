@@ -21,7 +21,7 @@ from bertjax.models.bert import make_model
 from bertjax.objectives.metrics import Metrics, RunningMeans
 from bertjax.objectives.objective import Objective, Params
 from bertjax.objectives.pretraining import metrics_by_class, pretraining_objective
-from bertjax.parallel.sharding import Rows, by_name, by_rows, make_mesh, place_rows, replicated, rows_here
+from bertjax.parallel.sharding import Rows, by_name, by_rows, find_devices, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.parameters import load_params
@@ -165,7 +165,7 @@ def _is_same(run: RunFolder, split: Split, corpus: Corpus) -> bool | None:
 
 def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
     """The mesh that was asked for, or the run's own, which may be of other devices than these."""
-    devices = jax.device_count()
+    devices = len(find_devices())
     if asked is not None:
         return make_mesh(*dataclasses.replace(config, mesh=asked).mesh_sizes(devices))
     try:

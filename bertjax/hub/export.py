@@ -3,13 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-import jax
-
 from bertjax.errors import BertjaxError
 from bertjax.hub.card import make_card
 from bertjax.hub.folder import check_writable, read_folder, read_model_config, write_folder
 from bertjax.hub.sentence_transformers import read_settings
-from bertjax.parallel.sharding import make_mesh
+from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
 
@@ -25,7 +23,7 @@ def export_run(run: RunFolder, folder: Path) -> None:
     steps = run.decisions.last_step() or config.train.steps
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
-    params = load_params(run, config, make_mesh(devices=jax.devices()[:1]))
+    params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     try:
         card = make_card(config, run.environment(), run.metrics.newest_evaluation(), tokenizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

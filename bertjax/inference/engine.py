@@ -20,7 +20,7 @@ from bertjax.data.batching.packing import Placement, pack
 from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
-from bertjax.parallel.sharding import by_rows, make_mesh, replicated
+from bertjax.parallel.sharding import by_rows, find_devices, make_mesh, replicated
 
 T = TypeVar("T")
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens"]
@@ -63,7 +63,7 @@ class Engine:
 
     def __init__(self, config: BertConfig, params: dict[str, Any], precision: Precision):
         self.config, dtype = config, jnp.dtype(precision)
-        local = [device for device in jax.devices() if device.process_index == jax.process_index()]
+        local = [device for device in find_devices() if device.process_index == jax.process_index()]
         mesh = make_mesh(devices=local)
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 from jax.sharding import Mesh
 
 from bertjax.config import BertConfig
@@ -11,7 +10,7 @@ from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
-from bertjax.parallel.sharding import make_mesh, place_params
+from bertjax.parallel.sharding import find_devices, make_mesh, place_params
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -35,7 +34,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
-    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=jax.devices()[:1])
+    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=find_devices()[:1])
     if _is_hub_folder(path):
         read = read_folder(path)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)

@@ -49,6 +49,25 @@ RULES = (
 )
 
 
+def find_devices() -> list[jax.Device]:
+    """Returns the devices of all processes.
+
+    Raises:
+      BertjaxError: there are none such as JAX_PLATFORMS names, or JAX makes float64 of what is float32 in every model.
+    """
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise BertjaxError("JAX_ENABLE_X64 is on, and models are float32 here; unset it, or give it 0")
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where what JAX needs for it is not even installed
+        asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+        why = str(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        raise BertjaxError(
+            f"JAX finds no device for JAX_PLATFORMS={asked}{f' ({why})' if why else ''}; unset it to take those that "
+            "there are, or install what it lacks"
+        ) from error
+
+
 def make_mesh(
     data: int | None = None, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
@@ -60,7 +79,7 @@ def make_mesh(
       tensor: devices that the computation of a row is split over.
       devices: data * fsdp * tensor of them; by default all.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = find_devices() if devices is None else devices
     data = len(devices) // (fsdp * tensor) if data is None else data
     return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
 

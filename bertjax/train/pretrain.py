@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config, DistributedConfig
@@ -20,7 +19,7 @@ from bertjax.objectives.guesses import guess, hide_words
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
-from bertjax.parallel.sharding import make_mesh
+from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.plots import plot_losses
@@ -68,7 +67,7 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool, ty
         config.run_dir, writes=processes.first, on_failure=on_failure, tensorboard=config.logging.tensorboard
     )
     config = with_model_of_init(config, folder, resume=resume, typed=typed)
-    mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
+    mesh = make_mesh(*config.mesh_sizes(len(find_devices())))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
     processes.where = folder.how_to_go_on
     with open_run(folder, config, processes, resume=resume, typed=typed) as prepared, folder.writing():

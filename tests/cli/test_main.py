@@ -279,6 +279,70 @@ def test_a_second_start_finds_its_programs_compiled(tmp_path, tiny):
     assert first and {name for name in compiled if "train_step" in name} == first
 
 
+def test_without_a_home_to_write_in_nothing_compiled_is_kept(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
+    assert "JAX_COMPILATION_CACHE_DIR" not in tuned_environment({})
+
+
+def test_a_program_that_cannot_start_itself_anew_goes_on(monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "execve", refused)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["bertjax", "pretrain", "--train.steps", "0"])
+    assert program() == 2
+
+
+# Streams and folders that are no more.
+
+
+@pytest.mark.parametrize(
+    "argv, code", [(["--help"], 0), (["--version"], 0), (["bogus"], 2), (["pretrain", "--help"], 0)]
+)
+def test_closed_streams(monkeypatch, argv, code):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    try:
+        assert main(argv) == code
+    except SystemExit as error:
+        assert error.code == code
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_streams_without_room(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["--help"]) == 2
+        assert capsys.readouterr().err.startswith("bertjax: cannot write to standard output: No space left")
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert main(["bogus"]) == 2
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_a_pipe_that_nobody_reads(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    "argv", [["pretrain", "--config", "tiny"], ["prepare", "--config=tiny"]], ids=lambda argv: argv[0]
+)
+def test_a_folder_that_is_no_more(cli, tmp_path, monkeypatch, argv):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert_refused(cli(*argv), "the folder that this was started in is no more")
+    assert cli("--version").code == 0
+
+
 # Preparing and training.
 
 
