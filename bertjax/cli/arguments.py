@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +13,14 @@ from bertjax.storage.atomic import atomic_write
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose mistakes become the one line that every other mistake is."""
+    """argparse's parser, whose mistakes become the one line that every other mistake is.
+
+    Options may stand anywhere: before, between and after what has no option.
+    """
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Returns the arguments' values."""
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raises BertjaxError in place of ending the process."""

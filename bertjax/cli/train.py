@@ -64,13 +64,18 @@ def launch(argv: list[str]) -> int:
         description="Run a command as several processes on this machine, which find each other on loopback.",
     )
     parser.add_argument("-n", metavar="PROCESSES", type=int, required=True, help="number of processes")
-    parser.add_argument("command", metavar="COMMAND ...", nargs="+", help="such as pretrain --config tiny")
-    args = parser.parse_args(argv)
+    # What stands after -- is another parser's; ours would take out a second one.
+    ours, command = argv, list[str]()
+    if "--" in argv:
+        ours, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    args = parser.parse_args(ours)
+    if not command:
+        raise BertjaxError("there is no command to launch; give one after --, such as -- pretrain --config tiny")
     if args.n < 1:
         raise BertjaxError(f"-n {args.n} is no number of processes; give 1 or more")
     from bertjax.parallel.launch import launch
 
-    return launch(module_command("bertjax", *args.command), args.n, environment=tuned_environment(os.environ))
+    return launch(module_command("bertjax", *command), args.n, environment=tuned_environment(os.environ))
 
 
 def _parse(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:

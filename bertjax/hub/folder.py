@@ -103,6 +103,8 @@ def _read_config(folder: Path, families: Sequence[Family]) -> tuple[Family, Bert
             except BertjaxError as error:
                 raise BertjaxError(f"{path}: {error}") from None
     known = ", ".join(f"{family.name} ({family.model_type!r})" for family in families)
+    if model_type is None:
+        raise BertjaxError(f"{path} names no model_type; only {known} can be read, so give it that where it is one")
     raise BertjaxError(f"{folder} is a {model_type!r} model; only {known} can be read")
 
 

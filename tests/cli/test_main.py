@@ -156,6 +156,13 @@ MISTAKES = [  # argv, what the line must hold
     (["prepare", "--seed", "-1"], ["seed=-1"]),
     (["encode"], ["RUN", "bertjax encode --help"]),
     (["encode", "run", "a", "b", "c"], ["c"]),
+    (["launch", "-n", "2"], ["there is no command to launch", "-- pretrain"]),
+    (["launch", "-n", "2", "pretrain"], ["pretrain", "bertjax launch --help"]),
+    (["encode", "none", "--truncate", "a"], ["none is not a run's folder"]),
+    (["encode", "none", "a", "--precision", "bfloat16", "b", "--truncate"], ["none is not a run's folder"]),
+    (["encode", "--out", "v.npy", "none", "--truncate", "--", "-a"], ["none is not a run's folder"]),
+    (["fill-mask", "none", "--top", "3", "a <mask>"], ["none is not a run's folder"]),
+    (["export", "none", "--format", "hf", "out"], ["none is not a run's folder"]),
     (["encode", "run", "a", "--bogus"], ["--bogus", "bertjax encode --help"]),
     (["encode", "run", "a", "--out", "v.txt"], ["v.txt", ".npy"]),
     (["encode", "none", "a"], ["none is not a run's folder", "config.yaml"]),
@@ -171,6 +178,15 @@ def test_mistake_is_one_line(cli, tmp_path, monkeypatch, argv, parts):
     outcome = cli(*argv)
     assert_refused(outcome, *parts)
     assert outcome.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_launch_passes_on_all_that_stands_after_two_dashes(monkeypatch):
+    launched = []
+    monkeypatch.setattr("bertjax.parallel.launch.launch", lambda command, size, **_: launched.append((command, size)))
+    argv = ["encode", "run", "--truncate", "--", "-a"]
+    assert main(["launch", "-n", "3", "--", *argv]) == 0
+    ((command, size),) = launched
+    assert command[-len(argv) :] == argv and size == 3
 
 
 def test_help_and_mistakes_do_not_wait_for_jax():

@@ -181,6 +181,7 @@ def misnumbered(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change, complaint",
     [
+        (lambda folder: rewrite(folder / "config.json", model_type=None), "names no model_type; only BERT"),
         (lambda folder: rewrite(folder / "config.json", model_type="roberta"), "is a 'roberta' model; only BERT"),
         (lambda folder: rewrite(folder / "config.json", hidden_act="mish"), "hidden_act='mish' is not supported"),
         (lambda folder: rewrite(folder / "config.json", type_vocab_size=1), "type_vocab_size=1 is not supported"),
