@@ -166,7 +166,7 @@ def _encode_one(args: argparse.Namespace) -> None:
     encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
     tokens = encoder.tokens_read(words, pair, truncate=args.truncate)
     print(f"{len(tokens)} tokens: {' '.join(tokens)}")
-    print(f"representations {list(encoded_1td.shape)}, of <cls> {list(encoded_1td[:, 0].shape)}; first values:")
+    print(f"representations {list(encoded_1td.shape)}, of {tokens[0]} {list(encoded_1td[:, 0].shape)}; first values:")
     width = max(map(len, tokens))
     for token, vector in zip(tokens, encoded_1td[0], strict=True):
         print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))

@@ -60,7 +60,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
         source, instead_of = open_source(data, list(dict.fromkeys((data.train_split, data.eval_split))), _cache(config))
     there = config.init_from or config.tokenizer.path
     if tokenizer is None:
-        tokenizer = load_tokenizer(there) if there else _train_tokenizer(config, source)
+        tokenizer = _read_tokenizer(there) if there else _train_tokenizer(config, source)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {source.name}/{data.train_split} is seen tokenizer.min_frequency="
@@ -201,6 +201,17 @@ def _as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
     """Returns what a vocabulary that was read is: what the recipe says of it gives way."""
     strip_accents = rules.strip_accents if rules.kind == "wordpiece" else None
     return TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents, path=config.path)
+
+
+def _read_tokenizer(there: str) -> Tokenizer:
+    """Reads a vocabulary to train with: texts are laid out as BERT's are, and so is what the run's encoder reads."""
+    read = load_tokenizer(there)
+    if read.vocabulary.mask is None:
+        raise BertjaxError(f"the vocabulary of {there} has no mask to hide words with; give one that has [MASK]")
+    tokenizer = read.with_template(None)
+    if tokenizer.template != read.template:
+        _logger.info(f"NOTICE:   {there} sets special tokens in a way of its own; the run does it as BERT does")
+    return tokenizer
 
 
 def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer, read_json
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.settings import ROLES_FILE, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.bert import BERT
@@ -85,9 +86,10 @@ def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel
         warnings.warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=2)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > (config.vocab_size or 0):
+        last = tokenizer.tokens([tokenizer.vocab_size - 1])[0]
         raise BertjaxError(
-            f"{folder} has {tokenizer.vocab_size} tokens and weights for vocab_size={config.vocab_size}; fetch its "
-            "tokenizer's files again"
+            f"{folder} has {tokenizer.vocab_size} tokens, up to {last!r}, and weights for "
+            f"vocab_size={config.vocab_size}; fetch its files again"
         )
     return HubModel(config, params, tokenizer)
 

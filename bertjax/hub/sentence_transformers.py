@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.data.tokenizer.files import read_json
+from bertjax.data.tokenizer.settings import read_json
 from bertjax.errors import BertjaxError
 from bertjax.hub.tensors import WHOLE, Tensors, as_float32, read_tensors
 from bertjax.models.sentence import ACTIVATIONS, POOLINGS, Dense, Layer, LayerNorm, Normalize, Truncate, vector_size

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.data.tokenizer.files import read_json
+from bertjax.data.tokenizer.settings import read_json
 from bertjax.errors import BertjaxError
 
 Tensors = dict[str, np.ndarray]

@@ -13,7 +13,8 @@ import numpy as np
 
 from bertjax.config import BertConfig
 from bertjax.config.checks import as_type
-from bertjax.data.tokenizer.tokenizer import MASK, UNK, Tokenizer
+from bertjax.data.tokenizer.template import A
+from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import HEADS
 from bertjax.hub.folder import leaves
@@ -70,7 +71,8 @@ class Encoder:
         self.tokenizer = as_type(tokenizer, Tokenizer, "tokenizer")
         self.precision = as_type(precision, Precision, "precision")
         _check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
-        self._engine = Engine(self.config, params, self.precision)
+        shortest = max(1, self.tokenizer.template.single.num_special)
+        self._engine = Engine(self.config, params, self.precision, shortest=shortest)
         self._params = self._engine.params
         sentence = as_type(sentence, SentenceSettings, "sentence")
         self.sentence = sentence._replace(layers=self._engine.place(sentence.layers))
@@ -232,7 +234,8 @@ class Encoder:
           top: how many words for each mask.
 
         Raises:
-          BertjaxError: the text has no mask or is too long, or the model came without a head that predicts words.
+          BertjaxError: the text has no mask or is too long, or the model came without a mask or a head that predicts
+            words.
         """
         if not self._engine.has_mlm_head():
             raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
@@ -240,6 +243,8 @@ class Encoder:
         if top < 1:
             raise BertjaxError(f"top={top} is no number of words; give 1 or more")
         text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
+        if mask is None:
+            raise BertjaxError("this model's vocabulary has no mask, so it can guess no words; give one that has")
         pieces = re.split("|".join(map(re.escape, {mask, *_MASKS})), text)
         if len(pieces) == 1:
             raise BertjaxError(f"there is no {mask} in {text!r}; put one where a word is to be guessed")
@@ -277,7 +282,7 @@ class Encoder:
         needle = self.tokenizer.split(word)
         if not needle:
             raise BertjaxError(f"the word {word!r} is empty; give one that is in the texts")
-        if self.tokenizer.rules.special[UNK] in needle:
+        if self.tokenizer.unk in needle:
             raise BertjaxError(f"the vocabulary has no tokens for {word!r}; give another word")
         items, reader = as_items(texts), self._reader(truncate)
         for number, (_, second) in enumerate(items):
@@ -287,10 +292,12 @@ class Encoder:
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
         (vectors,) = self._engine.vectors([read], TOKENS)
+        template = self.tokenizer.template
+        before, num_special = template.single.places.index(A), template.single.num_special
         return [
-            Use(number, start, vectors_td[start : start + len(needle)].mean(axis=0))
+            Use(number, before + start, vectors_td[before + start :][: len(needle)].mean(axis=0))
             for number, ((text, _), vectors_td) in enumerate(zip(items, vectors, strict=True))
-            for start in _places(needle, self.tokenizer.split(text)[: len(vectors_td) - 2])
+            for start in _places(needle, template.shortened(self.tokenizer.split(text), len(vectors_td) - num_special))
         ]
 
     def vector_size(self, pooling: Pooling | None = None) -> int:
@@ -303,9 +310,9 @@ class Encoder:
         return _BATCHES_PER_WINDOW * self._engine.tokens_per_batch
 
     def fingerprint(self) -> str:
-        """Returns a digest of the model's settings, its parameters and its vocabulary, and of how it makes vectors."""
+        """Returns a digest of the model's settings, its parameters and its tokenizer, and of how it makes vectors."""
         digest = hashlib.sha256(repr(self.config).encode())
-        digest.update(self.tokenizer.to_json().encode())
+        digest.update(f"{self.tokenizer.to_json()}{self.tokenizer.template}".encode())
         if self.sentence != _MEAN:
             shape = jax.tree.structure(self.sentence.layers)
             digest.update(repr(self.sentence._replace(layers=(), prompts=dict(self.sentence.prompts))).encode())
@@ -332,7 +339,7 @@ class Encoder:
         skip = 0
         if prompt and not said.pools_prompt:
             alone = self._reader(truncate=True).read(self.tokenizer.split(prompt), None, lambda: "the prompt")
-            skip = len(alone.ids) - 1  # all but the <sep> after it
+            skip = len(alone.ids) - (self.tokenizer.template.single.places[-1] != A)  # all but a <sep> after it
         return (
             Recipe(said.pooling, said.layers, skip, said.normalize if normalize is None else normalize),
             reader,
@@ -388,9 +395,9 @@ def _items(windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str])
         first += len(items)
 
 
-def _places(needle: list[str], tokens: list[str]) -> Iterator[int]:
-    """Yields the positions of a word's tokens in a text that starts with `<cls>`, where the word ends there too."""
-    for start in range(len(tokens) - len(needle) + 1):
+def _places(needle: list[str], words: list[str]) -> Iterator[int]:
+    """Yields where a word's tokens start in a text, if the word ends there too."""
+    for start in range(len(words) - len(needle) + 1):
         end = start + len(needle)
-        if tokens[start:end] == needle and not (end < len(tokens) and tokens[end].startswith("##")):
-            yield 1 + start
+        if words[start:end] == needle and not (end < len(words) and words[end].startswith("##")):
+            yield start

@@ -59,10 +59,11 @@ class Engine:
       config: the model's.
       params: nested, float32, on any device or on the host.
       precision: what matrix products multiply.
+      shortest: tokens of the shortest text; by default <cls> and <sep>.
     """
 
-    def __init__(self, config: BertConfig, params: dict[str, Any], precision: Precision):
-        self.config, dtype = config, jnp.dtype(precision)
+    def __init__(self, config: BertConfig, params: dict[str, Any], precision: Precision, *, shortest: int = 2):
+        self.config, self._shortest, dtype = config, shortest, jnp.dtype(precision)
         local = [device for device in find_devices() if device.process_index == jax.process_index()]
         mesh = make_mesh(devices=local)
         cast = jax.tree.map_with_path(
@@ -72,7 +73,7 @@ class Engine:
         self.num_devices, self.params = len(local), self.place(cast)
         model = make_model(config, TrainConfig(precision=precision), learning=False)
         self.forward = jax.jit(
-            functools.partial(_encode_and_pool, model),
+            functools.partial(_encode_and_pool, model, shortest),
             static_argnums=(0, 1),
             in_shardings=(*[self._replicated] * 2, *[by_rows(mesh)] * 4),
             out_shardings=by_rows(mesh),
@@ -158,7 +159,9 @@ class Engine:
             shorter = length
             if not len(chosen):
                 continue
-            placement = pack(sizes[chosen], row_length=length, max_sequences=_max_texts(length), slack=_SLACK)
+            placement = pack(
+                sizes[chosen], row_length=length, max_sequences=_max_texts(length, self._shortest), slack=_SLACK
+            )
             most = _max_rows(length) * self.num_devices
             order = np.argsort(placement.row_n, kind="stable")
             starts = np.searchsorted(placement.row_n[order], range(0, placement.num_rows + most, most))
@@ -225,12 +228,13 @@ def _max_rows(length: int) -> int:
     return max(1, _tokens_per_batch() // length)
 
 
-def _max_texts(length: int) -> int:
-    return max(1, length // 2)  # the shortest text is <cls> <sep>
+def _max_texts(length: int, shortest: int) -> int:
+    return max(1, length // shortest)
 
 
 def _encode_and_pool(
     model: Bert,
+    shortest: int,
     pooling: tuple[str, ...],
     skip: int,
     layers: tuple[Layer, ...],
@@ -245,7 +249,7 @@ def _encode_and_pool(
     encoded_btd = model.apply({"params": params}, *args, method=model.encode)
     if pooling == ("tokens",):
         return encoded_btd
-    num_sequences = _max_texts(tokens_bt.shape[1])
+    num_sequences = _max_texts(tokens_bt.shape[1], shortest)
     pooled_bke = pool(pooling, encoded_btd, positions_bt, sequences_bt, num_sequences=num_sequences, skip=skip)
     return apply_layers(layers, pooled_bke)
 

@@ -1,6 +1,7 @@
 """Texts as users give them, and the token ids that a model reads of each."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.data.batching import sequences
-from bertjax.data.tokenizer.tokenizer import UNK, Tokenizer
+from bertjax.data.tokenizer.template import A, B
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 Item = tuple[str, str | None]  # a text, and the second one of a pair
@@ -158,7 +160,7 @@ class Reader:
         return read
 
     def read(self, words: Sequence[str], pair: Sequence[str] | None, name: Callable[[], str]) -> TokenIds:
-        """Returns the ids of `<cls> words <sep>`, or of `<cls> words <sep> pair <sep>`.
+        """Returns the ids of `<cls> words <sep>`, or of `<cls> words <sep> pair <sep>`, as the template has it.
 
         Args:
           words: the text, split as the tokenizer splits.
@@ -166,27 +168,37 @@ class Reader:
           name: what an error calls the text.
 
         Raises:
-          BertjaxError: they are too long.
+          BertjaxError: they are too long, or there are none and the template has no special tokens.
         """
-        cls, sep = self._tokenizer.vocabulary.cls, self._tokenizer.vocabulary.sep
-        a, b = self._ids(words), None if pair is None else self._ids(pair)
-        room = self._max_length - (2 if b is None else 3)
-        if len(a) + len(b or []) > room:
+        template = self._tokenizer.template
+        frame = template.single if pair is None else template.pair
+        a, b = self._ids(words), self._ids(pair or ())
+        room = self._max_length - frame.num_special
+        if len(a) + len(b) > room:
             if not self._truncate:
                 raise BertjaxError(
-                    f"{name()} has {len(a) + len(b or [])} words, but only {room} fit beside special tokens in "
+                    f"{name()} has {len(a) + len(b)} words, but only {room} fit beside special tokens in "
                     f"{self._limit}; shorten it, or have it shortened by truncate"
                 )
-            len_a, len_b = sequences.truncate(len(a), len(b or []), room)
-            a, b = a[:len_a], None if b is None else b[:len_b]
-        return TokenIds([cls, *a, sep, *([] if b is None else [*b, sep])], len(a) + 2)
+            # In other tools too the longer one keeps the odd token, and of equally long ones the second.
+            if len(a) > len(b):
+                len_a, len_b = sequences.truncate(len(a), len(b), room)
+            else:
+                len_b, len_a = sequences.truncate(len(b), len(a), room)
+            a, b = template.shortened(a, len_a), template.shortened(b, len_b)
+        parts = [a if place == A else b if place == B else [place] for place in frame.places]
+        if not (ids := list(itertools.chain.from_iterable(parts))):
+            raise BertjaxError(f"{name()} has no tokens, and this model has no special ones around it; leave it out")
+        return TokenIds(ids, sum(map(len, parts[: frame.num_first])))
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         ids, unk = self._tokenizer.ids(words), self._tokenizer.vocabulary.unk
         self._num_words += len(ids)
         if unk in ids:
-            unk_token = self._tokenizer.rules.special[UNK]  # which a text may hold itself
-            unknown = [word for word, token in zip(words, ids, strict=True) if token == unk and word != unk_token]
+            # A text may hold the unknown token itself.
+            unknown = [
+                word for word, token in zip(words, ids, strict=True) if token == unk and word != self._tokenizer.unk
+            ]
             self._num_unknown += len(unknown)
             if len(self._examples) < _EXAMPLES:
                 self._examples = dict.fromkeys([*self._examples, *unknown])
@@ -199,4 +211,4 @@ class Reader:
             return None
         some = ", ".join(list(self._examples)[:_EXAMPLES])
         count = f"{self._num_unknown:,} of {self._num_words:,} words"
-        return f"read as <unk>, for the vocabulary lacks them: {count}, such as {some}"
+        return f"read as {self._tokenizer.unk}, for the vocabulary lacks them: {count}, such as {some}"

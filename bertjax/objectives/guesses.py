@@ -57,12 +57,13 @@ def hide_words(prepared: Prepared) -> list[Hidden]:
 def _whole_words(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:
     """The places of those that are one token each; no punctuation."""
     vocabulary = tokenizer.vocabulary
-    special = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask}
     goes_on = [number in vocabulary.continuing for number in ids.tolist()] + [False]
     return [
         place
         for place, (number, token) in enumerate(zip(ids.tolist(), tokenizer.tokens(ids), strict=True))
-        if number not in special and not (goes_on[place] or goes_on[place + 1]) and any(map(str.isalnum, token))
+        if number not in vocabulary.special
+        and not (goes_on[place] or goes_on[place + 1])
+        and any(map(str.isalnum, token))
     ]
 
 
@@ -104,6 +105,7 @@ def _likeliest(model: Bert, params: dict[str, Any], batch: Batch) -> tuple[Array
 def _batch(hidden: list[Hidden], tokenizer: Tokenizer, max_length: int) -> Batch:
     """`<cls> sentence <sep>`, one a row."""
     special, b = tokenizer.vocabulary, len(hidden)
+    assert special.mask is not None
     tokens_bt, present_bt = (np.zeros((b, max_length), np.int32) for _ in range(2))
     for row, (ids, place) in enumerate(hidden):
         tokens_bt[row, : len(ids) + 2] = [special.cls, *ids, special.sep]

@@ -21,7 +21,8 @@ from bertjax.config.recipes import load_config, save_config
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.frequencies import word_counts
-from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.settings import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.runs.checkpoints import Checkpoints

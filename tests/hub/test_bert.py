@@ -191,7 +191,7 @@ def misnumbered(folder: Path) -> None:
             r"is \[32, 8\], not what its config",
         ),
         (lambda folder: rewrite(folder / "config.json", vocab_size=22), "word_embeddings.weight is"),
-        (misnumbered, "its 23 tokens are not numbered from 0 on"),
+        (misnumbered, "has 100 tokens, up to 'over', and weights for vocab_size=32"),
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no keys"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
         (
@@ -210,7 +210,7 @@ def misnumbered(folder: Path) -> None:
         (cut, "model.safetensors cannot be read"),
         (of_sentence_pieces, "another kind .Unigram, BertNormalizer, Metaspace."),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
-        (lambda folder: rewrite(folder / "tokenizer_config.json", mask_token="<m>"), "lacks the special tokens <m>"),
+        (lambda folder: rewrite(folder / "tokenizer_config.json", unk_token="<m>"), "its vocabulary lacks <m>"),
         (lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "vocab.txt")], "vocab.txt"),
     ],
 )

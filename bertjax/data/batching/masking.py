@@ -26,8 +26,7 @@ def most_to_predict(max_length: int, rate: float) -> int:
 @functools.lru_cache(maxsize=8)
 def words(vocabulary: Vocabulary) -> np.ndarray:
     """Returns the ids of all tokens that are not special."""
-    special = (vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask)
-    ids = np.setdiff1d(np.arange(vocabulary.size), special)
+    ids = np.setdiff1d(np.arange(vocabulary.size), list(vocabulary.special))
     ids.flags.writeable = False
     return ids
 
@@ -70,7 +69,8 @@ def mask_tokens(
       tokens after masking [b, t]; positions, labels and weights of the predictions [b, p], weight 0 where a row has
       fewer than p.
     """
-    t = tokens_bt.shape[1]
+    t, mask = tokens_bt.shape[1], vocabulary.mask
+    assert mask is not None
     num_predictions = num_predictions or most_to_predict(t, rate)
     words_w = words(vocabulary)
     may_be_chosen_v = np.zeros(vocabulary.size, bool)
@@ -96,7 +96,7 @@ def mask_tokens(
     fate_of_bp = np.take_along_axis(span_bt, positions_bp, axis=1) if unit == "span" else slot_p
     fate_bp = random_below(10, random_bits(keys_b[:, None], _FATE + fate_of_bp))
     word_bp = words_w[random_below(len(words_w), random_bits(keys_b[:, None], _WORD + slot_p))]
-    seen_bp = np.where(fate_bp < 8, vocabulary.mask, np.where(fate_bp == 8, word_bp, labels_bp))
+    seen_bp = np.where(fate_bp < 8, mask, np.where(fate_bp == 8, word_bp, labels_bp))
     masked_bt = tokens_bt.copy()
     # An empty prediction stands at position 0, on <cls>, and leaves it as it is.
     np.put_along_axis(masked_bt, positions_bp, np.where(is_real_bp, seen_bp, tokens_bt[:, :1]), axis=1)

@@ -14,7 +14,7 @@ from bertjax.data.corpus.corpus import write_shard
 from bertjax.data.document import Document
 from bertjax.data.sources.files import Shard, Skipped, documents
 from bertjax.data.sources.formats import Layout, Part
-from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Added, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import read_or_build, read_whole
 
@@ -33,8 +33,9 @@ class Task(NamedTuple):
     @classmethod
     def of_json(cls, text: str) -> "Task":
         """Reads what `to_json` returned."""
-        layout, split, numbers, (*rules, special) = json.loads(text)
-        return cls(Layout(*layout), split, Tokenizer.from_vocab(numbers, Rules._make([*rules, tuple(special)])))
+        layout, split, numbers, (*rules, special, added) = json.loads(text)
+        how = Rules._make([*rules, tuple(special), tuple(Added(*token) for token in added)])
+        return cls(Layout(*layout), split, Tokenizer.from_vocab(numbers, how))
 
 
 class Done(NamedTuple):

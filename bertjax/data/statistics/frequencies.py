@@ -34,8 +34,8 @@ def log_frequencies(corpus: Corpus, vocabulary: Vocabulary, size: int, *, predic
     """
     counts_v = _count(corpus.ids[:_ENOUGH], size)
     logs_v = np.log((counts_v + 0.5) / np.sum(counts_v))
-    never = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask}
-    logs_v[sorted(never - {vocabulary.unk} if predict_unk else never)] = logs_v.min()
+    never = vocabulary.special - {vocabulary.unk} if predict_unk else vocabulary.special
+    logs_v[sorted(never)] = logs_v.min()
     return logs_v.astype(np.float32)
 
 

@@ -1,35 +1,49 @@
 """Tokenizers read from files: a run's own, and those of Hugging Face folders that split text as ours do.
 
-Special tokens are known by their roles. Whatever would split a text otherwise than we do is refused.
+Which file is believed is as in `transformers` 5. Where tokenizer_config.json, or else config.json, names BERT's
+tokenizer, tokenizer.json only gives the vocabulary: the flags of tokenizer_config.json say how text is split, and
+special tokens stand around it as BERT has them. Otherwise tokenizer.json tells all. Its padding, and the length to
+which it cuts, are for the batches of other tools and change nothing. What would split text otherwise than we do is
+refused.
 """
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer as Engine
+from tokenizers import models
 
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, ROLES, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.added import added_tokens, listed_tokens, special_tokens
+from bertjax.data.tokenizer.settings import Settings, read_settings
+from bertjax.data.tokenizer.template import Template, read_template
+from bertjax.data.tokenizer.tokenizer import UNK, Added, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
-ROLES_FILE = "special_tokens_map.json"
 # For each setting of a tokenizer_config.json its name in a tokenizer.json.
 _FLAGS = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
-# What a vocab.txt alone says nothing of. Japanese BERTs, for one, look like any other there, and split words by MeCab.
-_BERTS_WAY: dict[str, tuple[Any, ...]] = {
-    "tokenizer_class": (None, "BertTokenizer", "BertTokenizerFast"),
-    "do_basic_tokenize": (None, True),
-    "never_split": (None, []),
-}
+# What a vocab.txt alone says nothing of, and the values with which text is split as BERT does.
+_BERTS_WAY: dict[str, tuple[Any, ...]] = {"do_basic_tokenize": (None, True), "never_split": (None, [])}
+_MOST = 1 << 24  # numbers of a vocabulary
+
+
+class _Found(NamedTuple):
+    """A vocabulary, and how its file says that text is split."""
+
+    vocabulary: dict[str, int]  # without what is only added
+    rules: Rules
+    tree: dict[str, Any]  # all else in a tokenizer.json; empty for a vocab.txt
+    engine: Engine | None  # made of that tokenizer.json
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Reads the tokenizer of a folder, a run's or a Hugging Face one, or of a tokenizer.json.
+    """Reads the tokenizer of a folder, a run's or a Hugging Face one, of a tokenizer.json or of a vocab.txt.
 
     The roles of its special tokens are those that special_tokens_map.json and tokenizer_config.json beside it give;
     where they say nothing, the tokens have our names, or BERT's.
@@ -37,131 +51,167 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       BertjaxError: a file is missing or damaged, or would split text otherwise than BERT, or than white space, does.
     """
-    path = user_path(path)
-    folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
-    settings = {"tokenizer_class": read_json(folder / "config.json", needed=False).get("tokenizer_class")}
-    settings |= read_json(folder / "tokenizer_config.json", needed=False)
-    settings |= read_json(folder / ROLES_FILE, needed=False)
-    if path.is_dir() and not file.is_file():
-        return _of_text(path / "vocab.txt", settings)
-    return _of_json(file, settings)
+    file = path = user_path(path)
+    if path.is_dir():
+        file = path / ("tokenizer.json" if (path / "tokenizer.json").is_file() else "vocab.txt")
+    settings = read_settings(file)
+    found = _of_text(settings) if file.suffix == ".txt" else _of_json(settings)
+    vocabulary, own = found.vocabulary, found.tree.get("added_tokens", [])
+    listed = listed_tokens(settings, own)
+    added = added_tokens(settings, [] if settings.berts else own, listed, vocabulary.keys())
+    special = special_tokens(settings, vocabulary.keys() | added.keys())
+    _check_vocabulary(settings, vocabulary, special)
+    rules = found.rules._replace(special=special, added=_in_order(settings, found, special, added))
+    tokenizer = Tokenizer.from_vocab(vocabulary, rules)
+    for number, token in listed.items():
+        if tokenizer.ids([token.content]) != [number]:
+            raise BertjaxError(
+                f"{settings.folder}: the added token {token.content!r} has the number {number}, but by its place after "
+                f"the vocabulary {tokenizer.ids([token.content])[0]}; fetch its tokenizer's files again"
+            )
+    _check_parts(settings, found, rules)
+    return tokenizer.with_template(_template(settings, found, tokenizer.template))
 
 
-def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:
-    """Returns the keys in a file of JSON; none where it is neither there nor needed.
-
-    Raises:
-      BertjaxError: it is needed and not there, cannot be read, or has no keys.
-    """
+def _of_text(settings: Settings) -> _Found:
+    wrong = {key: settings.by_key.get(key) for key, fine in _BERTS_WAY.items() if settings.by_key.get(key) not in fine}
+    if settings.kind and not settings.berts:
+        wrong = {"tokenizer_class": settings.by_key.get("tokenizer_class") or settings.kind}
+    for key, value in wrong.items():
+        raise BertjaxError(
+            f"{settings.folder}: {key}={value!r} splits text otherwise than BERT does; give a folder with a "
+            "tokenizer.json that tells how"
+        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if needed:
-            raise BertjaxError(f"there is no {path}; give a folder that has it") from None
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BertjaxError(f"{path} cannot be read: {' '.join(str(error).split())}; fetch it again") from None
-    if not isinstance(content, dict):
-        raise BertjaxError(f"{path} holds no keys; fetch it again")
-    return content
+        vocabulary = models.WordPiece.read_file(str(settings.file))  # of lines that are alike the last one counts
+    except Exception as error:  # the library raises bare Exceptions
+        raise BertjaxError(
+            f"{settings.file} cannot be read: {error}; give a folder with tokenizer.json or vocab.txt"
+        ) from None
+    return _Found(vocabulary, _rules_by_flags(settings), {}, None)
 
 
-def _of_json(file: Path, settings: dict[str, Any]) -> Tokenizer:
+def _of_json(settings: Settings) -> _Found:
     try:
-        # As the library understands it, with its defaults filled in.
-        tree = json.loads(Engine.from_str(file.read_text(encoding="utf-8")).to_str())
+        engine = Engine.from_str(settings.file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BertjaxError(f"{file} cannot be read: {error.strerror}; give a folder that has it") from None
+        raise BertjaxError(f"{settings.file} cannot be read: {error.strerror}; give a folder that has it") from None
     except Exception as error:  # the library raises bare Exceptions
         reason = " ".join(str(error).split())
-        raise BertjaxError(f"{file} is not a tokenizer that can be read: {reason}; fetch it again") from None
-    parts = {part: tree[part] or {"type": None} for part in ("model", "normalizer", "pre_tokenizer")}
-    model, normalizer, splitter = parts.values()
-    kinds = (model["type"], normalizer["type"], splitter["type"])
+        raise BertjaxError(f"{settings.file} is not a tokenizer that can be read: {reason}; fetch it again") from None
+    tree = json.loads(engine.to_str())  # as the library understands it, with its defaults filled in
+    normalizer = tree["normalizer"] or {"type": None}
+    kinds = (tree["model"]["type"], normalizer["type"], (tree["pre_tokenizer"] or {"type": None})["type"])
     pieces = kinds == ("WordPiece", "BertNormalizer", "BertPreTokenizer")
-    if not pieces and kinds not in (("WordLevel", kind, "WhitespaceSplit") for kind in ("Lowercase", None)):
+    words = kinds in (("WordLevel", kind, "WhitespaceSplit") for kind in ("Lowercase", None))
+    if not (kinds[0] == "WordPiece" if settings.berts else pieces or words):
         raise BertjaxError(
-            f"{file} is a tokenizer of another kind ({', '.join(map(str, kinds))}); only BERT's can be read"
+            f"{settings.file} is a tokenizer of another kind ({', '.join(map(str, kinds))}); only BERT's can be read"
         )
-    vocabulary = model.pop("vocab") | {token["content"]: token["id"] for token in tree["added_tokens"]}
-    special = _special(settings, vocabulary)
-    rules = Rules("word", normalizer["type"] == "Lowercase", special=special)
-    if pieces:
-        _check_flags(file, normalizer, settings)
-        rules = _piece_rules(normalizer, "lowercase", "handle_chinese_chars", special)
-        normalizer["strip_accents"] = rules.strip_accents
-    tokenizer = _made(file, vocabulary, rules)
-    ours = json.loads(tokenizer.to_json())
-    for part, theirs in parts.items():
-        for key, value in theirs.items():
-            if ours[part] and value != ours[part][key]:
-                raise BertjaxError(
-                    f"{file}: {key}={value!r} of its {part} would split text otherwise than BERT does; "
-                    f"only {ours[part][key]!r} can be read"
-                )
-    for token in tree["added_tokens"]:
-        if token["content"] not in special or token["normalized"] or token["single_word"]:
-            raise BertjaxError(
-                f"{file}: the added token {token['content']!r} is looked for before text is split; only special tokens "
-                "that are found as they are written can be read"
-            )
-    return tokenizer
+    del tree["model"]["vocab"]  # which lacks a token where two have one number
+    vocabulary = engine.get_vocab(with_added_tokens=False)
+    if settings.berts:
+        rules = _rules_by_flags(settings)
+    elif pieces:
+        rules = _piece_rules(*(normalizer[key] for key in _FLAGS.values()))
+    else:
+        rules = Rules("word", normalizer["type"] == "Lowercase")
+        vocabulary |= {token["content"]: token["id"] for token in tree["added_tokens"]}
+    return _Found(vocabulary, rules, tree, engine)
 
 
-def _of_text(file: Path, settings: dict[str, Any]) -> Tokenizer:
-    for key, supported in _BERTS_WAY.items():
-        if (value := settings.get(key)) not in supported:
-            raise BertjaxError(
-                f"{file.parent}: {key}={value!r} splits text otherwise than BERT does; give a folder with a "
-                "tokenizer.json that tells how"
-            )
-    try:
-        tokens = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BertjaxError(f"{file} cannot be read: {error}; give a folder with tokenizer.json or vocab.txt") from None
-    vocabulary = {
-        token.rstrip("\r"): number for number, token in enumerate(tokens[:-1] if tokens[-1] == "" else tokens)
-    }
-    special = _special(settings, vocabulary)
-    return _made(file, vocabulary, _piece_rules(settings, "do_lower_case", "tokenize_chinese_chars", special))
+def _rules_by_flags(settings: Settings) -> Rules:
+    flags = {key: settings.by_key.get(key, None if key == "strip_accents" else True) for key in _FLAGS}
+    for key, value in flags.items():
+        if not isinstance(value, bool) and (key, value) != ("strip_accents", None):
+            raise BertjaxError(f"{settings.folder}: {key}={json.dumps(value)} is neither true nor false; say which")
+    return _piece_rules(*flags.values())
 
 
-def _special(settings: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, ...]:
-    """Returns the special tokens in the order of ROLES, whatever their names."""
-    by_default = SPECIAL_TOKENS if vocabulary.keys() >= set(SPECIAL_TOKENS) else BERTS_SPECIAL_TOKENS
-    found = []
-    for role, default in zip(ROLES, by_default, strict=True):
-        token = settings.get(role) or default
-        found.append(token["content"] if isinstance(token, dict) and "content" in token else token)
-    return tuple(map(str, found))
+def _piece_rules(lowercase: Any, strip_accents: Any, split_chinese: Any) -> Rules:
+    return Rules("wordpiece", lowercase, lowercase if strip_accents is None else strip_accents, split_chinese)
 
 
-def _check_flags(file: Path, normalizer: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuses two files that disagree: tools differ in which of them they believe."""
-    for name, key in _FLAGS.items():
-        said = settings.get(name)
-        if said is not None and bool(said) != bool(normalizer["lowercase" if normalizer[key] is None else key]):
-            raise BertjaxError(
-                f"{file} has {key}={normalizer[key]} where tokenizer_config.json has {name}={said}; make them agree"
-            )
-
-
-def _piece_rules(flags: dict[str, Any], lowercase: str, chinese: str, special: tuple[str, ...]) -> Rules:
-    lower = bool(flags.get(lowercase, True))
-    accents = flags.get("strip_accents")
-    return Rules(
-        "wordpiece", lower, lower if accents is None else bool(accents), bool(flags.get(chinese, True)), special
-    )
-
-
-def _made(file: Path, vocabulary: dict[str, int], rules: Rules) -> Tokenizer:
+def _check_vocabulary(settings: Settings, vocabulary: dict[str, int], special: tuple[str | None, ...]) -> None:
     again = "fetch its tokenizer's files again"
-    if missing := [token for token in rules.special if token not in vocabulary]:
-        raise BertjaxError(f"{file} lacks the special tokens {' '.join(missing)}; {again}")
-    if len(set(rules.special)) < len(ROLES):
+    if special[UNK] not in vocabulary:
         raise BertjaxError(
-            f"{file}: the special tokens {' '.join(rules.special)} are not {len(ROLES)} different ones; {again}"
+            f"{settings.file}: its vocabulary lacks {special[UNK]}, what unknown words are read as; {again}"
         )
-    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise BertjaxError(f"{file}: its {len(vocabulary)} tokens are not numbered from 0 on; {again}")
-    return Tokenizer.from_vocab(vocabulary, rules)
+    if len(set(vocabulary.values())) < len(vocabulary) or max(vocabulary.values()) >= _MOST:
+        raise BertjaxError(
+            f"{settings.file}: its {len(vocabulary)} tokens have not each a number of its own below 2**24; {again}"
+        )
+
+
+def _in_order(
+    settings: Settings, found: _Found, special: tuple[str | None, ...], added: dict[str, Added]
+) -> tuple[Added, ...]:
+    """Returns the added tokens by number; none where they are the special ones, found as they are written."""
+    plain = {token: Added(token) for token in special if token is not None}
+    added = added | {token: plain[token] for token in plain if token not in added}
+    if added == plain and found.vocabulary.keys() >= plain.keys():
+        return ()
+    if found.rules.kind == "word":
+        odd = " ".join(content for content, token in added.items() if plain.get(content) != token)
+        raise BertjaxError(
+            f"{settings.file}: the added tokens {odd} are looked for before text is split; where white space ends "
+            "words, only special tokens that are found as they are written can be read"
+        )
+    return tuple(sorted(added.values(), key=lambda token: found.vocabulary.get(token.content, _MOST)))
+
+
+def _check_parts(settings: Settings, found: _Found, rules: Rules) -> None:
+    """Refuses a tokenizer.json that would split text otherwise than the rules; warns where that counts for nothing."""
+    if not found.tree:
+        return
+    smallest = {token: number for number, token in enumerate(rules.special_tokens)}
+    ours = json.loads(Tokenizer.from_vocab(smallest, rules._replace(added=())).to_json())
+    differences = []
+    for part in ("model", "normalizer", "pre_tokenizer"):
+        theirs = found.tree[part] or {}
+        if "strip_accents" in theirs and theirs["strip_accents"] is None:
+            theirs["strip_accents"] = theirs.get("lowercase")
+        for key, value in theirs.items():
+            if not ours[part] or value == (used := ours[part].get(key)):
+                continue
+            if not settings.berts:
+                raise BertjaxError(
+                    f"{settings.file}: {key}={value!r} of its {part} would split text otherwise than BERT does; "
+                    f"only {used!r} can be read"
+                )
+            differences.append(f"{key}={value!r} of its {part}")
+    if differences:
+        _warn(settings, ", ".join(differences), "the flags of tokenizer_config.json")
+
+
+def _template(settings: Settings, found: _Found, berts: Template) -> Template:
+    """Returns what stands around texts, and which end of them is cut off."""
+    template = berts
+    if found.engine and (found.tree["post_processor"] or (settings.kind and not settings.berts)):
+        found.engine.no_truncation()
+        found.engine.no_padding()
+        try:
+            template = read_template(found.engine)
+        except BertjaxError as error:
+            if not settings.berts:
+                raise BertjaxError(f"{settings.file}: {error}") from None
+        if settings.berts and template != berts:
+            _warn(settings, "its post-processor", "[CLS] and [SEP] as BERT has them")
+            template = berts
+    segments = settings.kind is None or (settings.berts and settings.kind != "distilbert")
+    inputs = settings.by_key.get("model_input_names")
+    if isinstance(inputs, list):
+        segments = "token_type_ids" in inputs
+    if not segments:  # none are given to the model, which takes them for 0
+        single, pair = (frame._replace(num_first=len(frame.places)) for frame in template[:2])
+        template = template._replace(single=single, pair=pair)
+    cut = (found.tree.get("truncation") or {}).get("direction", "Right").lower()
+    return template._replace(keep_end=settings.by_key.get("truncation_side", cut) == "left")
+
+
+def _warn(settings: Settings, what: str, instead: str) -> None:
+    warnings.warn(
+        f"{settings.file}: {what} counts for nothing, as in transformers 5: its class is BERT's, so {instead} are used",
+        stacklevel=4,
+    )

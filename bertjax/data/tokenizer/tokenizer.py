@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import re
 import sys
 import threading
@@ -11,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from tokenizers import AddedToken, Encoding, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from bertjax.data.tokenizer.template import Template, berts_template, post_processor
 from bertjax.errors import BertjaxError
 
 # Special tokens have the first ids in every vocabulary that is made here; one that is read may have them elsewhere.
@@ -37,12 +39,28 @@ class Vocabulary(NamedTuple):
     """The numbers of a vocabulary: 0 up to its size, and those of its special tokens, and of other roles."""
 
     size: int
-    pad: int = PAD
+    pad: int | None = PAD
     unk: int = UNK
     cls: int = CLS
     sep: int = SEP
-    mask: int = MASK
+    mask: int | None = MASK
     continuing: frozenset[int] = frozenset()  # tokens that go on with the word of the token before
+    markers: frozenset[int] = frozenset()  # special tokens without a role
+
+    @property
+    def special(self) -> frozenset[int]:
+        """All special tokens."""
+        roles = (self.pad, self.unk, self.cls, self.sep, self.mask)
+        return self.markers.union(number for number in roles if number is not None)
+
+
+class Added(NamedTuple):
+    """A token that is found wherever it is written, before the text around it is split."""
+
+    content: str
+    special: bool = True
+    normalized: bool = False  # found in the text as it is lower-cased and so on, not as it is written
+    single_word: bool = False  # found only between what is not part of a word
 
 
 class Rules(NamedTuple):
@@ -56,7 +74,14 @@ class Rules(NamedTuple):
     lowercase: bool = True
     strip_accents: bool = True  # wordpiece only
     split_chinese: bool = True  # wordpiece only: every CJK character is a word
-    special: tuple[str, ...] = SPECIAL_TOKENS  # for padding, unknown, beginning, end and mask
+    # For padding, unknown, beginning, end and mask; None where there is none for padding or mask.
+    special: tuple[str | None, ...] = SPECIAL_TOKENS
+    added: tuple[Added, ...] = ()  # wordpiece only, special ones too, by number; by default the special ones alone
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """Those that there are of the special tokens."""
+        return [token for token in self.special if token is not None]
 
 
 WORDS = Rules()
@@ -65,14 +90,21 @@ WORDS = Rules()
 class Tokenizer:
     """Numbers the tokens of a text. Make one with `Tokenizer.train`, or read one with `load_tokenizer`."""
 
-    def __init__(self, engine: Engine, rules: Rules):
+    def __init__(self, engine: Engine, rules: Rules, template: Template | None = None):
         self._engine, self.rules = engine, rules
         self._ids = engine.get_vocab()
-        pad, unk, cls, sep, mask = (self._ids[token] for token in rules.special)
+        self._tokens = {number: token for token, number in sorted(self._ids.items())}
+        pad, unk, cls, sep, mask = (None if token is None else self._ids[token] for token in rules.special)
+        self.unk = rules.special[UNK] or ""  # what unknown words are read as
+        assert self.unk and unk is not None and cls is not None and sep is not None
         continuing = frozenset(
             number for token, number in self._ids.items() if rules.kind == "wordpiece" and token.startswith(_INSIDE)
         )
-        self.vocabulary = Vocabulary(len(self._ids), pad, unk, cls, sep, mask, continuing)
+        markers = {self._ids[token.content] for token in rules.added if token.special} - {pad, unk, cls, sep, mask}
+        # A file may have left out numbers: of words that it lists twice, only the last one is the word's.
+        size = max(self._ids.values()) + 1
+        self.vocabulary = Vocabulary(size, pad, unk, cls, sep, mask, continuing, frozenset(markers))
+        self.template = template or berts_template(cls, sep)
 
     @classmethod
     def train(
@@ -99,50 +131,56 @@ class Tokenizer:
             alphabet = _alphabet(letters - set(rules.special), sentences, rules, room=vocab_size - NUM_SPECIAL)
             # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
             # which of two equally frequent pieces comes first.
-            first = [*rules.special, *sorted(letters & {_INSIDE + letter for letter in alphabet})]
+            first = [*rules.special_tokens, *sorted(letters & {_INSIDE + letter for letter in alphabet})]
             settings |= {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet)}
             trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, **settings)
             counted = _trained(trainer, sentences, rules)
         # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
         words = sorted(counted.keys() - set(rules.special), key=counted.__getitem__)
         words = words[: vocab_size and vocab_size - NUM_SPECIAL]
-        return cls(_engine({token: number for number, token in enumerate([*rules.special, *words])}, rules), rules)
+        return cls.from_vocab({token: number for number, token in enumerate([*rules.special_tokens, *words])}, rules)
 
     @classmethod
     def from_vocab(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
-        """Makes a tokenizer from the number of every token, 0 on, special ones included."""
+        """Makes a tokenizer, with BERT's template, from the number of every token.
+
+        Args:
+          vocabulary: the numbers, special tokens included; added ones that it lacks get those after it.
+          rules: how text becomes tokens.
+        """
         return cls(_engine(vocabulary, rules), rules)
+
+    def with_template(self, template: Template | None) -> "Tokenizer":
+        """Returns the same tokenizer with another template; None is BERT's."""
+        return Tokenizer(self._engine, self.rules, template)
 
     def to_hub_json(self) -> str:
         """Returns the `tokenizer.json` of a Hugging Face folder, which sets special tokens around a text by itself."""
         engine = Engine.from_str(self.to_json())
-        engine.add_special_tokens(list(self.rules.special))
-        cls, sep = self.rules.special[CLS], self.rules.special[SEP]
-        engine.post_processor = processors.TemplateProcessing(
-            single=f"{cls} $A {sep}",
-            pair=f"{cls} $A {sep} $B:1 {sep}:1",
-            special_tokens=[(cls, self.vocabulary.cls), (sep, self.vocabulary.sep)],
-        )
-        return engine.to_str(pretty=True)
+        if not self.rules.added:
+            engine.add_special_tokens(self.rules.special_tokens)
+        tree = json.loads(engine.to_str()) | {"post_processor": post_processor(self.template, self._tokens)}
+        return Engine.from_str(json.dumps(tree)).to_str(pretty=True)
 
     def to_json(self) -> str:
-        """Returns the text of `tokenizer.json`."""
+        """Returns the text of `tokenizer.json`; it says nothing of the template."""
         return self._engine.to_str(pretty=True)
 
     @property
     def token_ids(self) -> dict[str, int]:
-        """The number of every token; with the rules they are the whole tokenizer."""
-        return self._ids
+        """The number of every token but added ones; with the rules they are the whole tokenizer, but its template."""
+        return self._engine.get_vocab(with_added_tokens=False)
 
     @property
     def roles(self) -> dict[str, str]:
         """The special tokens by their roles, as special_tokens_map.json has them."""
-        return dict(zip(ROLES, self.rules.special, strict=True))
+        by_role = zip(ROLES, self.rules.special, strict=True)
+        return {role: token for role, token in by_role if token is not None}
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens, special ones included."""
-        return len(self._ids)
+        return self.vocabulary.size
 
     def split(self, text: str) -> list[str]:
         """Returns the tokens of a text as in training, words that the vocabulary lacks among them.
@@ -152,7 +190,7 @@ class Tokenizer:
         """
         with _unicode(text):
             if self.rules.kind == "wordpiece":
-                return self._engine.encode(text).tokens
+                return self._pieces(self._engine.encode(text))
             normal = self._engine.normalizer.normalize_str(text) if self.rules.lowercase else _valid(text)
         return _WORD.findall(normal)
 
@@ -160,8 +198,12 @@ class Tokenizer:
         """Splits each text; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
         if self.rules.kind == "wordpiece":
             with _unicode(*texts):
-                return [encoding.tokens for encoding in self._engine.encode_batch(texts)]
+                return list(map(self._pieces, self._engine.encode_batch(texts)))
         return [self.split(text) for text in texts]
+
+    def _pieces(self, encoding: Encoding) -> list[str]:
+        # An added token is called there what the text has, which need not be what the vocabulary has.
+        return self.tokens(encoding.ids) if self.rules.added else encoding.tokens
 
     def ids(self, words: Sequence[str]) -> list[int]:
         """Returns the id of each token; the unknown one's for what is outside the vocabulary."""
@@ -169,8 +211,7 @@ class Tokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Returns the token of each id; `<unk>` for an id outside the vocabulary."""
-        known, unk = range(self.vocab_size), self.rules.special[UNK]
-        return [(self._engine.id_to_token(number) or unk) if number in known else unk for number in map(int, ids)]
+        return [self._tokens.get(number, self.unk) for number in map(int, ids)]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
@@ -199,7 +240,7 @@ def _valid(text: str) -> str:
 
 def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) -> dict[str, int]:
     """Returns the vocabulary that a trainer makes, in another thread: in this one no signal would be heard."""
-    engine = _engine({token: number for number, token in enumerate(rules.special)}, rules)
+    engine = _engine({token: number for number, token in enumerate(rules.special_tokens)}, rules)
     stopped = threading.Event()
     feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
     with _unicode(), ThreadPoolExecutor(1) as other_thread:
@@ -237,7 +278,7 @@ def _count_characters(sentences: Iterable[str], rules: Rules) -> Counter[str]:
     while some := list(itertools.islice(there, _SENTENCES_AT_ONCE)):
         codes = np.frombuffer("".join(some).encode("utf-32-le"), np.uint32)
         counts_c += np.bincount(codes, minlength=len(counts_c))
-    normalizer = _engine({token: number for number, token in enumerate(rules.special)}, rules).normalizer
+    normalizer = _engine({token: number for number, token in enumerate(rules.special_tokens)}, rules).normalizer
     counts: Counter[str] = Counter()
     for code in np.flatnonzero(counts_c):
         for letter in normalizer.normalize_str(chr(code)):
@@ -262,5 +303,5 @@ def _engine(vocabulary: dict[str, int], rules: Rules) -> Engine:
     )
     engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     engine.decoder = decoders.WordPiece()
-    engine.add_special_tokens(list(rules.special))
+    engine.add_tokens([AddedToken(**token._asdict()) for token in rules.added or map(Added, rules.special_tokens)])
     return engine

@@ -8,7 +8,8 @@ import pytest
 from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
-from bertjax.data.tokenizer.files import ROLES_FILE, load_tokenizer
+from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.settings import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -44,7 +45,7 @@ def test_special_tokens_of_any_name_and_number(tmp_path, kind):
     assert loaded.vocabulary[:6] == (7, 0, 3, 6, 2, 5)
     assert loaded.encode_sentences(["crane [mask] </s> CRANE"]) == [[1, 5, 0, 1]]
     (tmp_path / ROLES_FILE).unlink()
-    with pytest.raises(BertjaxError, match="lacks the special tokens .PAD. .UNK. .CLS. .SEP. .MASK."):
+    with pytest.raises(BertjaxError, match="lacks the special tokens .UNK. .CLS. .SEP.;"):
         load_tokenizer(tmp_path)
 
 
@@ -62,10 +63,11 @@ FOREIGN = Engine(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2}, unk_token="[
         (GOOD[: len(GOOD) // 2], "is not a tokenizer that can be read"),
         (b"\xff" + GOOD, "is not a tokenizer that can be read"),
         (FOREIGN, "of another kind (WordLevel, None, None)"),
-        (GOOD.replace(b'"<mask>"', b'"<task>"'), "lacks the special tokens [PAD] [UNK] [CLS] [SEP] [MASK]"),
+        (GOOD.replace(b'"<cls>"', b'"<class>"'), "lacks the special tokens [UNK] [CLS] [SEP];"),
         (GOOD.replace(b'"unk_token": "<unk>"', b'"unk_token": "a"'), "unk_token='a' of its model would split"),
         (GOOD.replace(b'"Lowercase"', b'"NFC"'), "of another kind (WordLevel, NFC, WhitespaceSplit)"),
-        (GOOD.replace(b'"<mask>": 4', b'"<mask>": 9'), "its 8 tokens are not numbered from 0 on"),
+        (GOOD.replace(b'"<mask>": 4', b'"<mask>": 3'), "its 8 tokens have not each a number of its own"),
+        (GOOD.replace(b'"<mask>": 4', b'"<mask>": 99999999'), "its 8 tokens have not each a number of its own"),
     ],
 )
 def test_a_damaged_or_foreign_file(tmp_path, data, complaint):
@@ -84,22 +86,12 @@ def test_a_folder_without_a_vocabulary(tmp_path):
 
 
 def changed(part: str, **values: object):
+    """Another tokenizer.json, where it tells all."""
+
     def change(folder: Path) -> None:
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
         tree = json.loads((folder / "tokenizer.json").read_text())
         tree[part].update(values)
-        (folder / "tokenizer.json").write_text(json.dumps(tree))
-
-    return change
-
-
-def added(number: int = 5, **values: object):
-    """Another of the tokens that are looked for before all others, or one of them looked for in another way."""
-
-    def change(folder: Path) -> None:
-        tree = json.loads((folder / "tokenizer.json").read_text())
-        tree["added_tokens"] = [t for t in tree["added_tokens"] if t["id"] != number]
-        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        tree["added_tokens"].append({"id": number, "content": "[MASK]", "special": True} | flags | values)
         (folder / "tokenizer.json").write_text(json.dumps(tree))
 
     return change
@@ -121,15 +113,15 @@ def only_text(**settings: object):
         (changed("normalizer", clean_text=False), "clean_text=False of its normalizer would split"),
         (changed("model", continuing_subword_prefix="__"), "continuing_subword_prefix='__' of its model would split"),
         (changed("model", max_input_chars_per_word=9), "max_input_chars_per_word=9 of its model would split"),
-        (changed("normalizer", lowercase=False), "lowercase=False where tokenizer_config.json has do_lower_case=True"),
-        (changed("normalizer", handle_chinese_chars=False), "has tokenize_chinese_chars=True; make them agree"),
-        (added(normalized=True), "added token '.MASK.' is looked for before"),
-        (added(single_word=True), "added token '.MASK.' is looked for before"),
-        (added(23, content="[NEW]"), "added token '.NEW.' is looked for before"),
+        (changed("model", unk_token="of"), "unk_token='of' of its model would split"),
+        (only_text(tokenizer_class="PreTrainedTokenizerFast"), "tokenizer_class='PreTrainedTokenizerFast' splits"),
+        (only_text(split_special_tokens=True), "split_special_tokens=true is not supported"),
         (only_text(do_basic_tokenize=False), "do_basic_tokenize=False splits text otherwise"),
         (only_text(never_split=["a"]), "never_split=.'a'. splits text otherwise"),
         (only_text(tokenizer_class="BertJapaneseTokenizer"), "tokenizer_class='BertJapaneseTokenizer' splits"),
-        (only_text(mask_token="[CLS]"), "are not 5 different ones"),
+        (only_text(mask_token="[CLS]"), "the special tokens .PAD. .UNK. .CLS. .SEP. .CLS. two are the same"),
+        (only_text(unk_token="[?]"), "vocab.txt: its vocabulary lacks .[?].,"),
+        (only_text(cls_token=7), "7 is no token"),
     ],
 )
 def test_what_would_split_text_otherwise_is_refused(tmp_path, change, complaint):
@@ -143,7 +135,9 @@ def test_what_would_split_text_otherwise_is_refused(tmp_path, change, complaint)
 def test_what_leaves_the_tokens_as_they_are_may_be(tmp_path):
     whole, folder = load_tokenizer(BERT), Path(shutil.copytree(BERT, tmp_path / "bert"))
     assert whole.rules.special == BERTS_SPECIAL_TOKENS
-    added(lstrip=True, rstrip=True)(folder)
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    tree["added_tokens"][-1] |= {"lstrip": True, "rstrip": True}
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
     changed("normalizer", strip_accents=True)(folder)
     assert load_tokenizer(folder).to_json() == whole.to_json()
     only_text(do_basic_tokenize=True, never_split=None, tokenizer_class="BertTokenizer")(folder)
