@@ -12,7 +12,7 @@ FLOORS = {
     "errors": "",
     "storage": "filelock fsspec",
     "config": "jsonargparse yaml",
-    "data": "numpy scipy tokenizers sentencex pyarrow huggingface_hub tqdm",
+    "data": "numpy scipy tokenizers sentencex pyarrow backports compression huggingface_hub tqdm",
     "parallel": "numpy jax",
     "ops": "jax",
     "models": "numpy jax flax",

@@ -23,8 +23,9 @@ class DataConfig:
     source: Source = "wikitext-2"
     """WikiText-2, the documentation that ships with Python (needs no download), or your own files"""
     path: str | None = None
-    """your files, folders and globs such as texts/**/*.jsonl.gz, separated by ':' (text, .jsonl, .parquet, .gz, .zst);
-    for WikiText-2 a folder that may already hold wiki.{train,valid,test}.tokens, which is used before any download"""
+    """your files, folders and globs such as texts/**/*.jsonl.gz, separated by ':' (text, .jsonl, .json, .csv, .tsv and
+    .parquet, each also .gz or .zst); for WikiText-2 a folder that may already hold wiki.{train,valid,test}.tokens,
+    which is used before any download"""
     eval_path: str | None = None
     """your held-out files, given like data.path; by default one document in a hundred of data.path is the valid split,
     and another one the test split"""
@@ -36,7 +37,8 @@ class DataConfig:
     language: str = "en"
     """language of the text of files, by whose rules it is split into sentences: a two-letter code"""
     text_field: str = "text"
-    """field of JSON lines, or column of Parquet files, that holds the text; each record is one document"""
+    """field of JSON, or column of tables and Parquet files, that holds the text, a.b for b within a; each record is one
+    document"""
     on_bad: Literal["stop", "skip"] = "stop"
     """what to do with a file or record that cannot be read: stop, or skip it; ten are named, and all counted by reason,
     in the run's environment.json too"""

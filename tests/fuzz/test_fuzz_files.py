@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.data.sources.files import Skipped, documents, shards
-from bertjax.data.sources.formats import Layout, Part
+from bertjax.data.sources.formats import Layout
+from bertjax.data.sources.lines import Part
 
 TEXTS = ["A crane flies. It is grey.\n\nIt lands.", "\u05d0 \u05d1. e\u0301!", ""]
 PLAIN = "\n\n".join(TEXTS).encode()
@@ -34,6 +35,9 @@ WHOLE = {
     "a.txt.gz": gzip.compress(PLAIN, mtime=0),
     "a.txt.zst": zstd(PLAIN),
     "a.jsonl": JSON_LINES,
+    "a.json": json.dumps([{"text": text} for text in TEXTS * 2], indent=1).encode(),
+    "a.csv": b'id,text\n1,"A crane, it ""flies"".\nIt is grey."\n2,It lands.\n',
+    "a.tsv": b'id\ttext\n1\tA "crane flies.\n2\tIt lands.\n',
     "a.parquet": parquet(),
 }
 

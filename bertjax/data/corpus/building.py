@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bertjax.config import Split
 from bertjax.data.corpus.corpus import Corpus, folder_of, join, read
 from bertjax.data.corpus.shard_worker import Done, Task, build_shard
-from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, Skipped, UserFiles, shards, told
+from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, Skipped, UserFiles, fingerprint, shards, told
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
@@ -55,6 +55,10 @@ def load_or_build_files(
             there, skipped = _build_shards(
                 folder, shards(files.files, files.layout, SHARD_BYTES), task, workers or _cores()
             )
+            if fingerprint(files.files, files.layout) != files.fingerprint:
+                shutil.rmtree(folder, ignore_errors=True)
+                newest = max(files.files, key=lambda file: file.stat().st_mtime_ns)
+                raise BertjaxError(f"files changed while they were read, {newest} last; start again when they are done")
             for one, place in places.items():
                 if any((shard / f"{one}.ids").exists() for shard in there):
                     made_of = functools.partial(join, shards=there, tokenizer=tokenizer, skipped=skipped)

@@ -13,7 +13,8 @@ from bertjax.config import Split
 from bertjax.data.corpus.corpus import write_shard
 from bertjax.data.document import Document
 from bertjax.data.sources.files import Shard, Skipped, documents
-from bertjax.data.sources.formats import Layout, Part
+from bertjax.data.sources.formats import Layout
+from bertjax.data.sources.lines import Part
 from bertjax.data.tokenizer.tokenizer import Added, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import read_or_build, read_whole

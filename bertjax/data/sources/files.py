@@ -1,11 +1,13 @@
 """The user's own text: which files, cut into which shards, and the documents in them, each with its split."""
 
+import functools
 import glob
 import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections import Counter
@@ -17,7 +19,8 @@ from tqdm import tqdm
 
 from bertjax.config import Split
 from bertjax.data.document import Document
-from bertjax.data.sources.formats import BadError, Layout, Part, parts_of, read
+from bertjax.data.sources.formats import Layout, parts_of, read
+from bertjax.data.sources.lines import BadError, Part
 from bertjax.data.sources.sentences import split_sentences
 from bertjax.errors import BertjaxError
 
@@ -123,33 +126,86 @@ def find_files(path: str) -> list[Path]:
     """Returns the files that data.path or data.eval_path names, each once, in the order of names.
 
     Args:
-      path: files, folders and globs, apart by the system's `:`; of a folder all that is in and below it, not hidden.
+      path: files, folders and globs, apart by the system's `:`, which may also be in the name of what is there. Of a
+        folder, all files that are in and below it, not hidden; folders that it has links to are followed.
 
     Raises:
-      BertjaxError: one of them names nothing.
+      BertjaxError: one of them names nothing, or what cannot be read as often as a text is.
     """
-    found: list[Path] = []
-    for part in path.split(os.pathsep):
+    found: dict[str, Path] = {}
+    for part in _names(path):
         name = os.path.expanduser(part)
+        remedy = "a file, a folder or a pattern such as 'texts/**/*.jsonl.gz'"
         if os.path.isdir(name):
-            inside = (Path(folder, file) for folder, _, files in os.walk(name) for file in files)
-            files = [file for file in inside if not _is_hidden(file.relative_to(name))]
+            files = [os.path.join(folder, file) for folder, inside in _folders(name) for file in inside]
             remedy = "a folder with text in it"
+        elif os.path.exists(name) and not os.path.isfile(name):
+            raise BertjaxError(f"{part} is a pipe or a device, and text is read more than once; give a file of it")
         else:
-            files = [Path(name)] if os.path.isfile(name) else [Path(match) for match in _matches(name)]
-            remedy = "a file, a folder or a pattern such as 'texts/**/*.jsonl.gz'"
+            files = [name] if os.path.isfile(name) else _matches(name)
+        if not files and f"{part}://" in path:
+            raise BertjaxError(f"{path} is a URL, and text is read from files; download them, and give their folder")
         if not files:
             raise BertjaxError(f"there is no file at {part!r}; give {remedy} as data.path or data.eval_path")
-        found += sorted(files)
-    return list(dict.fromkeys(found))
+        for file in sorted(map(Path, files)):
+            found.setdefault(_real_name(file), file)
+    return list(found.values())
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _names(path: str) -> Iterator[str]:
+    """Yields what is between the `:`, but those of the longest name that there is."""
+    parts = path.split(os.pathsep)
+    while parts:
+        names = [os.pathsep.join(parts[:number]) for number in range(len(parts), 0, -1)]
+        name = next((name for name in names if os.path.exists(os.path.expanduser(name))), parts[0])
+        yield name
+        parts = parts[name.count(os.pathsep) + 1 :]
+
+
+def _folders(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields a folder and those below it, not hidden, each once whatever links lead to it, and the files in each."""
+
+    def refuse(error: OSError) -> None:
+        remedy = "make it readable, or leave it out"
+        raise BertjaxError(f"cannot read {error.filename}: {error.strerror}; {remedy}") from None
+
+    seen = set()
+    for folder, folders, names in os.walk(top, followlinks=True, onerror=refuse):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Links last: what they lead to has its own name where it is below the same top.
+        folders[:] = sorted(_shown(folders), key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        yield folder, [name for name in _shown(names) if _is_text_file(os.path.join(folder, name))]
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(".")]
+
+
+def _is_text_file(name: str) -> bool:
+    return os.path.isfile(name) or not os.path.exists(name)  # a link to nothing is complained of, not left out
 
 
 def _matches(pattern: str) -> list[str]:
-    return [match for match in glob.glob(pattern, recursive=True) if os.path.isfile(match)]
+    """Expands a pattern as `glob` does, whose `**` would follow a link to a folder above it again and again."""
+    first, *others = re.split(r"(?:(?<=/)|^)\*\*(?:/+|$)", pattern)
+    found = [first] if others and not first else glob.glob(first)
+    for rest in others:
+        tops = [folder for top in found for folder, _ in _folders(top or os.curdir)]
+        found = [os.path.join(top, match) for top in tops for match in glob.glob(rest or "*", root_dir=top)]
+    return [match for match in found if os.path.isfile(match)]
+
+
+def _real_name(file: Path) -> str:
+    return os.path.realpath(file) if file.is_symlink() else os.path.join(_real_folder(file.parent), file.name)
+
+
+@functools.lru_cache(maxsize=1)  # files come a folder after the other
+def _real_folder(folder: Path) -> str:
+    return os.path.realpath(folder)
 
 
 def fingerprint(files: Iterable[Path], layout: Layout) -> str:

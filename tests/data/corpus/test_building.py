@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,6 +209,24 @@ def test_a_bad_file_stops_the_build(tmp_path: Path, texts: Path, small_shards: N
         build(tmp_path / "cache", user_files(texts), workers=workers)
     (texts / "d.jsonl").unlink()
     assert build(tmp_path / "cache", user_files(texts), workers=workers).ids.size
+
+
+def test_a_file_that_changes_while_it_is_read_stops_the_build(
+    tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = user_files(texts)
+
+    def meanwhile(*args: Any) -> shard_worker.Done:
+        with open(texts / "b.txt", "a") as file:
+            file.write("w1 .")
+        return shard_worker.build_shard(*args)
+
+    monkeypatch.setattr(building, "build_shard", meanwhile)
+    with pytest.raises(BertjaxError, match=r"files changed while they were read, .*/b\.txt last; start again"):
+        build(tmp_path / "cache", files)
+    assert not list((tmp_path / "cache" / "corpora").glob("*.shards"))
+    monkeypatch.undo()
+    assert build(tmp_path / "cache", user_files(texts)).ids.size
 
 
 def test_a_process_that_is_killed_is_told_of(

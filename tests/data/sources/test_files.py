@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from refusals import refusal
 
 from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.prepare import prepare
-from bertjax.data.sources import formats
+from bertjax.data.sources import formats, lines, records
 from bertjax.data.sources.files import MAX_SENTENCES, Skipped, documents, find_files, fingerprint, shards
-from bertjax.data.sources.formats import Layout, Part
+from bertjax.data.sources.formats import Layout
+from bertjax.data.sources.lines import Part
 from bertjax.errors import BertjaxError
 
 TEXT = "A crane flies. Dr. Fox\nsaw it!\n\n\n  It was grey. \r\nThe end\n"
@@ -139,11 +141,11 @@ def test_a_line_of_any_length_is_read_with_little_memory(tmp_path: Path, monkeyp
 
 
 def test_a_record_may_not_be_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "_LONGEST_RECORD", 100)
+    monkeypatch.setattr(records, "_LONGEST", 100)
     (tmp_path / "a.jsonl").write_bytes(json_lines(["One.", 9 * "Long. "]))
     assert len(of(tmp_path / "a.jsonl")) == 2
     (tmp_path / "a.jsonl").write_bytes(json_lines(["One.", 30 * "Long. "]))
-    with pytest.raises(BertjaxError, match="a.jsonl is no JSON lines: more than 100 bytes are in line 2"):
+    with pytest.raises(BertjaxError, match="a.jsonl has no records: more than 100 bytes are in line 2"):
         of(tmp_path / "a.jsonl")
 
 
@@ -181,8 +183,23 @@ def test_every_document_has_one_split_whatever_its_file(tmp_path: Path) -> None:
         ("a.jsonl", json_lines([f"Record {number}." for number in range(40)]), "block"),
         ("a.jsonl.gz", gzip.compress(json_lines(), mtime=0), "block"),
         ("a.parquet", parquet(records=[f"Record {number}." for number in range(40)], row_group_size=3), "block"),
+        ("a.json", json_lines([f"Record {number}." for number in range(40)]), "block"),
+        ("a.json", json.dumps([{"text": f"Record {number}."} for number in range(40)], indent=1).encode(), "block"),
+        ("a.csv", b'id,text\n1,"One.\n\nTwo."\n2,Three.\n' * 9, "line"),
+        ("a.tsv", b"text\tid\nOne.\t1\nTwo.\t2\n" * 9, "block"),
     ],
-    ids=["blocks", "lines", "old ends of lines", "JSON lines", "compressed", "Parquet"],  # bytes may hold a time
+    ids=[
+        "blocks",
+        "lines",
+        "old ends of lines",
+        "JSON lines",
+        "compressed",
+        "Parquet",
+        "JSON",
+        "array",
+        "CSV",
+        "TSV",
+    ],  # bytes may hold a time
 )
 def test_documents_are_the_same_however_files_are_cut(
     tmp_path: Path, name: str, data: bytes, document: str, size: int
@@ -223,7 +240,7 @@ def test_a_file_is_looked_through_once_for_its_documents(tmp_path: Path, monkeyp
     (tmp_path / "a.txt").write_bytes(b"One.\n" * 100 + b"\n" + b"Two.\n" * 100)
     assert [[part[1:3] for part in shard] for shard in shards([tmp_path / "a.txt"], Layout(), 50)] == [
         [(0, 501)],
-        [(501, None)],
+        [(501, 1001)],
     ]
     assert looked_from == [50, 550]
 
@@ -236,6 +253,15 @@ def test_a_line_is_named_by_its_number_in_the_whole_file(tmp_path: Path) -> None
         assert len(plan) > 5
         with pytest.raises(BertjaxError, match=complaint):
             [own for shard in plan for own in documents(shard, Layout())]
+
+
+def test_the_lines_before_a_part_are_counted_once_for_all_its_complaints(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n" * 1000)
+    plan = shards([tmp_path / "a.jsonl"], Layout(), 600)
+    lines.lines_before.cache_clear()
+    skipped = Skipped()
+    assert not [own for shard in plan for own in documents(shard, Layout(on_bad="skip"), skipped)]
+    assert skipped.counts.total() == 1000 and lines.lines_before.cache_info().misses == len(plan) == 5
 
 
 # Which files.
@@ -259,10 +285,65 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found(f"{tmp_path}/.hidden") == [".hidden"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert found("~/b.txt") == ["b.txt"]
+    assert found(f"{tmp_path}/**/*.gz") == found(f"{tmp_path}/**/d/*") == ["a/d/e.txt.gz"]
+    assert found(f"{tmp_path}/**") == found(f"{tmp_path}/**/*") == ["a/c.jsonl", "a/d/e.txt.gz", "b.txt"]
+    assert found(f"{tmp_path}/**/d/**/e.*") == ["a/d/e.txt.gz"]
+    monkeypatch.chdir(tmp_path)
+    assert [str(file) for file in find_files("**/c.*")] == [str(file) for file in find_files("a/*l")] == ["a/c.jsonl"]
     for nothing in (f"{tmp_path}/*.csv", f"{tmp_path}/a/.git", ""):
         (tmp_path / "a" / ".git" / "config").unlink(missing_ok=True)
         with pytest.raises(BertjaxError, match="there is no file at"):
             find_files(nothing)
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    """Also those to a folder above them, of which two together made a pattern's matches endless."""
+    (tmp_path / "texts" / "real").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("texts/real/a.txt", "elsewhere/b.txt"):
+        (tmp_path / name).write_text("One.")
+    for name, to in (("1", "."), ("2", ".."), ("again", "real"), ("z", "../elsewhere"), ("a.txt", "real/a.txt")):
+        (tmp_path / "texts" / name).symlink_to(to)
+    (tmp_path / "texts" / "y").symlink_to(tmp_path / "elsewhere")
+    for path in ("texts", "texts/**", "texts/**/*.txt", "texts/1/**/*.txt"):
+        assert sorted(file.resolve() for file in find_files(str(tmp_path / path))) == [
+            tmp_path / "elsewhere" / "b.txt",
+            tmp_path / "texts" / "real" / "a.txt",
+        ]
+    assert len(find_files(f"{tmp_path}/texts{os.pathsep}{tmp_path}/elsewhere{os.pathsep}{tmp_path}/texts/2")) == 2
+    (tmp_path / "texts" / "lost").symlink_to("nowhere")
+    assert "texts/lost: No such file" in refusal(fingerprint, find_files(f"{tmp_path}/texts"), Layout())
+
+
+def test_what_is_no_file_of_text_is_left_out_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.txt").write_text("One.")
+    for path in (tmp_path, tmp_path / "*", tmp_path / "**"):
+        assert find_files(str(path)) == [tmp_path / "a.txt"]
+    for path in (str(tmp_path / "pipe"), os.devnull):
+        assert f"{path} is a pipe or a device" in refusal(find_files, path)
+
+    def denied(folder: Any) -> Any:
+        raise PermissionError(13, "Permission denied", os.fspath(folder))
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert f"cannot read {tmp_path}: Permission denied; make it readable" in refusal(find_files, str(tmp_path))
+
+
+def test_names_with_a_colon_and_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a:b.txt", "c.txt", "d:e/f:g.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("One.")
+    for path, names in (
+        ("a:b.txt", ["a:b.txt"]),
+        ("c.txt:a:b.txt", ["c.txt", "a:b.txt"]),
+        ("a:b.txt:d:e:c.txt", ["a:b.txt", "d:e/f:g.txt", "c.txt"]),
+        ("d:e/f:g.txt:?.txt", ["d:e/f:g.txt", "c.txt"]),
+    ):
+        assert [str(file) for file in find_files(path)] == names
+    for path in ("https://a.org/b.txt", "c.txt:s3://a/b.txt", "file:///a.txt"):
+        assert f"{path} is a URL, and text is read from files" in refusal(find_files, path)
 
 
 def test_the_fingerprint_tells_what_changes_the_documents(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""Records of a file, each with a text in one of its fields: JSON, tables of comma- or tab-separated values, Parquet."""
+
+import contextlib
+import csv
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bertjax.data.sources.lines import BadError, Part, in_a_line, kind_of, lines, lines_before, opened, unreadable
+from bertjax.errors import BertjaxError
+
+_PIECE = 1 << 20  # bytes of a line of JSON that is not one record a line
+_LONGEST = 1 << 26  # bytes of a record: a file of another kind may have no end of line at all
+_ROWS_AT_ONCE = 256
+_SPACE = re.compile(r"\s*")
+
+
+def texts(part: Part, field: str) -> Iterator[str | BadError]:
+    """Yields the text of each record, or why it has none.
+
+    Args:
+      field: the name of its text; "a.b" is also the field b in the field a.
+
+    Raises:
+      BadError: the rest cannot be read.
+    """
+    file = Path(part.file)
+    readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _table, "tsv": _table, "parquet": _parquet}
+    kind, what = kind_of(file).format, "line"
+    reader = readers[kind]
+    if kind == "parquet":
+        what = "row"
+    elif kind == "json" and not part.start and not is_json_lines(file):
+        what, reader = "record", _json_values
+    for number, value in reader(part, field):
+        value = _text(value, field)
+        if isinstance(value, BadError):
+            number += lines_before(part) if what == "line" else 0
+            value = BadError(f"{what} {number:,} of {file} {value}", value.reason)
+        yield value
+
+
+def is_json_lines(file: Path) -> bool:
+    """Tells whether JSON is one record a line: not one array, nor records that are spread over lines.
+
+    Raises:
+      BadError: it cannot be read.
+    """
+    try:
+        with opened(file) as start:
+            text = start.read(1 << 12).decode("utf-8-sig", "replace").lstrip()
+    except unreadable(file) as error:
+        raise BadError(f"{file} cannot be read ({in_a_line(error)})", "unreadable") from None
+    first, line_feed, _ = text.partition("\n")
+    return not (text.startswith("[") or (line_feed and first.strip() == "{"))
+
+
+def _text(value: Any, field: str) -> str | BadError:
+    if isinstance(value, BadError):
+        return value
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+        if isinstance(value, str):
+            value.encode()
+            return value
+    except UnicodeDecodeError:
+        return BadError("is not UTF-8 text", "not UTF-8")
+    except UnicodeEncodeError:
+        return BadError("holds half a character, a lone surrogate", "half a character")
+    return BadError(f"has no text as {field!r} (data.text_field)", f"no text as {field!r}")
+
+
+def _in_field(record: Any, field: str) -> Any:
+    """Returns what a record has in a field, which may be one of another field's; None where it has not."""
+    if not isinstance(record, dict):
+        return None
+    if field in record:
+        return record[field]
+    outer, _, inner = field.partition(".")
+    return _in_field(record.get(outer), inner) if inner else None
+
+
+def _no_column(file: Path, field: str, names: list[str]) -> BadError:
+    return BadError(f"{file} has no column {field!r} (data.text_field), but {', '.join(names)}", f"no column {field!r}")
+
+
+def _whole_lines(part: Part, *, strip: bool) -> Iterator[tuple[int, str]]:
+    for number, line in lines(part, _LONGEST, strip=strip):
+        if not line.endswith("\n"):
+            why = f"has no records: more than {_LONGEST:,} bytes are in line {lines_before(part) + number:,}"
+            raise BadError(f"{part.file} {why}", "too long a line")
+        yield number, line
+
+
+def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """Yields what is in the field of each line's record, with the number of the line in the part."""
+    for number, line in _whole_lines(part, strip=True):
+        if line != "\n":
+            try:
+                yield number, _in_field(json.loads(line), field)
+            except (ValueError, RecursionError) as error:
+                yield number, BadError(f"is no JSON ({error})", "no JSON")
+
+
+def _json_values(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """Yields what is in the field of each record, with its number: of an array's elements, or of one after another."""
+    decode = json.JSONDecoder().raw_decode
+    text, enough, inside, number = "", 0, False, 0
+    for piece in itertools.chain((piece for _, piece in lines(part, _PIECE)), [None]):
+        text, at_end = text + (piece or ""), piece is None
+        if len(text) < enough and not at_end:  # a long record is not tried at every line of it
+            continue
+        at = 0
+        while (at := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+            if text[at] in ",]" or (text[at] == "[" and not inside):
+                inside = text[at] == "[" or (inside and text[at] == ",")
+                at += 1
+                continue
+            try:
+                value, end = decode(text, at)
+            except (ValueError, RecursionError) as error:
+                if at_end or len(text) - at > _LONGEST:
+                    reason = f"is no JSON from its record {number + 1:,} on ({error})"
+                    raise BadError(f"{part.file} {reason}", "no JSON") from None
+                break
+            if end == len(text) and not at_end:  # a number may go on
+                break
+            number, at = number + 1, end
+            yield number, _in_field(value, field)
+        text = text[at:]
+        enough = 2 * len(text)
+    if inside:
+        raise BadError(f"{part.file} is no JSON: its array has no end after {number:,} records", "no JSON")
+
+
+def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """Yields what is in the column of each row, with the number of its last line; the first row names the columns.
+
+    Of comma-separated values a field in quotation marks may hold commas, line ends, and "" for a mark; in tab-separated
+    ones marks are but marks, as in IANA's text/tab-separated-values: else an odd one would swallow the rows after it.
+    """
+    file = Path(part.file)
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
+    numbered = (line for _, line in _whole_lines(part, strip=False))
+    if kind_of(file).format == "csv":
+        rows = csv.reader(numbered, strict=True)
+    else:
+        rows = csv.reader(numbered, delimiter="\t", quoting=csv.QUOTE_NONE)
+    column = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield rows.line_num, BadError(f"is no row of a table ({error})", "no CSV")
+            continue
+        if row and column is None:
+            names = [name.strip() for name in row]
+            if field not in names:
+                raise _no_column(file, field, names)
+            column = names.index(field)
+        elif row:
+            yield rows.line_num, row[column] if column is not None and column < len(row) else None
+
+
+def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
+    """Yields what is in the column of each row, with the number of the row in the file."""
+    file = Path(part.file)
+    with opened(file) as bytes_of_it, parquet_reader(file) as parquet:
+        plain = kind_of(file).compression is None
+        table = parquet.ParquetFile(bytes_of_it if plain else io.BytesIO(bytes_of_it.read()))
+        names = table.schema_arrow.names
+        column = field if field in names else field.partition(".")[0]
+        if column not in names:
+            raise _no_column(file, field, names)
+        number = sum(table.metadata.row_group(group).num_rows for group in range(part.start))
+        groups = range(part.start, table.num_row_groups if part.end is None else part.end)
+        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[column]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield number, _in_field({column: value}, field)
+
+
+@contextlib.contextmanager
+def parquet_reader(file: Path) -> Iterator[Any]:
+    """Lends pyarrow.parquet, whose complaints become one that names the file."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BertjaxError(f"to read {file} pyarrow is needed: pip install 'bertjax[parquet]'") from None
+    try:
+        yield pyarrow.parquet
+    except (*unreadable(file), pyarrow.ArrowException) as error:
+        raise BadError(f"{file} is no Parquet file that can be read ({in_a_line(error)})", "no Parquet") from None
