@@ -1,6 +1,9 @@
 """The picture of how near the uses of one word are to each other."""
 
-from collections.abc import Sequence
+import logging
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
+
 _LETTER = 0.079  # inches, on average
 _BOLD = "#08589e"
+_NAMED = 10  # characters that no font has
 _FIGURES_UP_TO = 20  # uses, in cells large enough for a figure
 
 
@@ -27,7 +33,8 @@ def plot(word: str, uses: Sequence[Context], cosines_nn: np.ndarray, path: Path)
     Raises:
       OSError: it cannot be written.
     """
-    with atomic_write(path, binary=True) as file:
+    with atomic_write(path, binary=True) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # which was logged, in one line
         draw(word, uses, cosines_nn).savefig(file, dpi=160, format="png")
 
 
@@ -39,13 +46,57 @@ def draw(word: str, uses: Sequence[Context], cosines_nn: np.ndarray) -> "Figure"
       uses: n uses of it.
       cosines_nn: the cosines between their vectors.
     """
+    from matplotlib import rc_context
+
+    with rc_context({"font.family": _fonts("".join([word, *(part for use in uses for part in use)]))}):
+        return _draw(word, uses, cosines_nn)
+
+
+def _fonts(text: str) -> list[str]:
+    """Returns the fonts that together have a text's characters: matplotlib's own, and others if need be.
+
+    Logs the characters that none has.
+    """
+    from matplotlib import font_manager, rcParams
+
+    def had(files: Iterable[str]) -> set[int]:
+        """Returns the characters that all of these files have, of those that are wanted."""
+        try:
+            fonts = [font_manager.get_font(file) for file in files]
+        except (OSError, RuntimeError):  # no font that FreeType can read
+            return set()
+        return {letter for letter in wanted if all(font.get_char_index(letter) for font in fonts)}
+
+    families = list(rcParams["font.family"])
+    wanted = {ord(letter) for letter in text if unicodedata.category(letter)[0] not in "ZC"}
+    both = [font_manager.FontProperties(family=families, weight=weight) for weight in ("normal", "bold")]
+    wanted -= had(map(font_manager.findfont, both))
+    files: dict[str, set[str]] = {}  # of each family, whatever their weight
+    for font in font_manager.fontManager.ttflist:
+        if font.style == "normal" and not font.name.startswith("Last Resort"):  # whose every character is a box
+            files.setdefault(font.name, set()).add(font.fname)
+    while wanted:
+        best = max(files, key=lambda name: len(had(files[name])), default="")
+        if not (found := had(files.get(best, ()))):
+            some = "".join(map(chr, sorted(wanted)[:_NAMED]))
+            logger.warning("no installed font has %s: drawn as boxes; install one, such as Noto Sans CJK", some)
+            break
+        families.append(best)
+        wanted -= found
+    return families
+
+
+def _width(text: str) -> float:
+    """Returns a text's width in inches, roughly: Chinese characters are twice as wide as letters."""
+    return _LETTER * sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _draw(word: str, uses: Sequence[Context], cosines_nn: np.ndarray) -> "Figure":
     from matplotlib.figure import Figure  # not pyplot: it would choose a backend
 
     n, cell = len(uses), min(0.62, max(0.3, 9 / len(uses)))  # inches, as are all lengths here
-    before, after = (
-        _LETTER * max(len(side) for side in sides) for sides in zip(*((u[0], u[2]) for u in uses), strict=True)
-    )
-    words = before + _LETTER * max(len(use.word) for use in uses) + after + 0.6
+    before, inside, after = (max(map(_width, parts)) for parts in zip(*uses, strict=True))
+    words = before + inside + after + 0.6
     margin, bottom, top = 0.3, 0.25, 1.1
     width, height = max(5.2, margin + words + cell * n + 1.2), bottom + cell * n + top
     figure = Figure(figsize=(width, height), facecolor="white")

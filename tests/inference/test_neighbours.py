@@ -1,8 +1,11 @@
 """The uses of a word: what is around them, how near they are, as a table and a picture."""
 
+import logging
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import font_manager, get_data_path, rcParams
 
 from bertjax.inference.neighbours import Context, contexts, cosines, render
 from bertjax.inference.neighbours_plot import draw, plot
@@ -61,3 +64,29 @@ def test_the_picture(n: int, tmp_path) -> None:
 
 def test_uses_that_are_all_alike_can_be_drawn(tmp_path) -> None:
     plot("crane", contexts("crane", TEXTS, [0, 0, 0]), np.ones((3, 3)), tmp_path / "n.png")
+
+
+@pytest.fixture
+def bundled_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes those that come with matplotlib the only ones, on every machine."""
+    own = [font for font in font_manager.fontManager.ttflist if font.fname.startswith(get_data_path())]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+
+
+def test_a_font_that_has_what_the_usual_one_lacks(bundled_fonts: None, tmp_path, caplog) -> None:
+    uses = contexts("⌶", ["a ⌶ is ⌽", "the ⌶"], [0, 1])  # which DejaVu Sans lacks, and others have
+    figure = draw("⌶", uses, np.eye(2))
+    (families,) = {tuple(text.get_fontfamily()) for text in figure.findobj(plt.Text)}
+    assert families[:-1] == tuple(rcParams["font.family"])
+    figure.savefig(tmp_path / "n.png")  # a glyph that is missing would be a warning
+    assert caplog.messages == []
+
+
+def test_characters_that_no_font_has_are_told_once(bundled_fonts: None, tmp_path, caplog) -> None:
+    uses = contexts("鹤", ["一只 鹤 在飞", "the 鹤\t"], [0, 1])
+    with caplog.at_level(logging.WARNING):
+        plot("鹤", uses, np.eye(2), tmp_path / "n.png")
+    assert caplog.messages == ["no installed font has 一只在飞鹤: drawn as boxes; install one, such as Noto Sans CJK"]
+    caplog.clear()
+    plot("crane", contexts("crane", ["a crane", "crane é ж"], [0, 1]), np.eye(2), tmp_path / "m.png")
+    assert caplog.messages == []
