@@ -38,6 +38,7 @@ _TRANSFORMER_FIXED: dict[str, Any] = {
     "module_output_name": "token_embeddings",
     "processing_kwargs": {},
 }
+_INSTEAD = f"; without {_MODULES} the model alone is read"
 _LAYER_FIXED = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
 
 
@@ -96,19 +97,9 @@ def read_settings(folder: Path, hidden_size: int, *, lowercases: bool) -> Senten
     prompts, default_prompt_name, truncate_dim = _read_prompts(folder / _SETTINGS)
     if truncate_dim is not None:
         layers.append(Truncate(truncate_dim))
-    normalize = bool(layers) and isinstance(layers[-1], Normalize)
-    return SentenceSettings(
-        pooling,
-        tuple(layers[: len(layers) - normalize]),
-        normalize,
-        max_length,
-        prompts,
-        default_prompt_name,
-        pools_prompt,
-    )
-
-
-_INSTEAD = f"; without {_MODULES} the model alone is read"
+    if normalize := bool(layers) and isinstance(layers[-1], Normalize):
+        layers.pop()
+    return SentenceSettings(pooling, tuple(layers), normalize, max_length, prompts, default_prompt_name, pools_prompt)
 
 
 def _read_modules(path: Path) -> list[tuple[str, Path]]:
@@ -131,16 +122,15 @@ def _kind(type_: str) -> str:
 
 def _read_max_length(folder: Path, lowercases: bool) -> int | None:
     path = folder / _TRANSFORMER
-    theirs = read_json(path, needed=False)
-    _check_fixed(path, theirs, _TRANSFORMER_FIXED | ({} if lowercases else {"do_lower_case": False}))
-    # Since version 6 only the tokenizer has it.
-    of_tokenizer = read_json(folder / "tokenizer_config.json", needed=False)
-    found = of_tokenizer.get("model_max_length") if theirs.get("max_seq_length") is None else theirs["max_seq_length"]
-    if found is None:
-        return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not found >= 3:
-        raise BertjaxError(f"{path}: max_seq_length={found!r} is no number of tokens, 3 or more; put it right")
-    return int(min(found, 2**31 - 1))
+    fixed = _TRANSFORMER_FIXED | ({} if lowercases else {"do_lower_case": False})
+    _check_fixed(path, read_json(path, needed=False), fixed)
+    of_tokenizer = folder / "tokenizer_config.json"  # since version 6 only it has the number
+    for file, key in ((path, "max_seq_length"), (of_tokenizer, "model_max_length")):
+        if (found := read_json(file, needed=False).get(key)) is not None:
+            if isinstance(found, bool) or not isinstance(found, int | float) or not found >= 3:
+                raise BertjaxError(f"{file}: {key}={found!r} is no number of tokens, 3 or more; put it right")
+            return int(min(found, 2**31 - 1))
+    return None
 
 
 def _read_pooling(place: Path, hidden_size: int) -> tuple[tuple[str, ...], bool]:
