@@ -193,6 +193,8 @@ def write_folder(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as built:
             (built / "tokenizer.json").write_text(tokenizer.to_hub_json(), encoding="utf-8")
+            if tokenizer.rules.kind == "wordpiece":  # other tools would take words for pieces
+                (built / "vocab.txt").write_text(tokenizer.to_vocab_txt(), encoding="utf-8", newline="\n")
             (built / "README.md").write_text(card, encoding="utf-8")
             for name, content in contents.items():
                 (built / name).parent.mkdir(exist_ok=True)
@@ -225,11 +227,9 @@ def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer, heads:
             "torch_dtype": "float32",
         },
         "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokenizer.hub_settings(),
             "model_max_length": config.max_position,
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-            "do_lower_case": tokenizer.rules.lowercase,
-            **tokenizer.roles,
         },
         ROLES_FILE: tokenizer.roles,
     }

@@ -221,6 +221,12 @@ def test_what_cannot_be_read_is_refused_by_name(folder: Path, change: object, co
     assert str(folder) in str(caught.value)
 
 
+def test_a_tokenizer_of_more_tokens_than_the_model_has_rows(folder: Path) -> None:
+    rewrite(folder / "tokenizer_config.json", additional_special_tokens=[f"<{number}>" for number in range(10)])
+    with pytest.raises(BertjaxError, match="has 33 tokens, up to '<9>', and weights for vocab_size=32"):
+        read_folder(folder)
+
+
 # Written.
 
 

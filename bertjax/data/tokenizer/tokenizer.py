@@ -162,6 +162,32 @@ class Tokenizer:
         tree = json.loads(engine.to_str()) | {"post_processor": post_processor(self.template, self._tokens)}
         return Engine.from_str(json.dumps(tree)).to_str(pretty=True)
 
+    def to_vocab_txt(self) -> str:
+        """Returns the text of `vocab.txt`, a line for each token but added ones."""
+        by_number = {number: token for token, number in self.token_ids.items()}
+        last = max(by_number)
+        # A number that no token has gets the last one's line once more: of lines that are alike the last one counts.
+        return "".join(f"{by_number.get(number, by_number[last])}\n" for number in range(last + 1))
+
+    def hub_settings(self) -> dict[str, Any]:
+        """Returns what the `tokenizer_config.json` of a Hugging Face folder says of the tokenizer."""
+        pieces = self.rules.kind == "wordpiece"
+        berts = pieces and self.template == self.with_template(None).template
+        settings: dict[str, Any] = {
+            "tokenizer_class": "BertTokenizer" if berts else "PreTrainedTokenizerFast",
+            "do_lower_case": self.rules.lowercase,
+            "strip_accents": pieces and self.rules.strip_accents,
+            "tokenize_chinese_chars": pieces and self.rules.split_chinese,
+            **self.roles,
+        }
+        if self.template.keep_end:
+            settings["truncation_side"] = "left"
+        if self.rules.added:
+            added = json.loads(self.to_json())["added_tokens"]
+            settings["added_tokens_decoder"] = {str(token.pop("id")): token for token in added}
+            settings["additional_special_tokens"] = self.tokens(sorted(self.vocabulary.markers))
+        return settings
+
     def to_json(self) -> str:
         """Returns the text of `tokenizer.json`; it says nothing of the template."""
         return self._engine.to_str(pretty=True)
