@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batching.batches import Batches
+from bertjax.data.batching.pairs import DRAWS
 from bertjax.data.corpus.building import load_or_build_files
 from bertjax.data.corpus.corpus import FORMAT, Corpus, load_or_build
 from bertjax.data.document import Document
@@ -122,6 +123,11 @@ def describe(prepared: Prepared) -> str:
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_sequences:,} {what} that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
+        if share := batches.without_stranger:
+            lines.append(
+                f"NOTICE:   {share:.2%} of the pairs of {corpus.name} that were to have another sentence than the next "
+                f"keep that one: the text repeats itself, and {DRAWS} draws found no other words that fit"
+            )
     skipped = Counter(prepared.train.skipped)
     if prepared.config.data.eval_path is not None:  # else both are of the same files
         skipped.update(prepared.held_out.skipped)

@@ -180,8 +180,21 @@ def test_the_description(tiny, wikitext, small_docs):
         assert line.endswith(f"wikitext-2/{split}: {numbers}")
     notice, *lines = describe(prepare(change(tiny, data={"path": None, "fallback": "python-docs"}))).splitlines()
     assert notice.startswith("NOTICE:   python-docs is read instead of what was asked for")
-    reason, facts = " ".join(lines[:-3]), lines[-3:]
-    assert "WikiText-2 (train, valid) cannot be downloaded" in reason and "python-docs/train" in facts[0]
+    facts = [line.startswith("train:") for line in lines].index(True)
+    reason = " ".join(lines[:facts])
+    assert "WikiText-2 (train, valid) cannot be downloaded" in reason and "python-docs/train" in lines[facts]
+
+
+def test_a_text_that_repeats_itself_is_told_of(tiny, tmp_path):
+    text = str(tmp_path / "a.txt")
+    Path(text).write_text("The crane flies.\nThe crane flies.\nIt sees a river.\n\n" * 400)
+    data = {"source": "files", "path": text, "eval_path": text, "sentence": "line", "objective": "mlm+sop"}
+    assert "NOTICE" not in describe(prepare(change(tiny, data=data)))
+    prepared = prepare(change(tiny, data=data | {"objective": "mlm+nsp"}))
+    share = prepared.train_batches.without_stranger
+    assert 0 < share < 0.02
+    notice = f"NOTICE:   {share:.2%} of the pairs of files/train that were to have another sentence than the next keep"
+    assert describe(prepared).splitlines()[1].startswith(notice)
 
 
 # Batches.

@@ -14,7 +14,7 @@ import numpy as np
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import mask_tokens, most_to_predict, num_to_predict
 from bertjax.data.batching.packing import Placement, into_rows, most_in_a_row, pack
-from bertjax.data.batching.pairs import PairStream
+from bertjax.data.batching.pairs import PairStream, to_be_changed
 from bertjax.data.batching.passages import PassageStream
 from bertjax.data.batching.random import random_bits
 from bertjax.data.batching.sequences import Sequences, lay_out
@@ -119,6 +119,12 @@ class Batches:
         """Share of the rows' places that hold a token, over the first steps."""
         tokens = self._window(0).sequences.lengths_n.sum()
         return float(tokens / (self._steps_at_once * self.num_rows * self.row_length))
+
+    @property
+    def without_stranger(self) -> float:
+        """Share of the pairs for which no stranger was found, of those that were to have one, over the first steps."""
+        sequences = self._window(0).sequences
+        return float(sequences.is_next_n[to_be_changed(sequences.keys_n)].mean())
 
     def batch_at(self, step: int, rows: range | None = None) -> Batch:
         """Returns the batch of a training step; epochs follow one another without a gap.

@@ -10,19 +10,21 @@ import numpy as np
 from numpy.lib.format import open_memmap, write_array_header_1_0
 
 from bertjax.data.batching.random import random_below, random_bits, shuffled
-from bertjax.data.batching.sequences import Sequences
+from bertjax.data.batching.sequences import Sequences, truncate
 from bertjax.data.corpus.corpus import Corpus, read_or_derive
 from bertjax.errors import BertjaxError
 
 _SPECIAL = 3  # <cls> and two <sep>
 _SENTENCES_AT_ONCE = 1 << 18
+DRAWS = 10  # of a stranger, at most
 
 
 class PairStream:
     """Every epoch takes each adjacent pair once, in a new order; what is done to half of them is drawn anew.
 
     Their second sentence is a stranger (NSP: Devlin et al. 2019, section 3.1, task 2), or both are swapped (SOP: Lan et
-    al. 2020, "ALBERT", section 3.1).
+    al. 2020, "ALBERT", section 3.1). A stranger with the words of the next sentence is drawn anew, up to `DRAWS` times;
+    then, as where nothing else fits, the next sentence stays.
 
     Args:
       max_length, too_long, seed: as for `Batches`.
@@ -44,7 +46,7 @@ class PairStream:
         swapped: bool = False,
     ):
         self._max_length, self._words, self._seed, self._swapped = max_length, max_length - _SPECIAL, seed, swapped
-        self._sentences = np.asarray(corpus.sentences)
+        self._ids, self._sentences = np.asarray(corpus.ids), np.asarray(corpus.sentences)
         build = partial(_build, corpus=corpus, words=self._words, too_long=too_long)
         self._firsts, self._by_length = read_or_derive(corpus, f"pairs-{self._words}-{too_long}", _read, build)
         # Of the sentences by length, how many can stand in a room of so many words: the first ones.
@@ -63,26 +65,49 @@ class PairStream:
         keys_n = random_bits(self._seed, numbers_n)
         epoch_n, index_n = np.divmod(numbers_n, self.num_sequences)
         first_n = self._firsts[shuffled(index_n, self.num_sequences, random_bits(self._seed, epoch_n, _SHUFFLE))]
-        is_next_n = random_bits(keys_n, _IS_NEXT) >> np.uint64(63) == 1
+        is_next_n = ~to_be_changed(keys_n)
         if self._swapped:
             a_n, b_n = first_n + ~is_next_n, first_n + is_next_n
         else:
-            a_n, (b_n, is_next_n) = first_n, self._next_or_stranger(first_n, is_next_n, keys_n)
+            a_n, b_n = first_n, self._next_or_stranger(first_n, is_next_n, keys_n)
+            is_next_n = b_n == first_n + 1
         start_a_n, start_b_n = self._sentences[a_n], self._sentences[b_n]
         pairs = Sequences(keys_n, start_a_n, self._length(a_n), start_b_n, self._length(b_n), is_next_n)
         return pairs.shortened(self._max_length)
 
-    def _next_or_stranger(
-        self, first_n: np.ndarray, is_next_n: np.ndarray, keys_n: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the second sentences, and which are the next ones: more than was drawn where nothing else fits."""
-        next_n = first_n + 1
+    def _next_or_stranger(self, first_n: np.ndarray, is_next_n: np.ndarray, keys_n: np.ndarray) -> np.ndarray:
+        """Returns the second sentences: more of them the next ones than is asked for where no stranger is found."""
+        second_n = first_n + 1
         fitting_n = self._num_fitting[np.maximum(self._words - self._length(first_n), 0)]
-        # A stranger is any that fits but the next sentence, in whose stead the last of them is taken.
-        stranger_n = self._by_length[random_below(fitting_n - 1, random_bits(keys_n, _STRANGER))]
-        stranger_n = np.where(stranger_n == next_n, self._by_length[fitting_n - 1], stranger_n)
-        is_next_n = is_next_n | (fitting_n == 1)
-        return np.where(is_next_n, next_n, stranger_n), is_next_n
+        at_m = np.flatnonzero(~is_next_n & (fitting_n > 1))
+        bits_m = random_bits(keys_n[at_m], _STRANGER)
+        for _ in range(DRAWS):
+            # A stranger is any that fits but the next sentence, in whose stead the last of them is taken.
+            next_m, fitting_m = first_n[at_m] + 1, fitting_n[at_m]
+            stranger_m = self._by_length[random_below(fitting_m - 1, bits_m)]
+            stranger_m = np.where(stranger_m == next_m, self._by_length[fitting_m - 1], stranger_m)
+            same_m = self._look_the_same(first_n[at_m], next_m, stranger_m)
+            second_n[at_m[~same_m]] = stranger_m[~same_m]
+            if not same_m.any():
+                break
+            at_m, bits_m = at_m[same_m], random_bits(bits_m[same_m], _STRANGER)
+        return second_n
+
+    def _look_the_same(self, first_n: np.ndarray, one_n: np.ndarray, other_n: np.ndarray) -> np.ndarray:
+        """Tells where two sentences have the same words, as far as they fit after the first one."""
+        length_n, others_n = (
+            truncate(self._length(first_n), self._length(second_n), self._words)[1] for second_n in (one_n, other_n)
+        )
+        same_n = length_n == others_n
+        if len(at_m := np.flatnonzero(same_n)):
+            length_m = length_n[at_m]
+            begin_m = np.cumsum(length_m) - length_m
+            words = np.arange(length_m.sum()) - np.repeat(begin_m, length_m)
+            one, other = (
+                self._ids[words + np.repeat(self._sentences[which_n[at_m]], length_m)] for which_n in (one_n, other_n)
+            )
+            same_n[at_m] = np.logical_and.reduceat(one == other, begin_m)
+        return same_n
 
     def _length(self, sentence: Any) -> Any:
         return self._sentences[sentence + 1] - self._sentences[sentence]
@@ -90,6 +115,12 @@ class PairStream:
 
 # What a random number is for, below 1 << 20: masks have the streams from there on.
 _SHUFFLE, _IS_NEXT, _STRANGER = 0, 1, 2
+
+
+def to_be_changed(keys_n: np.ndarray) -> np.ndarray:
+    """Tells which pairs, by their keys, are to have a stranger or to be swapped."""
+    changed_n: np.ndarray = random_bits(keys_n, _IS_NEXT) >> np.uint64(63) == 0
+    return changed_n
 
 
 class _Tables(NamedTuple):

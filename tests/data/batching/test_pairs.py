@@ -21,10 +21,10 @@ from made_up import (
 )
 
 from bertjax.data.batching import pairs as pairs_module
-from bertjax.data.batching.pairs import PairStream
+from bertjax.data.batching.pairs import PairStream, to_be_changed
 from bertjax.data.batching.sequences import truncate
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, Vocabulary
 from bertjax.errors import BertjaxError
 
 
@@ -79,6 +79,62 @@ def test_no_two_sentences(paragraphs, too_long):
         make(numbered(paragraphs), too_long=too_long)
     assert "made-up/train" in str(caught.value) and "data.max_length=24" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def repeated(kinds, length=4, places=3000):
+    """A corpus of as many sentences, of which some look alike, and one of the same places without a word twice."""
+    plain = numbered([[length] * 10] * (places // 10))
+    kind_n = np.random.default_rng(0).choice(len(kinds), places, p=kinds)
+    ids = NUM_SPECIAL + (kind_n[:, None] * length + np.arange(length)).ravel()
+    return plain._replace(ids=ids.astype(np.uint16)), plain
+
+
+def of_stream(corpus, count=8192, max_length=24, too_long="truncate"):
+    """Pairs as numbers of sentences, their labels, and which of them are to have a stranger."""
+    drawn = PairStream(corpus, max_length=max_length, too_long=too_long, seed=7).draw(np.arange(count))
+    first_n, second_n = (np.searchsorted(corpus.sentences, start_n) for start_n in (drawn.start_a_n, drawn.start_b_n))
+    return first_n, second_n, drawn.is_next_n, to_be_changed(drawn.keys_n)
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "drop"])
+def test_no_stranger_has_the_words_of_the_next_sentence(too_long):
+    """A quarter of them would have. All other draws are as they would be anyway."""
+    corpus, plain = repeated([0.5] + [0.005] * 100)
+    first_n, second_n, is_next_n, changed_n = of_stream(corpus, too_long=too_long)
+    words = corpus.ids.reshape(-1, 4)
+    np.testing.assert_array_equal(is_next_n, (words[second_n] == words[first_n + 1]).all(axis=1))
+    assert_share(is_next_n.sum(), len(is_next_n), 0.5)
+    _, once_n, *_ = of_stream(plain, too_long=too_long)
+    refused_n = changed_n & (words[once_n] == words[first_n + 1]).all(axis=1)
+    assert_share(refused_n.sum(), changed_n.sum(), 0.25 + 100 * 0.005**2)
+    np.testing.assert_array_equal(second_n[~refused_n], once_n[~refused_n])
+    common = (words[:, 0] == NUM_SPECIAL).nonzero()[0]
+    instead_n = second_n[refused_n & np.isin(first_n + 1, common)]
+    others = np.setdiff1d(np.arange(3000), common)
+    assert_share((instead_n < 1000).sum(), len(instead_n), (others < 1000).mean())  # of all that there are
+
+
+def test_a_stranger_differs_in_what_is_seen_of_it():
+    """Sentences of 12 words, of which the first 6 are the same for all and no more than 5 fit."""
+    plain = numbered([[12, 12]] * 50)
+    ids = plain.ids.reshape(-1, 12).copy()
+    ids[:, :6] = NUM_SPECIAL + np.arange(6)
+    corpus = plain._replace(ids=ids.ravel())
+    for max_length, found in ((13, False), (15, False), (17, True)):
+        *_, is_next_n, changed_n = of_stream(corpus, max_length=max_length)
+        assert is_next_n[~changed_n].all() and (~is_next_n[changed_n]).all() == found == (~is_next_n).any()
+
+
+def test_where_no_stranger_is_found_it_is_the_next_and_the_share_is_told():
+    """Draws are bounded: of nine sentences in ten that look alike some are missed, though there are others."""
+    corpus, plain = repeated([0.9, 0.1])
+    batches = make(corpus, vocabulary=Vocabulary(99), batch_size=512)
+    _, _, is_next_n, changed_n = of_stream(corpus)
+    assert batches.without_stranger == is_next_n[changed_n].mean()
+    assert batches.without_stranger == pytest.approx(0.9**11 + 0.1**11, abs=0.05)
+    assert make(plain, batch_size=512).without_stranger == 0.0
+    for objective in ("mlm", "mlm+sop"):
+        assert make(corpus, vocabulary=Vocabulary(99), objective=objective).without_stranger == 0.0
 
 
 # In order or swapped.
