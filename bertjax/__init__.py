@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from bertjax.config import BertConfig as BertConfig
     from bertjax.config import Config as Config
+    from bertjax.config import MeshConfig as MeshConfig
     from bertjax.config.recipes import load_config as load_config
     from bertjax.errors import BertjaxError as BertjaxError
     from bertjax.inference.encoder import Encoder as Encoder
@@ -22,10 +23,11 @@ _MODULES = {
     "BertjaxError": "errors",
     "Config": "config",
     "Encoder": "inference.encoder",
+    "MeshConfig": "config",
     "load_config": "config.recipes",
     "pretrain": "train.pretrain",
 }
-__all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "load_config", "pretrain"]
+__all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "MeshConfig", "load_config", "pretrain"]
 
 
 def __getattr__(name: str) -> "Any":

@@ -121,7 +121,7 @@ def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict
     recipe, shared = load_config(config, overrides), SharedFolder(folder)
     params = jax.device_put(nested(shared.weights()), jax.devices()[0])
     tokenizer = load_tokenizer(shared.tokenizer)
-    encoder = Encoder(recipe.model, params, tokenizer, precision=recipe.train.precision)
+    encoder = Encoder(recipe.model, params, tokenizer, precision=recipe.train.precision, mesh=recipe.mesh)
     texts = shared.texts()
     start = time.perf_counter()
     encoder.encode(texts)

@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from bertjax.config import MeshConfig
 from bertjax.config.keys import RENAMED
 from bertjax.errors import BertjaxError
 from bertjax.storage.atomic import atomic_write
@@ -28,6 +30,25 @@ class Parser(argparse.ArgumentParser):
             if f"--{old}" in message.replace("=", " ").split():
                 raise BertjaxError(f"{old} is now {new}; give that")
         raise BertjaxError(f"{message}; '{self.prog} --help' tells what it takes")
+
+
+def add_mesh(parser: Parser, default: str) -> None:
+    """Adds the options of the mesh.
+
+    Args:
+      default: what it is where none is given, as a clause.
+    """
+    for axis in dataclasses.fields(MeshConfig):
+        parser.add_argument(
+            f"--mesh.{axis.name}", type=int, metavar="N", help=f"as for 'bertjax pretrain'; by default {default}"
+        )
+
+
+def mesh_of(args: argparse.Namespace) -> MeshConfig | None:
+    """Returns the mesh that the options tell; None where none is given."""
+    given = {axis.name: getattr(args, f"mesh.{axis.name}") for axis in dataclasses.fields(MeshConfig)}
+    sizes = {name: size for name, size in given.items() if size is not None}
+    return MeshConfig(**sizes) if sizes else None
 
 
 def check_new(option: str, path: Path, suffix: str = "") -> None:

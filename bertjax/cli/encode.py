@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bertjax.cli.arguments import Parser, check_new, new_file
+from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
@@ -75,7 +75,7 @@ def encode(argv: list[str]) -> None:
     source = args.input if args.input == "-" else str(user_path(args.input))
     check_source(source)
     check_out(args.out, args.pooling)
-    encoder = Encoder.load(args.run, precision=args.precision)
+    encoder = Encoder.load(args.run, precision=args.precision, mesh=mesh_of(args))
     how = {key: getattr(args, key) for key in ("pooling", "normalize", "truncate", "prompt")}
     encode_file(encoder, source, args.out, **how)
 
@@ -94,7 +94,7 @@ def fill_mask(argv: list[str]) -> None:
         raise BertjaxError(f"--top {args.top} is no number of words; give 1 or more")
     from bertjax.inference.encoder import Encoder
 
-    guessed = Encoder.load(args.run).fill_mask(args.text, top=args.top)
+    guessed = Encoder.load(args.run, mesh=mesh_of(args)).fill_mask(args.text, top=args.top)
     width = max(len(guess.word) for guesses in guessed for guess in guesses)
     for number, guesses in enumerate(guessed, 1):
         if len(guessed) > 1:
@@ -134,7 +134,7 @@ def neighbours(argv: list[str]) -> None:
     from bertjax.inference.neighbours import contexts, cosines, render
     from bertjax.inference.neighbours_plot import plot
 
-    uses = Encoder.load(args.run).word_vectors(args.word, args.text, truncate=args.truncate)
+    uses = Encoder.load(args.run, mesh=mesh_of(args)).word_vectors(args.word, args.text, truncate=args.truncate)
     if len(uses) < 2:
         found = f"only once in the {len(args.text)} texts" if uses else f"in none of the {len(args.text)} texts"
         raise BertjaxError(f"{args.word!r} is {found}; give --text for two uses of it or more")
@@ -150,6 +150,7 @@ def neighbours(argv: list[str]) -> None:
 
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
+    add_mesh(parser, "each device has the whole model, and texts of its own")
 
 
 def _encode_one(args: argparse.Namespace) -> None:
@@ -160,7 +161,7 @@ def _encode_one(args: argparse.Namespace) -> None:
         check_new("--out", args.out, ".npy")
     from bertjax.inference.encoder import Encoder
 
-    encoder = Encoder.load(args.run, precision=args.precision)
+    encoder = Encoder.load(args.run, precision=args.precision, mesh=mesh_of(args))
     words = encoder.tokenizer.split(args.text)
     pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
     encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)

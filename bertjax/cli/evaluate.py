@@ -1,6 +1,6 @@
 """The command that measures a trained model: evaluate."""
 
-from bertjax.cli.arguments import Parser, check_new, new_file
+from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
 from bertjax.storage.paths import user_path
 
 
@@ -30,22 +30,14 @@ def evaluate(argv: list[str]) -> None:
     )
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
-    for axis in ("data", "fsdp", "tensor"):
-        parser.add_argument(
-            f"--mesh.{axis}",
-            dest=axis,
-            type=int,
-            help="as for 'bertjax pretrain'; by default the run's own, where it suits the devices there are",
-        )
+    add_mesh(parser, "the run's own, where it suits the devices there are")
     args = parser.parse_args(argv)
     if args.json is not None:
         check_new("--json", args.json)
-    from bertjax.config import DistributedConfig, MeshConfig
+    from bertjax.config import DistributedConfig
     from bertjax.evaluation.evaluate import as_json, evaluate_run, render
     from bertjax.parallel.distributed import joined
 
-    sizes = {axis: size for axis in ("data", "fsdp", "tensor") if (size := getattr(args, axis)) is not None}
-    mesh = MeshConfig(**sizes) if sizes else None
     with joined(
         DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
     ) as processes:
@@ -57,7 +49,7 @@ def evaluate(argv: list[str]) -> None:
             other_text=args.other_text,
             half=args.half,
             mlm_probability=args.mlm_probability,
-            mesh=mesh,
+            mesh=mesh_of(args),
         )
     if not processes.first:
         return

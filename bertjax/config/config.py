@@ -1,7 +1,6 @@
 """The whole configuration of a run, and the checks that concern several sections."""
 
 import dataclasses
-import math
 
 from bertjax.config.checks import expand_homes, require, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
@@ -86,27 +85,5 @@ class Config:
         return dataclasses.replace(self.data, mlm_probability_end=None, **given)
 
     def mesh_sizes(self, devices: int) -> tuple[int, int, int]:
-        """Returns the sizes of the mesh's axes data, fsdp and tensor.
-
-        Args:
-          devices: number of devices that the mesh is made of.
-
-        Raises:
-          BertjaxError: the sizes do not suit the devices or the model.
-        """
-        sizes = dataclasses.asdict(self.mesh)
-        known = math.prod(size for size in sizes.values() if size != -1)
-        sizes = {name: max(1, devices // known) if size == -1 else size for name, size in sizes.items()}
-        given = " x ".join(f"mesh.{name}={size}" for name, size in sizes.items())
-        require(
-            math.prod(sizes.values()) == devices,
-            f"{given} is a mesh of {math.prod(sizes.values())} devices, and there are {devices}; "
-            f"give sizes whose product is {devices}, or -1 to one of them",
-        )
-        for axis, name in (("fsdp", "hidden_size"), ("tensor", "num_heads"), ("tensor", "intermediate_size")):
-            require(
-                getattr(self.model, name) % sizes[axis] == 0,
-                f"model.{name}={getattr(self.model, name)} is not divisible by mesh.{axis}={sizes[axis]}; "
-                "change one of them",
-            )
-        return sizes["data"], sizes["fsdp"], sizes["tensor"]
+        """Returns the sizes of the mesh's axes data, fsdp and tensor; see `MeshConfig.sizes`."""
+        return self.mesh.sizes(devices, self.model)

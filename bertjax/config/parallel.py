@@ -1,8 +1,10 @@
 """The mesh and distributed sections: the devices and processes that a run is spread over."""
 
 import dataclasses
+import math
 
 from bertjax.config.checks import require, require_at_least, require_types
+from bertjax.config.model import BertConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,33 @@ class MeshConfig:
             )
         left = [f"mesh.{name}" for name, value in dataclasses.asdict(self).items() if value == -1]
         require(len(left) < 2, f"{' and '.join(left)} are all -1; give a number to all but one of them")
+
+    def sizes(self, devices: int, model: BertConfig) -> tuple[int, int, int]:
+        """Returns the sizes of the mesh's axes data, fsdp and tensor.
+
+        Args:
+          devices: number of devices that the mesh is made of.
+          model: what is spread over it.
+
+        Raises:
+          BertjaxError: the sizes do not suit the devices or the model.
+        """
+        sizes = dataclasses.asdict(self)
+        known = math.prod(size for size in sizes.values() if size != -1)
+        sizes = {name: max(1, devices // known) if size == -1 else size for name, size in sizes.items()}
+        given = " x ".join(f"mesh.{name}={size}" for name, size in sizes.items())
+        require(
+            math.prod(sizes.values()) == devices,
+            f"{given} is a mesh of {math.prod(sizes.values())} devices, and there are {devices}; "
+            f"give sizes whose product is {devices}, or -1 to one of them",
+        )
+        for axis, name in (("fsdp", "hidden_size"), ("tensor", "num_heads"), ("tensor", "intermediate_size")):
+            require(
+                getattr(model, name) % sizes[axis] == 0,
+                f"model.{name}={getattr(model, name)} is not divisible by mesh.{axis}={sizes[axis]}; "
+                "change one of them",
+            )
+        return sizes["data"], sizes["fsdp"], sizes["tensor"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, overload
 import jax
 import numpy as np
 
-from bertjax.config import BertConfig
+from bertjax.config import BertConfig, MeshConfig
 from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.template import A
 from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
@@ -20,7 +20,7 @@ from bertjax.hub.family import HEADS
 from bertjax.hub.folder import leaves
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
-from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed
+from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed, local_mesh
 from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items, as_text, as_words, elements
 from bertjax.models.bert import Bert, params_template
 
@@ -53,6 +53,7 @@ class Encoder:
       tokenizer: its vocabulary.
       precision: what matrix products multiply; vectors are float32 with either.
       sentence: how the vector of a text is made where `encode` is not told.
+      mesh: how texts and parameters are spread over the devices of the process; by default texts alone.
 
     Raises:
       BertjaxError: these are not of one model.
@@ -66,19 +67,21 @@ class Encoder:
         *,
         precision: Precision = "float32",
         sentence: SentenceSettings = _MEAN,
+        mesh: MeshConfig | None = None,
     ):
         self.config = as_type(config, BertConfig, "config")
         self.tokenizer = as_type(tokenizer, Tokenizer, "tokenizer")
         self.precision = as_type(precision, Precision, "precision")
         _check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
+        devices = local_mesh(as_type(mesh, MeshConfig | None, "mesh") or MeshConfig(), self.config)
         shortest = max(1, self.tokenizer.template.single.num_special)
-        self._engine = Engine(self.config, params, self.precision, shortest=shortest)
+        self._engine = Engine(self.config, params, self.precision, devices, shortest=shortest)
         self._params = self._engine.params
         sentence = as_type(sentence, SentenceSettings, "sentence")
         self.sentence = sentence._replace(layers=self._engine.place(sentence.layers))
 
     @classmethod
-    def load(cls, folder: str | Path, *, precision: Precision = "float32") -> "Encoder":
+    def load(cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None) -> "Encoder":
         """Loads the newest checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
 
         What sentence-transformers keeps in such a folder is what `encode` does by default.
@@ -86,16 +89,20 @@ class Encoder:
         Args:
           folder: a run's or a Hugging Face one.
           precision: what matrix products multiply, float32 or bfloat16; vectors are float32 with either.
+          mesh: how texts and parameters are spread over the devices of the process: `MeshConfig(fsdp=4)` for a model
+            that one device cannot hold. By default each device has the whole model, and texts of its own.
 
         Raises:
           BertjaxError: the folder has no checkpoint or no BERT that can be read, or a module of sentence-transformers
-            that is not supported, or the precision is not known.
+            that is not supported, the precision is not known, or the mesh does not suit the devices or the model.
         """
         precision = as_type(precision, Precision, "precision")
-        read = pretrained.load(folder)
+        mesh = as_type(mesh, MeshConfig | None, "mesh")
+        devices = None if mesh is None else local_mesh(mesh, pretrained.model_config(folder))
+        read = pretrained.load(folder, devices)
         lowercases = read.tokenizer.rules.lowercase
         sentence = read_settings(as_type(folder, Path, "folder"), read.config.hidden_size, lowercases=lowercases)
-        return cls(*read, precision=precision, sentence=sentence)
+        return cls(*read, precision=precision, sentence=sentence, mesh=mesh)
 
     def encode_tokens(
         self, tokens: Iterable[str], pair: Iterable[str] | None = None, *, truncate: bool = False

@@ -14,13 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
-from bertjax.config import BertConfig, TrainConfig
+from bertjax.config import BertConfig, MeshConfig, TrainConfig
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
-from bertjax.parallel.sharding import by_rows, find_devices, make_mesh, replicated
+from bertjax.parallel.sharding import (
+    by_name,
+    by_rows,
+    find_devices,
+    gathered_outside_layers,
+    make_mesh,
+    replicated,
+    row_shards,
+)
 
 T = TypeVar("T")
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens"]
@@ -28,7 +37,7 @@ Precision = Literal["float32", "bfloat16"]
 Vectors = np.ndarray | list[np.ndarray]  # [texts, size], or [t, hidden] for each text
 
 _ROW_LENGTHS = (16, 128)  # and the model's longest; with three numbers of rows that makes seven shapes at most
-_TOKENS_PER_BATCH, _TOKENS_PER_BATCH_ON_CPU = 16384, 2048  # on each device
+_TOKENS_PER_BATCH, _TOKENS_PER_BATCH_ON_CPU = 16384, 2048  # on each device that has rows of its own
 _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
 _ALONE = Placement(*np.zeros((3, 1), int))  # one text at the start of the first row
 _MASKS_PER_CALL = 8  # the number of masks is padded to a multiple of it
@@ -53,33 +62,39 @@ TOKENS = Recipe(("tokens",))
 
 
 class Engine:
-    """A model without dropout, its parameters whole on each device; batches are split by rows.
+    """A model without dropout, its parameters on a mesh by their names; batches are split by rows.
 
     Args:
       config: the model's.
       params: nested, float32, on any device or on the host.
       precision: what matrix products multiply.
+      mesh: of this process's devices, as `local_mesh` makes it.
       shortest: tokens of the shortest text; by default <cls> and <sep>.
     """
 
-    def __init__(self, config: BertConfig, params: dict[str, Any], precision: Precision, *, shortest: int = 2):
+    def __init__(
+        self, config: BertConfig, params: dict[str, Any], precision: Precision, mesh: Mesh, *, shortest: int = 2
+    ):
         self.config, self._shortest, dtype = config, shortest, jnp.dtype(precision)
-        local = [device for device in find_devices() if device.process_index == jax.process_index()]
-        mesh = make_mesh(devices=local)
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
         self._replicated = replicated(mesh)
-        self.num_devices, self.params = len(local), self.place(cast)
-        model = make_model(config, TrainConfig(precision=precision), learning=False)
+        of_params = by_name(cast, mesh)
+        self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, of_params)
+        model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
         self.forward = jax.jit(
             functools.partial(_encode_and_pool, model, shortest),
             static_argnums=(0, 1),
-            in_shardings=(*[self._replicated] * 2, *[by_rows(mesh)] * 4),
+            in_shardings=(self._replicated, of_params, *[by_rows(mesh)] * 4),
             out_shardings=by_rows(mesh),
         )
-        self._token_probabilities = jax.jit(functools.partial(_token_probabilities, model))
-        self.tokens_per_batch = _tokens_per_batch() * len(local)
+        self._token_probabilities = jax.jit(
+            functools.partial(_token_probabilities, model),
+            in_shardings=(of_params, *[by_rows(mesh)] * 4, self._replicated),
+            out_shardings=self._replicated,
+        )
+        self.tokens_per_batch = _tokens_per_batch() * self.row_shards
         longest = config.max_position
         self._row_lengths = sorted({min(length, longest) for length in (*_ROW_LENGTHS, longest)})
 
@@ -117,7 +132,7 @@ class Engine:
         batch = self._batch([text], _ALONE)
         padded = np.zeros(-(-len(positions) // _MASKS_PER_CALL) * _MASKS_PER_CALL, np.int32)
         padded[: len(positions)] = positions
-        return np.asarray(self._token_probabilities(self.params, *batch[:, :1], padded))[: len(positions)]
+        return np.asarray(self._token_probabilities(self.params, *batch, padded))[: len(positions)]
 
     def vectors(self, windows: Iterable[list[TokenIds]], recipe: Recipe) -> Iterator[Vectors]:
         """Yields the vectors of each window's texts in turn.
@@ -162,7 +177,7 @@ class Engine:
             placement = pack(
                 sizes[chosen], row_length=length, max_sequences=_max_texts(length, self._shortest), slack=_SLACK
             )
-            most = _max_rows(length) * self.num_devices
+            most = _max_rows(length) * self.row_shards
             order = np.argsort(placement.row_n, kind="stable")
             starts = np.searchsorted(placement.row_n[order], range(0, placement.num_rows + most, most))
             for number, (start, end) in enumerate(itertools.pairwise(starts)):
@@ -179,8 +194,8 @@ class Engine:
         needed = int((placement.offset_n + sizes_n).max())
         length = next(length for length in self._row_lengths if length >= needed)
         most = _max_rows(length)
-        num_rows = self.num_devices * next(
-            n for n in (1, -(-most // 4), most) if n * self.num_devices >= placement.num_rows
+        num_rows = self.row_shards * next(
+            n for n in (1, -(-most // 4), most) if n * self.row_shards >= placement.num_rows
         )
         # For each token m of the texts, one after the other, its number inside its text and its place in the batch.
         within_m = np.arange(sizes_n.sum()) - np.repeat(np.cumsum(sizes_n) - sizes_n, sizes_n)
@@ -191,6 +206,12 @@ class Engine:
         batch[2, place_m] = within_m
         batch[3, place_m] = np.repeat(placement.slot_n + 1, sizes_n)
         return batch.reshape(4, num_rows, length)
+
+
+def local_mesh(sizes: MeshConfig, model: BertConfig) -> Mesh:
+    """Returns the mesh of this process's devices. Raises BertjaxError where the sizes do not suit them or the model."""
+    local = [device for device in find_devices() if device.process_index == jax.process_index()]
+    return make_mesh(*sizes.sizes(len(local), model), devices=local)
 
 
 def delayed(items: Iterable[T], by: int) -> Iterator[T]:
@@ -245,8 +266,9 @@ def _encode_and_pool(
     sequences_bt: Array,
 ) -> Array:
     """Returns the tokens' representations [b, t, d], or for each sequence the vector made of them, [b, k, e]."""
+    variables = {"params": gathered_outside_layers(params, model.mesh)}
     args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
-    encoded_btd = model.apply({"params": params}, *args, method=model.encode)
+    encoded_btd = model.apply(variables, *args, method=model.encode)
     if pooling == ("tokens",):
         return encoded_btd
     num_sequences = _max_texts(tokens_bt.shape[1], shortest)
@@ -257,13 +279,14 @@ def _encode_and_pool(
 def _token_probabilities(
     model: Bert,
     params: dict[str, Any],
-    tokens_1t: Array,
-    segments_1t: Array,
-    positions_1t: Array,
-    sequences_1t: Array,
+    tokens_bt: Array,
+    segments_bt: Array,
+    positions_bt: Array,
+    sequences_bt: Array,
     masks_p: Array,
 ) -> Array:
-    """Returns how likely each token of the vocabulary is at the positions `masks_p`, float32 [p, v]."""
-    args = (tokens_1t, segments_1t, positions_1t, sequences_1t)
-    encoded_1td = model.apply({"params": params}, *args, method=model.encode)
-    return jax.nn.softmax(model.apply({"params": params}, encoded_1td[0, masks_p], method=model.words))
+    """Returns how likely each token of the vocabulary is at positions of the first row, float32 [p, v]."""
+    variables = {"params": gathered_outside_layers(params, model.mesh)}
+    args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
+    encoded_btd = model.apply(variables, *args, method=model.encode)
+    return jax.nn.softmax(model.apply(variables, encoded_btd[0, masks_p], method=model.words))

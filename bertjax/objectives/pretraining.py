@@ -13,7 +13,7 @@ from bertjax.models.bert import Bert, Predictions, init_params
 from bertjax.objectives.metrics import Mean, Metrics, correct, cross_entropy, weighted_mean
 from bertjax.objectives.objective import Objective, Params
 from bertjax.ops.blockwise import blockwise_cross_entropy
-from bertjax.parallel.sharding import gathered
+from bertjax.parallel.sharding import gathered_outside_layers
 
 
 def pretraining_objective(
@@ -78,10 +78,8 @@ def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | 
     Args:
       dropout_key: dropout is on where there is one.
     """
-    outside_layers = {name: part for name, part in params.items() if not name.startswith("block_")}
-    params = params | gathered(outside_layers, model.mesh)  # a layer gathers its own
     predictions: Predictions = model.apply(
-        {"params": params},
+        {"params": gathered_outside_layers(params, model.mesh)},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
         *(batch.mlm_positions_bp, batch.cls_positions_bk),
         train=dropout_key is not None,

@@ -167,6 +167,13 @@ def gathered(tree: Any, mesh: Mesh | None) -> Any:
     )
 
 
+def gathered_outside_layers(params: dict[str, Any], mesh: Mesh | None) -> dict[str, Any]:
+    """Returns a model's parameters, those outside its layers whole over `fsdp`; a layer gathers its own."""
+    outside: dict[str, Any] = {name: part for name, part in params.items() if not name.startswith("block_")}
+    outside = gathered(outside, mesh)
+    return params | outside
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gathered(x: Array, sharding: NamedSharding, is_table: bool) -> Array:
     whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec))

@@ -461,6 +461,18 @@ def test_encode_prints_tokens_and_shapes(trained, cli):
     assert snapshot(run) == before
 
 
+def test_encode_over_a_mesh(trained, cli):
+    out = [line.split() for line in cli("encode", trained[0], "the noun1 sees").out.splitlines()]
+    code, split, err = cli("encode", trained[0], "the noun1 sees", "--mesh.tensor", "2")
+    assert (code, err) == (0, "")
+    for line, same in zip(split.splitlines(), out, strict=True):
+        assert line.split() == same or np.allclose(
+            np.array(line.split()[1:], float), np.array(same[1:], float), atol=2e-6
+        )
+    outcome = cli("fill-mask", trained[0], "the <mask> sees", "--mesh.fsdp", "3")
+    assert_refused(outcome, "mesh.fsdp=3", "is a mesh of 3 devices, and there are 2")
+
+
 def test_encode_a_pair(trained, cli):
     code, out, err = cli("encode", trained[0], "the noun1 sees", "a noun2")
     assert (code, err) == (0, "") and "[1, 8, 16]" in out

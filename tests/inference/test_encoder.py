@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from bertjax.config import BertConfig
+from bertjax.config import BertConfig, MeshConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.encoder import Encoder
@@ -83,13 +83,44 @@ def test_any_number_of_devices_gives_the_same_vectors(
     params = jax.device_get(encoder._params)
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer)
-    assert (encoder._engine.num_devices, alone._engine.num_devices) == (8, 1)
+    assert (encoder._engine.row_shards, alone._engine.row_shards) == (8, 1)
     for one, other in zip(
         encoder.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
         alone.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
         strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
+def test_any_mesh_gives_the_same_vectors(
+    encoder: Encoder, devices: Callable[[int], None], sizes: tuple[int, int, int]
+) -> None:
+    params = jax.device_get(encoder._params)
+    split = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig(*sizes))
+    data, fsdp, tensor = sizes
+    kernel = split._params["block_0"]["ffn"]["in"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (16 // fsdp, 32 // tensor)
+    assert split._engine.row_shards == data * fsdp
+    devices(1)
+    alone = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig())
+    texts = ["a crane is flying", "", "he just left " * 10, *["a crane", "driver"] * 20]
+    np.testing.assert_allclose(split.encode(texts), alone.encode(texts), rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(
+        split.fill_mask("a <mask>", top=20)[0], alone.fill_mask("a <mask>", top=20)[0], strict=True
+    ):
+        assert ours.word == theirs.word and abs(ours.probability - theirs.probability) < 1e-6
+    assert split.fingerprint() == alone.fingerprint()
+
+
+def test_a_mesh_that_does_not_suit_is_refused(encoder: Encoder) -> None:
+    def on(mesh: Any) -> Encoder:
+        return Encoder(encoder.config, encoder._params, encoder.tokenizer, mesh=mesh)
+
+    told = "mesh.data=1 x mesh.fsdp=3 x mesh.tensor=1 is a mesh of 3 devices, and there are 8; give sizes whose"
+    assert told in refusal(on, MeshConfig(1, 3, 1))
+    assert "model.num_heads=2 is not divisible by mesh.tensor=4" in refusal(on, MeshConfig(-1, 1, 4))
+    assert "mesh: expected a MeshConfig or null, got 8" in refusal(on, 8)
 
 
 def test_texts_come_as_people_have_them(encoder: Encoder) -> None:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from bertjax.cli.encode import POOLINGS
-from bertjax.config import BertConfig
-from bertjax.inference.engine import Engine, Pooling, Recipe, delayed
+from bertjax.config import BertConfig, MeshConfig
+from bertjax.inference.engine import Engine, Pooling, Recipe, delayed, local_mesh
 from bertjax.inference.inputs import TokenIds
 from bertjax.models import sentence
 from bertjax.models.bert import Bert, init_params
@@ -18,7 +18,8 @@ CONFIG = BertConfig(
 
 
 def engine() -> Engine:
-    return Engine(CONFIG, jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0)), "float32")
+    params = jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0))
+    return Engine(CONFIG, params, "float32", local_mesh(MeshConfig(), CONFIG))
 
 
 def test_batches_are_read_back_delayed() -> None:
@@ -36,7 +37,7 @@ def test_every_text_is_in_one_batch_at_one_place() -> None:
     for chosen, placement in batches:
         seen[chosen] += 1
         tokens_bt, segments_bt, positions_bt, sequences_bt = ours._batch([texts[n] for n in chosen], placement)
-        assert len(tokens_bt) % ours.num_devices == 0
+        assert len(tokens_bt) % ours.row_shards == 0
         assert (sequences_bt > 0).sum() == sum(len(texts[n].ids) for n in chosen)  # so that no two overlap
         for number, row, offset, slot in list(zip(chosen, *placement, strict=True))[::50]:
             ids = texts[number].ids

@@ -137,6 +137,10 @@ def test_odd_names_from_end_to_end(tiny: Config, theirs: Path, tmp_path: Path) -
         assert encoder.tokens_read(["the", "<?>"], ["a"]) == ["<s>", "the", "<?>", "<sep/>", "a", "<sep/>"]
     texts = ["The noun1 sees <?> noun2", "near"]
     np.testing.assert_array_equal(ours.encode(texts), again.encode(texts))
+    for folder in (run, tmp_path / "out"):
+        split = Encoder.load(folder, mesh=MeshConfig(fsdp=2))
+        assert split._params["token_embedding"].addressable_shards[0].data.shape == (40, 16 // 2)
+        np.testing.assert_allclose(split.encode(texts), ours.encode(texts), rtol=0, atol=1e-5)
     assert np.abs(ours.encode(texts) - Encoder.load(theirs).encode(texts)).max() > 1e-2  # it has learnt something
     on_and_on = pretrain(dataclasses.replace(tiny, run_dir=str(tmp_path / "on"), init_from=str(run)))
     assert RunFolder(on_and_on).tokenizer().rules.special == ODD
