@@ -22,7 +22,7 @@ from bertjax.data.sources.open_source import open_source
 from bertjax.data.sources.source import Source
 from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, UNK, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 
@@ -189,7 +189,7 @@ def _warn_of_unknown(corpus: Corpus, tokenizer: Tokenizer, *, was_read: bool) ->
         remedy = "a lower tokenizer.min_frequency, or tokenizer.kind: wordpiece, leaves fewer"
     else:
         remedy = "a greater tokenizer.vocab_size leaves fewer, but for words of more than 100 characters"
-    share, unk = unknown / corpus.ids.size, tokenizer.rules.special[UNK]
+    share, unk = unknown / corpus.ids.size, tokenizer.unk
     _logger.warning(f"{share:.1%} of the tokens of {corpus.name} are {unk}, what the vocabulary lacks: {remedy}")
 
 
