@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from bertjax.errors import BertjaxError
 Item = tuple[str, str | None]  # a text, and the second one of a pair
 Text = str | tuple[str, str]  # as users give them
 
+T = TypeVar("T", str, list[str])
 _EXAMPLES = 5  # unknown words that a warning names
+_CHARACTERS_A_TOKEN = 8  # of a text that is too long: with fewer it might have to be split again
+_AT_A_CUT = 128  # tokens that a cut through a text may change: pieces of a word, which has 100 characters at most
 
 
 class TokenIds(NamedTuple):
@@ -150,22 +153,51 @@ class Reader:
         Raises:
           BertjaxError: an item is too long.
         """
-        splits = self._tokenizer.split_all([text for item in items for text in item if text is not None])
-        words = iter(splits)
-        read = [
-            self.read(next(words), None if second is None else next(words), functools.partial(name, number))
-            for number, (_, second) in enumerate(items, self._num_texts)
-        ]
+        most = _CHARACTERS_A_TOKEN * (self._max_length + _AT_A_CUT)
+        texts = [(self._kept(first, most),) if second is None else (first, second) for first, second in items]
+        splits = iter(self._tokenizer.split_all(list(itertools.chain.from_iterable(texts))))
+        read = []
+        for number, (first, second) in enumerate(items, self._num_texts):
+            words, pair = next(splits), None if second is None else next(splits)
+            more = second is None and len(first) > most
+            if more:
+                words, more = self._enough(first, words, most)
+            read.append(self.read(words, pair, functools.partial(name, number), more=more))
         self._num_texts += len(items)
         return read
 
-    def read(self, words: Sequence[str], pair: Sequence[str] | None, name: Callable[[], str]) -> TokenIds:
+    def _kept(self, text: T, length: int) -> T:
+        """Returns the end of what is too long that is read of it."""
+        return text[-length:] if self._tokenizer.template.keep_end else text[:length]
+
+    def _enough(self, text: str, words: list[str], num_characters: int) -> tuple[list[str], bool]:
+        """Returns more tokens of a long text than can be read of it, but not all: of megabytes that would take minutes.
+
+        A word that is cut through may have other tokens than the whole one; so those beside the cut are left out.
+
+        Args:
+          words: the tokens of its first `num_characters`, or of its last ones where the end is read.
+
+        Returns:
+          the tokens, and whether the text has more.
+        """
+        while len(words) <= self._max_length + _AT_A_CUT:  # its words are long, or it is white space
+            num_characters *= 4
+            (words,) = self._tokenizer.split_all([self._kept(text, num_characters)])
+            if num_characters >= len(text):
+                return words, False
+        return self._kept(words, len(words) - _AT_A_CUT), True
+
+    def read(
+        self, words: Sequence[str], pair: Sequence[str] | None, name: Callable[[], str], *, more: bool = False
+    ) -> TokenIds:
         """Returns the ids of `<cls> words <sep>`, or of `<cls> words <sep> pair <sep>`, as the template has it.
 
         Args:
           words: the text, split as the tokenizer splits.
           pair: the second text likewise, if there is one.
           name: what an error calls the text.
+          more: the text has more words than these.
 
         Raises:
           BertjaxError: they are too long, or there are none and the template has no special tokens.
@@ -176,8 +208,9 @@ class Reader:
         room = self._max_length - frame.num_special
         if len(a) + len(b) > room:
             if not self._truncate:
+                count = f"more than {len(a)}" if more else f"{len(a) + len(b)}"
                 raise BertjaxError(
-                    f"{name()} has {len(a) + len(b)} words, but only {room} fit beside special tokens in "
+                    f"{name()} has {count} words, but only {room} fit beside special tokens in "
                     f"{self._limit}; shorten it, or have it shortened by truncate"
                 )
             # In other tools too the longer one keeps the odd token, and of equally long ones the second.

@@ -1,5 +1,6 @@
 """Texts as people have them, read as the model reads them."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.inputs import Reader, as_items, as_text, as_words
 
@@ -119,3 +120,55 @@ def test_unknown_words_are_counted_over_all_calls() -> None:
     ours.read_all([("zebra gnu", "b c d")], str)
     said = "read as <unk>, for the vocabulary lacks them: 6 of 8 words, such as zebra, gnu, b, c, d"
     assert ours.unknown_words == said
+
+
+PIECES = ["a", "crane", "fly", "##ing", "x", "##x", "##xx", ".", "鹤", "飞", "ж", "é", "##é"]
+ODD = [
+    "crane",
+    "flying",
+    "xxxxx",
+    "x" * 90,
+    "x" * 101,
+    "x" * 700,
+    ".",
+    "...",
+    "鹤飞",
+    "ж",
+    "é",
+    "e\u0301",
+    " " * 300,
+    "[MASK]",
+    "\t",
+]
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+@pytest.mark.parametrize("keep_end", [False, True], ids=["beginning", "end"])
+def test_of_a_long_text_no_more_is_split_than_is_read(
+    kind: Any, keep_end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is read is what it would be if all were: wherever the cut falls."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(ODD) + " " * (rng.random() < 0.7) for _ in range(700)) for _ in range(30)]
+    texts += ["鹤" * 9000, "x" * 9000, " " * 9000, "x" * 9000 + " crane" * 999, "crane " * 999 + "x" * 9000, "a crane"]
+    tokens = {token: number for number, token in enumerate([*BERTS_SPECIAL_TOKENS, *PIECES])}
+    tokenizer = Tokenizer.from_vocab(tokens, Rules(kind, special=BERTS_SPECIAL_TOKENS))
+    tokenizer = tokenizer.with_template(tokenizer.template._replace(keep_end=keep_end))
+    whole = Reader(tokenizer, 20, truncate=True)
+    expected = [whole.read(words, None, str) for words in tokenizer.split_all(texts)]
+    longest = []
+    split_all = tokenizer.split_all
+    monkeypatch.setattr(tokenizer, "split_all", lambda some: longest.append(max(map(len, some))) or split_all(some))
+    assert Reader(tokenizer, 20, truncate=True).read_all(as_items(texts), str) == expected
+    longest.clear()
+    Reader(tokenizer, 20, truncate=True).read_all(as_items(["crane " * 10**6, "鹤 " * 10**6]), str)
+    assert max(longest) < 2000
+    pair = ("crane " * 4000, "fly " * 4001)  # of a pair the longer one has the odd token
+    (ids,) = Reader(tokenizer, 20, truncate=True).read_all([pair], str)
+    assert ids == whole.read(*map(tokenizer.split, pair), str)
+
+
+def test_a_long_text_is_refused_by_its_beginning() -> None:
+    told = refusal(reader().read_all, as_items("a crane " * 10**5), lambda _: "line 3")
+    assert re.fullmatch(r"line 3 has more than \d{3} words, but only 6 fit beside special tokens in .*", told)
+    assert "has 400 words" in refusal(reader().read_all, as_items("a " * 400), str)
