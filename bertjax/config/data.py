@@ -127,8 +127,8 @@ class TokenizerConfig:
     strip_accents: bool | None = None
     """whether wordpiece removes accents; by default it does where tokenizer.lowercase is true, as in BERT"""
     path: str | None = None
-    """folder of a run or of a Hugging Face model, or a tokenizer.json, to read the vocabulary from instead of building
-    one; the other keys of this section then follow it"""
+    """folder of a run or of a Hugging Face model, or a tokenizer.json or vocab.txt, to read the vocabulary from instead
+    of building one; the other keys of this section then follow it"""
 
     def __post_init__(self) -> None:
         require_types(self, "tokenizer")

@@ -3,11 +3,13 @@
 import collections
 import dataclasses
 import functools
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusal
 
 from bertjax.config import BertConfig, Config, DataConfig, EvalConfig
 from bertjax.data.batching.batch import Batch
@@ -15,8 +17,10 @@ from bertjax.data.corpus import corpus
 from bertjax.data.prepare import describe, prepare, prepare_held_out
 from bertjax.data.sources import python_docs
 from bertjax.data.sources import wikitext as wikitext_module
+from bertjax.data.tokenizer.template import berts_template
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.runs.folder import RunFolder
 
 REAL = os.environ.get("BERTJAX_DATA")  # before a fixture hides it
 
@@ -137,6 +141,47 @@ def test_a_given_tokenizer_is_used(tiny):
     tokens = own.tokenizer.tokens(own.train.ids)
     assert prepared.train.ids.tolist() == given.ids(tokens)
     assert prepared.train.ids.max() == 6  # so not the corpus that is in the cache
+
+
+def vocabulary_of_theirs(folder, **settings):
+    """A vocab.txt with the words of that language, and what is said of it; the path of the former."""
+    words = [*"the sees a near .".split(), *(f"noun{number}" for number in range(7))]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join([*BERTS_SPECIAL_TOKENS, *words]))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **settings}))
+    return folder / "vocab.txt"
+
+
+def test_added_tokens_are_in_the_corpus_and_in_the_run(tiny, tmp_path):
+    added = {"added_tokens_decoder": {"17": {"content": "noun1 sees", "special": False}}}
+    path = vocabulary_of_theirs(tmp_path / "theirs", additional_special_tokens=["noun2"], **added)
+    prepared = prepare(change(tiny, tokenizer={"path": str(path)}))
+    counts_v = np.bincount(prepared.train.ids, minlength=18)
+    assert prepared.tokenizer.vocab_size == 18 and counts_v[17] > 0
+    text = (Path(tiny.data.path) / "wiki.train.tokens").read_text()
+    assert counts_v[17] == text.count("noun1 sees") and counts_v[12] == text.count("noun2")
+    labels_bp = prepared.train_batches.batch_at(0).mlm_labels_bp
+    assert 12 not in labels_bp and 17 in labels_bp  # a special token is not to be predicted
+    folder = RunFolder(tiny.run_dir)
+    folder.create(prepared)
+    again = folder.tokenizer()
+    assert (again.rules, again.vocabulary) == (prepared.tokenizer.rules, prepared.tokenizer.vocabulary)
+    assert again.to_json() == prepared.tokenizer.to_json()
+
+
+def test_a_vocabulary_without_a_mask_is_refused(tiny, tmp_path):
+    path = vocabulary_of_theirs(tmp_path / "theirs")
+    path.write_text(path.read_text().replace("[MASK]", "[unused]"))
+    assert "has no mask to hide words with; give one that has [MASK]" in refusal(
+        prepare, change(tiny, tokenizer={"path": str(path)})
+    )
+
+
+def test_texts_to_train_on_are_laid_out_as_berts(tiny, tmp_path, capsys):
+    path = vocabulary_of_theirs(tmp_path / "theirs", truncation_side="left")
+    prepared = prepare(change(tiny, tokenizer={"path": str(path)}))
+    assert prepared.tokenizer.template == berts_template(2, 3)
+    assert f"{path} sets special tokens in a way of its own" in capsys.readouterr().out
 
 
 def test_the_models_vocabulary_size(tiny):

@@ -23,7 +23,7 @@ from bertjax.data.prepare import describe, prepare
 from bertjax.data.sources import files as files_module
 from bertjax.data.sources.files import UserFiles, find_files, fingerprint
 from bertjax.data.sources.formats import LAYOUT, Layout
-from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tokenizer.tokenizer import SPECIAL_TOKENS, Added, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
 
@@ -54,6 +54,15 @@ def user_files(folder: Path, *, divided: bool = True, layout: Layout = LAYOUT) -
 
 def build(cache: Path, files: UserFiles, split: Split = "train", *, workers: int = 1) -> Corpus:
     return load_or_build_files(cache, files, split, TOKENIZER, workers=workers)
+
+
+def test_a_task_is_the_same_in_another_process() -> None:
+    added = (*map(Added, SPECIAL_TOKENS), Added("new word", special=False, normalized=True))
+    rules = Rules("wordpiece", lowercase=False, added=added)
+    for tokenizer in (TOKENIZER, Tokenizer.from_vocab(TOKENIZER.token_ids, rules)):
+        there = shard_worker.Task.of_json(shard_worker.Task(LAYOUT, None, tokenizer).to_json()).tokenizer
+        assert (there.rules, there.vocabulary) == (tokenizer.rules, tokenizer.vocabulary)
+        assert there.to_json() == tokenizer.to_json()
 
 
 def text_of(corpus: Corpus) -> list[list[str]]:
