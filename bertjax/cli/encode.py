@@ -27,7 +27,9 @@ def encode(argv: list[str]) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="?", help='such as "a crane is flying"')
     parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
     parser.add_argument(
-        "--input", metavar="FILE", help="UTF-8 file with a text or a pair on each line; - for standard input"
+        "--input",
+        metavar="FILE",
+        help="UTF-8 file with a text or a pair on each line, also .gz or .zst; - for standard input",
     )
     parser.add_argument(
         "--out",

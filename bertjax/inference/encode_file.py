@@ -87,7 +87,11 @@ def encode_file(
                 in_flight.append(window)
                 yield window.items
 
-        start = time.perf_counter()
+        start, compiled_before = time.perf_counter(), encoder.compile_seconds
+
+        def seconds() -> float:
+            return time.perf_counter() - start - (encoder.compile_seconds - compiled_before)
+
         for vectors in encoder.stream(
             window_items(),
             pooling=pooling,
@@ -98,13 +102,14 @@ def encode_file(
         ):
             window = in_flight.popleft()
             partial.append(vectors, window.end)
-            rate = (window.end.lines - before) / (time.perf_counter() - start)
+            rate = (window.end.lines - before) / seconds()
             bar.set_description_str(f"{window.end.lines:,} texts, {rate:,.0f} texts/s", refresh=False)
             bar.update(window.num_bytes)
         shape = partial.finish()
-        seconds = time.perf_counter() - start
+        took, compiling = seconds(), encoder.compile_seconds - compiled_before
     new = partial.place.lines - before
-    logger.info("%s", f"{new:,} texts in {seconds:,.1f} s, {new / seconds:,.0f} texts/s; {out}: {shape}")
+    figures = f"{new:,} texts in {took:,.1f} s, {new / took:,.0f} texts/s"
+    logger.info("%s", f"{figures} (compilation took {compiling:,.1f} s more); {out}: {shape}")
 
 
 def _progress(size: int | None) -> Any:

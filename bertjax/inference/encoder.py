@@ -312,6 +312,11 @@ class Encoder:
         return self._engine.vector_size(self._asked(pooling, None, False, None)[0])
 
     @property
+    def compile_seconds(self) -> float:
+        """Seconds that compiling has taken so far: a program for each of a few shapes."""
+        return self._engine.compile_seconds
+
+    @property
     def tokens_per_window(self) -> int:
         """Tokens that make a good window of a stream: all but its last batches are full."""
         return _BATCHES_PER_WINDOW * self._engine.tokens_per_batch

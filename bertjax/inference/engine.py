@@ -7,6 +7,7 @@ back late, so that the devices never wait for the host.
 import collections
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -94,6 +95,8 @@ class Engine:
             in_shardings=(of_params, *[by_rows(mesh)] * 4, self._replicated),
             out_shardings=self._replicated,
         )
+        self._programs: set[tuple[Any, ...]] = set()
+        self.compile_seconds = 0.0  # in which programs were made; what runs on a device is not waited for
         self.tokens_per_batch = _tokens_per_batch() * self.row_shards
         longest = config.max_position
         self._row_lengths = sorted({min(length, longest) for length in (*_ROW_LENGTHS, longest)})
@@ -186,7 +189,12 @@ class Engine:
 
     def _run(self, texts: list[TokenIds], placement: Placement, recipe: Recipe) -> Array:
         """Starts a batch on the devices; the result is `_encode_and_pool`'s."""
-        return self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, *self._batch(texts, placement))
+        batch, began = self._batch(texts, placement), time.perf_counter()
+        result = self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, *batch)
+        if (program := (recipe.pooling, recipe.skip, batch.shape)) not in self._programs:
+            self._programs.add(program)
+            self.compile_seconds += time.perf_counter() - began
+        return result
 
     def _batch(self, texts: list[TokenIds], placement: Placement) -> np.ndarray:
         """Returns tokens, segments, positions and sequences of a batch, int32 [4, b, t]."""

@@ -5,8 +5,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from bertjax.data.sources.lines import BadError, kind_of, opened, unreadable
 from bertjax.errors import BertjaxError
 from bertjax.inference.inputs import Text
 
@@ -39,7 +41,7 @@ def source_name(source: str) -> str:
 
 @contextlib.contextmanager
 def open_lines(source: str) -> Iterator[tuple[Iterator[bytes], int | None]]:
-    """Opens a file, or standard input for "-".
+    """Opens a file, which may be .gz or .zst, or standard input for "-".
 
     Yields:
       its lines, and its size in bytes, None where that is not known.
@@ -50,24 +52,29 @@ def open_lines(source: str) -> Iterator[tuple[Iterator[bytes], int | None]]:
     if source == "-":
         yield _lines(sys.stdin.buffer, source), None
         return
+    packed = kind_of(Path(source)).compression is not None
     try:
-        file = open(source, "rb")
-    except (OSError, ValueError) as error:
+        file = opened(Path(source)) if packed else open(source, "rb")
+    except (BadError, OSError, ValueError) as error:
         raise _unreadable(source, error) from None
     with file:
-        yield _lines(file, source), os.fstat(file.fileno()).st_size or None
+        yield _lines(file, source), None if packed else os.fstat(file.fileno()).st_size or None
 
 
 def _lines(file: BinaryIO, source: str) -> Iterator[bytes]:
     try:
         yield from file
-    except OSError as error:
+    except unreadable(Path(source)) as error:
         raise _unreadable(source, error) from None
 
 
-def _unreadable(source: str, error: OSError | ValueError) -> BertjaxError:
-    reason = getattr(error, "strerror", None) or error
-    return BertjaxError(f"--input {source} cannot be read: {reason}; give a file of text, or - for standard input")
+def _unreadable(source: str, error: Exception) -> BertjaxError:
+    reason = (
+        str(error)
+        if isinstance(error, BadError)
+        else f"{source} cannot be read: {getattr(error, 'strerror', None) or error}"
+    )
+    return BertjaxError(f"--input {reason}; give a file of text, or - for standard input")
 
 
 def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tokens: int) -> Iterator[Window]:

@@ -1,6 +1,7 @@
 """A file of texts to a file of vectors: a line a vector, in every format, whatever kills it on the way."""
 
 import dataclasses
+import gzip
 import io
 import json
 import os
@@ -316,3 +317,60 @@ def test_unknown_words_are_told_once(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="64 of 128 words, such as zebra") as caught:
         encode_file(encoder, str(tmp_path / "texts.txt"), tmp_path / "v.npy")
     assert len(caught) == 1
+
+
+# Packed texts.
+
+
+@pytest.mark.parametrize("ending", [".gz", ".GZ", ".zst"])
+def test_packed_texts_are_read_as_they_were(encoder: Encoder, texts: str, tmp_path: Path, ending: str) -> None:
+    whole = Path(texts).read_bytes()
+    pack = gzip.compress if ending != ".zst" else pytest.importorskip("backports.zstd").compress
+    packed = tmp_path / f"texts.txt{ending}"
+    packed.write_bytes(pack(whole[:500]) + pack(whole[500:]))
+    for source, out in ((texts, "plain.npy"), (str(packed), "packed.npy")):
+        encode_file(encoder, source, tmp_path / out)
+    assert (tmp_path / "packed.npy").read_bytes() == (tmp_path / "plain.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"a crane\n", "Not a gzipped file"),
+        (gzip.compress(b"a crane\n" * 99)[:-9], "ended before the end-of-stream"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ],
+)
+def test_packed_texts_that_are_none(encoder: Encoder, tmp_path: Path, content: bytes, told: str) -> None:
+    packed = tmp_path / "texts.gz"
+    packed.write_bytes(content)
+    with pytest.raises(BertjaxError, match=f"--input {packed} .*{told}"):
+        encode_file(encoder, str(packed), tmp_path / "v.npy")
+    assert not (tmp_path / "v.npy").exists() and packed.read_bytes() == content
+
+
+# Figures.
+
+
+def test_the_rate_is_without_compilation(
+    encoder: Encoder, texts: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new shape's program is made to take a minute, on a clock of its own."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    engine, shapes = encoder._engine, set()
+    forward = engine.forward
+
+    def slow(pooling: Any, skip: Any, layers: Any, params: Any, *batch: Any) -> Any:
+        clock[0] += 1.0 if batch[0].shape in shapes else 61.0
+        shapes.add(batch[0].shape)
+        return forward(pooling, skip, layers, params, *batch)
+
+    monkeypatch.setattr(engine, "forward", slow)
+    monkeypatch.setattr(engine, "_programs", set())
+    encode_file(encoder, texts, tmp_path / "v.npy")
+    compiling = 61.0 * len(shapes)
+    assert (
+        f" s, {64 / (clock[0] - compiling):,.0f} texts/s (compilation took {compiling:,.1f} s more);"
+        in caplog.messages[-1]
+    )
