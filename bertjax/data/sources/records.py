@@ -139,7 +139,7 @@ def _json_values(part: Part, field: str) -> Iterator[tuple[int, Any]]:
 
 
 def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """Yields what is in the column of each row, with the number of its last line; the first row names the columns.
+    """Yields what is in the column of each row, with the number of its first line; the first row names the columns.
 
     Of comma-separated values a field in quotation marks may hold commas, line ends, and "" for a mark; in tab-separated
     ones marks are but marks, as in IANA's text/tab-separated-values: else an odd one would swallow the rows after it.
@@ -153,12 +153,14 @@ def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
         rows = csv.reader(numbered, delimiter="\t", quoting=csv.QUOTE_NONE)
     column = None
     while True:
+        number = rows.line_num + 1
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield rows.line_num, BadError(f"is no row of a table ({error})", "no CSV")
+            why = f"is no row of a table, nor what follows to line {rows.line_num:,} ({error})"
+            yield number, BadError(why, "no CSV")
             continue
         if row and column is None:
             names = [name.strip() for name in row]
@@ -166,7 +168,7 @@ def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
                 raise _no_column(file, field, names)
             column = names.index(field)
         elif row:
-            yield rows.line_num, row[column] if column is not None and column < len(row) else None
+            yield number, row[column] if column is not None and column < len(row) else None
 
 
 def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:

@@ -146,7 +146,8 @@ def test_rows_that_are_none(tmp_path: Path) -> None:
     file.write_text('id,text\n1\n2,"One" two.\n3,Three.\n4,"Four.\n\n5,Five.\n')
     short, quoted, third, rest = of(file)
     assert short == f"line 2 of {file} has no text as 'text' (data.text_field)" and third == "Three."
-    assert f"line 3 of {file} is no row of a table" in quoted and f"of {file} is no row of a table" in rest
+    assert f"line 3 of {file} is no row of a table, nor what follows to line 3 (" in quoted
+    assert f"line 5 of {file} is no row of a table, nor what follows to line 8 (" in rest
     assert bad(file, "body") == f"{file} has no column 'body' (data.text_field), but id, text"
     file.write_text(f'text\n"{"long " * 100_000}"\n')
     assert len(of(file)[0]) == 500_000  # csv's own limit is 131,072 characters
