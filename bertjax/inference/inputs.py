@@ -94,7 +94,7 @@ def _as_item(text: Any, name: str) -> Item:
 def elements(value: Any, name: str, wanted: str = "a string or a list of them") -> Iterable[Any]:
     """Returns what may be texts one by one; a single one by itself. Raises BertjaxError where there are none."""
     # The elements of a table are the names of its columns, those of a mapping its keys: texts, but hardly those meant.
-    if isinstance(value, bytes | bytearray | os.PathLike | Mapping | set | frozenset) or hasattr(value, "columns"):
+    if _is_table(value) or isinstance(value, bytes | bytearray | os.PathLike | Mapping | set | frozenset):
         raise _no_text(value, name, wanted)
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -106,6 +106,11 @@ def elements(value: Any, name: str, wanted: str = "a string or a list of them") 
         return iter(value)
     except TypeError:
         raise _no_text(value, name, wanted) from None
+
+
+def _is_table(value: Any) -> bool:
+    """Returns whether it is a table as pandas, polars, pyarrow or datasets have it; some compute what is asked for."""
+    return hasattr(type(value), "columns") or hasattr(type(value), "column_names")
 
 
 _REMEDIES: tuple[tuple[Any, str], ...] = (
@@ -120,7 +125,7 @@ _REMEDIES: tuple[tuple[Any, str], ...] = (
 def _no_text(value: Any, name: str, wanted: str) -> BertjaxError:
     """Makes the error that says what was given, and what is needed instead."""
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(value, kind)), f"give {wanted}")
-    if hasattr(value, "columns"):
+    if _is_table(value):
         remedy = "give one of its columns"
     return BertjaxError(f"{name} is of type {type(value).__name__}; {remedy}")
 

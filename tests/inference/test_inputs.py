@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,17 @@ class Column:
         return iter(self.values)
 
 
+class Table:
+    """What pandas and others have: its elements are the names of its columns, or its rows."""
+
+    @property
+    def columns(self) -> list[str]:
+        raise AssertionError("not asked for: some compute them")
+
+    def __iter__(self) -> Any:
+        return iter(["a", "b"])
+
+
 def test_texts_come_from_arrays_columns_and_generators() -> None:
     pyarrow = pytest.importorskip("pyarrow")
     for several in (
@@ -72,7 +82,7 @@ def test_texts_come_from_arrays_columns_and_generators() -> None:
         (Path("lines.txt"), "; read the file first"),
         ({"a": 1}, "texts is of type dict; give a list of its values, or of its keys"),
         ({"a"}, "texts is of type set; give a list, for a set has no order"),
-        (SimpleNamespace(columns=["a"]), "texts is of type SimpleNamespace; give one of its columns"),
+        (Table(), "texts is of type Table; give one of its columns"),
         (["a", None], "text 1 is of type NoneType; give a string, '' where one is missing"),
         (["a", float("nan")], "text 1 is of type float; give a string, '' where one is missing"),
         (np.ma.array(["a", "b"], mask=[False, True]), "text 1 is of type NoneType"),
