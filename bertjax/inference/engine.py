@@ -25,8 +25,8 @@ from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
 from bertjax.parallel.sharding import (
     by_name,
     by_rows,
-    find_devices,
     gathered_outside_layers,
+    local_devices,
     make_mesh,
     replicated,
     row_shards,
@@ -218,8 +218,8 @@ class Engine:
 
 def local_mesh(sizes: MeshConfig, model: BertConfig) -> Mesh:
     """Returns the mesh of this process's devices. Raises BertjaxError where the sizes do not suit them or the model."""
-    local = [device for device in find_devices() if device.process_index == jax.process_index()]
-    return make_mesh(*sizes.sizes(len(local), model), devices=local)
+    devices = local_devices()
+    return make_mesh(*sizes.sizes(len(devices), model), devices=devices)
 
 
 def delayed(items: Iterable[T], by: int) -> Iterator[T]:

@@ -10,7 +10,7 @@ from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
-from bertjax.parallel.sharding import find_devices, make_mesh, place_params
+from bertjax.parallel.sharding import local_devices, make_mesh, place_params
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -29,12 +29,12 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 
     Args:
       folder: a run's or a Hugging Face one.
-      mesh: the devices that share the parameters; by default one device has them all.
+      mesh: the devices that share the parameters; by default one device of this process has them all.
 
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
-    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=find_devices()[:1])
+    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=local_devices()[:1])
     if _is_hub_folder(path):
         read = read_folder(path)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)

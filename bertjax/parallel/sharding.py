@@ -68,6 +68,11 @@ def find_devices() -> list[jax.Device]:
         ) from error
 
 
+def local_devices() -> list[jax.Device]:
+    """Returns the devices of this process. Raises what `find_devices` raises."""
+    return [device for device in find_devices() if device.process_index == jax.process_index()]
+
+
 def make_mesh(
     data: int | None = None, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jax.sharding import PartitionSpec
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.models.bert import Bert, params_template
 from bertjax.objectives.pretraining import pretraining_objective
-from bertjax.parallel.sharding import by_name, by_rows, make_mesh, place_batch, replicated, rows_here
+from bertjax.parallel.sharding import by_name, by_rows, local_devices, make_mesh, place_batch, replicated, rows_here
 from bertjax.train.optimizer import make_optimizer
 from bertjax.train.state import compile_init, state_template
 
@@ -60,6 +61,13 @@ OF_UNTIED = EVERYWHERE | {"mlm/vocab/kernel": COLUMNS, "mlm/vocab/bias": WORDS}
 def specs(tree, sizes: tuple[int, int, int] = (2, 2, 2)) -> dict[str, PartitionSpec]:
     leaves = jax.tree_util.tree_leaves_with_path(by_name(tree, make_mesh(*sizes)))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): sharding.spec for path, sharding in leaves}
+
+
+def test_a_process_has_devices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_processes = [SimpleNamespace(process_index=number // 2) for number in range(6)]
+    monkeypatch.setattr(jax, "devices", lambda: of_processes)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert local_devices() == of_processes[2:4]
 
 
 def test_the_mesh_takes_every_device() -> None:
