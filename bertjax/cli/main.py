@@ -5,11 +5,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
 from bertjax.cli import encode, evaluate, export, train
 from bertjax.cli.environment import tune_this_process
-from bertjax.cli.terminal import shown_on_terminal
+from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError
 
 _HELP = """\
@@ -73,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
-            _silence(sys.stdout)
+            silence(sys.stdout)
             return 0
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-            _silence(sys.stdout)
+            silence(sys.stdout)
             return _refuse(f"cannot write to standard output: {error.strerror}; send it to another place")
 
 
@@ -120,8 +119,3 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
-
-
-def _silence(stream: TextIO) -> None:
-    """Sends what Python still holds for a stream, and writes at its end, nowhere: it would complain once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

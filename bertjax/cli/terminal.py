@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,16 @@ def shown_on_terminal() -> Iterator[None]:
             logger.propagate = propagate
 
 
+def silence(stream: TextIO) -> None:
+    """Sends what a stream still holds, and all that comes, nowhere: at its end Python would complain once more."""
+    with contextlib.suppress(OSError):  # one without a file of its own
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class _Lines(logging.Handler):
-    """Writes at once; a closed pipe is the caller's to handle, as with print."""
+    """Writes at once. Where nobody reads on, as after `| head`, lines are lost and the work is not."""
 
     def emit(self, record: logging.LogRecord) -> None:
         message = self.format(record)
@@ -41,10 +50,15 @@ class _Lines(logging.Handler):
 def _write(line: str, file: TextIO) -> None:
     encoding = file.encoding or "utf-8"
     line = line.encode(encoding, "replace").decode(encoding)  # words may be in any script
-    if sys.stderr.isatty():  # there may be a bar, which the line goes above
-        from tqdm import tqdm
+    try:
+        if sys.stderr.isatty():  # there may be a bar, which the line goes above
+            from tqdm import tqdm
 
-        tqdm.write(line, file=file)
-    else:
-        print(line, file=file)
-    file.flush()
+            tqdm.write(line, file=file)
+        else:
+            print(line, file=file)
+        file.flush()
+    except OSError as error:
+        silence(file)
+        if file is sys.stdout and not isinstance(error, BrokenPipeError):
+            _write(f"warning: standard output cannot be written ({error.strerror}): going on without it", sys.stderr)

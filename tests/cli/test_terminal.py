@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 import warnings
 
@@ -68,11 +69,25 @@ def test_every_script_is_shown_as_far_as_the_terminal_can(monkeypatch: pytest.Mo
     assert ascii_only.buffer.getvalue() == b"? is a crane\n"  # type: ignore[attr-defined]
 
 
-def test_a_closed_pipe_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, _: str) -> int:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stdout", Closed())
-    with shown_on_terminal(), pytest.raises(BrokenPipeError):
+def test_what_nobody_reads_is_lost_and_the_work_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe, shown_on_terminal():
+        monkeypatch.setattr(sys, "stdout", pipe)
         logger.info("to nobody")
+        logger.info("nor this")
+        logger.warning("the disk is full")
+    assert capsys.readouterr().err == "warning: the disk is full\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_output_without_room_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with open("/dev/full", "w") as full, shown_on_terminal():
+        monkeypatch.setattr(sys, "stdout", full)
+        logger.info("no room")
+        logger.info("nor for this")
+    assert capsys.readouterr().err == (
+        "warning: standard output cannot be written (No space left on device): going on without it\n"
+    )
