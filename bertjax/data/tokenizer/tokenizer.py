@@ -1,6 +1,7 @@
 """Text to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
 import contextlib
+import copy
 import itertools
 import json
 import re
@@ -90,10 +91,12 @@ WORDS = Rules()
 class Tokenizer:
     """Numbers the tokens of a text. Make one with `Tokenizer.train`, or read one with `load_tokenizer`."""
 
-    def __init__(self, engine: Engine, rules: Rules, template: Template | None = None):
+    def __init__(self, engine: Engine, rules: Rules):
         self._engine, self.rules = engine, rules
         self._ids = engine.get_vocab()
-        self._tokens = {number: token for token, number in sorted(self._ids.items())}
+        self._tokens = {number: token for token, number in self._ids.items()}
+        # Beside numbers that are left out, the engine may give an added token the number of another.
+        self._tokens |= {self._ids[token.content]: token.content for token in rules.added}
         pad, unk, cls, sep, mask = (None if token is None else self._ids[token] for token in rules.special)
         self.unk = rules.special[UNK] or ""  # what unknown words are read as
         assert self.unk and unk is not None and cls is not None and sep is not None
@@ -104,7 +107,7 @@ class Tokenizer:
         # A file may have left out numbers: of words that it lists twice, only the last one is the word's.
         size = max(self._ids.values()) + 1
         self.vocabulary = Vocabulary(size, pad, unk, cls, sep, mask, continuing, frozenset(markers))
-        self.template = template or berts_template(cls, sep)
+        self.template = berts_template(cls, sep)
 
     @classmethod
     def train(
@@ -152,7 +155,9 @@ class Tokenizer:
 
     def with_template(self, template: Template | None) -> "Tokenizer":
         """Returns the same tokenizer with another template; None is BERT's."""
-        return Tokenizer(self._engine, self.rules, template)
+        other = copy.copy(self)
+        other.template = template or berts_template(self.vocabulary.cls, self.vocabulary.sep)
+        return other
 
     def to_hub_json(self) -> str:
         """Returns the `tokenizer.json` of a Hugging Face folder, which sets special tokens around a text by itself."""
