@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to men
 SIZE = 24
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij"), ":"]
 TEXTS = ["a bad cage", "", "a b c d e f g h i j a b c d e f g h", "bee"]
+PAIRS = [("a bad cage", "bee"), ("a b c d e f g h i j", "j i h g f e d c b a j i h")]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,11 @@ def saved(transformer: Path, folder: Path, *after: Any, pooling: Any = "mean", *
 
 
 def assert_same(folder: Path, theirs: Any, **asked: Any) -> None:
-    got = Encoder.load(folder).encode(TEXTS, truncate=True, **asked)
-    np.testing.assert_allclose(got, theirs.encode(TEXTS, **asked), atol=1e-5)
+    encoder = Encoder.load(folder)
+    for texts in (TEXTS, PAIRS):
+        np.testing.assert_allclose(
+            encoder.encode(texts, truncate=True, **asked), theirs.encode(texts, **asked), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("pooling", [*POOLINGS, ("lasttoken", "cls"), POOLINGS], ids=str)
