@@ -123,6 +123,11 @@ def describe(prepared: Prepared) -> str:
             f"sentences, {corpus.ids.size:,} tokens, {batches.num_sequences:,} {what} that fit"
             + (f", packed: {batches.num_rows:,} rows a step, {batches.fill:.1%} full" if batches.packed else "")
         )
+        if batches is prepared.train_batches and batches.packed and batches.fill < 0.5:
+            lines.append(
+                "NOTICE:   most of each row is padding; there is less with a data.row_length below "
+                f"{batches.row_length}, or a train.batch_size above {batches.batch_size}"
+            )
         if share := batches.without_stranger:
             lines.append(
                 f"NOTICE:   {share:.2%} of the pairs of {corpus.name} that were to have another sentence than the next "

@@ -51,7 +51,8 @@ def train_step(
     params, opt_state = jax.tree.map(
         functools.partial(jnp.where, good), (params, opt_state), (state.params, state.opt_state)
     )
-    health, rise = _update_health(state.health, loss, good)
+    told = jnp.stack([metrics[name].weight for name in objective.loss_weights]).any()
+    health, rise = _update_health(state.health, loss, good, told)
     average = state.average
     if average is not None and ema_decay is not None:
         average = _update_average(average, params, good, state.step + 1 - health.skipped_steps, ema_decay)
@@ -93,12 +94,15 @@ def gradients(
     return jax.lax.scan(add_part, zeros, (parts, keys))[0]
 
 
-def _update_health(health: Health, loss: Array, good: Array) -> tuple[Health, Array]:
-    """The health after a step, and its loss as a multiple of the recent mean before it: 1 in the first."""
+def _update_health(health: Health, loss: Array, good: Array, told: Array) -> tuple[Health, Array]:
+    """The health after a step, and its loss as a multiple of the recent mean before it.
+
+    That is 1 in the first step, and where nothing is told (had any weight), which says nothing of the mean.
+    """
     total, weight = health.recent_loss
-    rise = jnp.where(total > 0, loss * weight / total, 1.0)
+    rise = jnp.where((total > 0) & told, loss * weight / total, 1.0)
     recent = Mean(_RECENT * total + loss, _RECENT * weight + 1)
-    recent = jax.tree.map(functools.partial(jnp.where, good), recent, health.recent_loss)
+    recent = jax.tree.map(functools.partial(jnp.where, good & told), recent, health.recent_loss)
     return Health(health.skipped_steps + ~good, jnp.where(good, 0, health.skipped_in_a_row + 1), recent), rise
 
 

@@ -230,6 +230,14 @@ def test_the_description(tiny, wikitext, small_docs):
     assert "WikiText-2 (train, valid) cannot be downloaded" in reason and "python-docs/train" in lines[facts]
 
 
+def test_rows_that_are_mostly_padding_are_told_of(tiny):
+    settings = {"data": {"row_length": 200, "objective": "mlm"}, "train": {"batch_size": 2}}
+    _, notice, *others = describe(prepare(change(tiny, **settings))).splitlines()
+    assert notice.startswith("NOTICE:   most of each row is padding") and "below 200" in notice and "above 2" in notice
+    assert "NOTICE" not in str(others)
+    assert "NOTICE" not in describe(prepare(change(tiny, **settings | {"train": {"batch_size": 16}})))
+
+
 def test_a_text_that_repeats_itself_is_told_of(tiny, tmp_path):
     text = str(tmp_path / "a.txt")
     Path(text).write_text("The crane flies.\nThe crane flies.\nIt sees a river.\n\n" * 400)

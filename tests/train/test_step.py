@@ -355,6 +355,17 @@ def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None
     assert float(state.health.recent_loss.total / state.health.recent_loss.weight) == pytest.approx(recent, rel=1e-5)
 
 
+def test_a_step_without_anything_to_learn_says_nothing_of_the_recent_loss() -> None:
+    """Its loss of 0 would halve the mean, so that the next one looked like a spike."""
+    good = random_batch(8)
+    empty = good._replace(mlm_weights_bp=0 * good.mlm_weights_bp, nsp_weights_bk=0 * good.nsp_weights_bk)
+    state, history = train(SMALL, [empty, good, empty, good])
+    assert [line["loss_rise"] for line in history[:3]] == [1, 1, 1]
+    losses = [history[number]["mlm_loss"] + history[number]["nsp_loss"] for number in (1, 3)]
+    assert history[3]["loss_rise"] == pytest.approx(losses[1] / losses[0], rel=1e-5)
+    assert state.health.recent_loss.weight == pytest.approx(1.98) and state.health.skipped_steps == 0
+
+
 def test_without_pairs_nothing_of_their_head_is_learnt() -> None:
     """The gradients are 0, and so is what the loss counts."""
     batch = random_batch(8)._replace(nsp_weights_bk=np.zeros((8, 1), np.float32))

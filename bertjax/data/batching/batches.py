@@ -13,12 +13,12 @@ import numpy as np
 
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import mask_tokens, most_to_predict, num_to_predict
-from bertjax.data.batching.packing import Placement, into_rows, most_in_a_row, pack
+from bertjax.data.batching.packing import Placement, into_rows, most_in_a_row, pack, spread
 from bertjax.data.batching.pairs import PairStream, to_be_changed
 from bertjax.data.batching.passages import PassageStream
 from bertjax.data.batching.random import random_bits
 from bertjax.data.batching.sequences import Sequences, lay_out
-from bertjax.data.batching.shares import share_at
+from bertjax.data.batching.shares import MOST_PARTS, share_at
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.tokenizer.tokenizer import Vocabulary
 
@@ -44,7 +44,7 @@ class Batches:
 
     Args:
       objective: what `PairStream` draws ("mlm+nsp", and "mlm+sop" for swapped pairs), or `PassageStream` ("mlm").
-      batch_size: sequences in a step; packed, where they share fewer rows, that is the mean over a window of steps.
+      batch_size: sequences in a step; packed in many rows, that is the mean over a window of steps.
       max_length: tokens in a sequence at most.
       row_length: tokens a row (t); above max_length, several sequences share a row. By default max_length.
       vocabulary: the tokenizer's.
@@ -172,8 +172,16 @@ class Batches:
         slacks = range(0, self.row_length // 6, max(1, self.row_length // 64))
         num_rows, self._slack = min((self._pack(lengths_n, slack).num_rows, slack) for slack in slacks)
         # Windows differ in their total length, by more than five standard deviations hardly ever.
-        spare_rows = 5 * lengths_n.std() * len(lengths_n) ** 0.5 / self.row_length
-        self.num_rows = math.ceil((num_rows + spare_rows) / self._steps_at_once)
+        spare_tokens = 5 * lengths_n.std() * len(lengths_n) ** 0.5
+        steps = self._steps_at_once
+        self.num_rows = math.ceil((num_rows + spare_tokens / self.row_length) / steps)
+        # The last rows may have nothing: too much of a step, or of the share of one, where these have few rows.
+        self._evenly = self.num_rows <= MOST_PARTS
+        if self._evenly:
+            self.num_rows = 1
+            while not self._fits(self._place(lengths_n, steps), lengths_n, steps, spare_tokens / steps / self.num_rows):
+                self.num_rows += 1
+            self.max_sequences = math.ceil(self.batch_size / self.num_rows)
         words = np.arange(self._max_length + 1) - self._stream.num_special
         words[words < self._stream.num_special - 1] = 0  # no segment is without words
         self.num_predictions = most_in_a_row(
@@ -192,13 +200,17 @@ class Batches:
             place_n = np.arange(len(sequences.keys_n))
             bounds = [*range(0, len(place_n), self.batch_size), len(place_n)]
             return _Window(sequences, Placement(place_n, 0 * place_n, 0 * place_n), bounds)
-        placement = self._pack(sequences.lengths_n, self._slack)
-        steps = self._steps_at_once if epoch is None else -(-placement.num_rows // self.num_rows)
-        max_length = self._max_length
-        while placement.num_rows > steps * self.num_rows:  # hardly ever; rather than a sequence, some words are lost
-            max_length -= 1
-            sequences = sequences.shortened(max_length)
-            placement = self._pack(sequences.lengths_n, self._slack)
+        steps = self._steps_at_once if epoch is None else -(-len(sequences.keys_n) // self.batch_size)
+        placement, max_length = self._place(sequences.lengths_n, steps), self._max_length
+        if epoch is not None:  # which ends when it ends
+            steps = -(-placement.num_rows // self.num_rows)
+        while not self._fits(placement, sequences.lengths_n, steps):  # hardly ever
+            if epoch is None:  # rather than a sequence, some words are lost
+                max_length -= 1
+                sequences = sequences.shortened(max_length)
+            else:
+                steps += 1
+            placement = self._place(sequences.lengths_n, steps)
         placement = placement._replace(row_n=self._dealt(number, steps)[placement.row_n])
         order_n = np.argsort(placement.row_n * self.max_sequences + placement.slot_n)
         placement = placement.take(order_n)
@@ -222,6 +234,17 @@ class Batches:
         some = slice(number * size, (number + 1) * size)
         numbers = range(some.start, some.stop) if epoch is None else epoch[some]
         return self._stream.draw(np.arange(numbers.start, numbers.stop, numbers.step))
+
+    def _place(self, lengths_n: np.ndarray, steps: int) -> Placement:
+        """Returns places in the rows of so many steps, or beyond their ends where these are too few."""
+        if self._evenly:
+            return spread(lengths_n, num_rows=steps * self.num_rows)
+        return self._pack(lengths_n, self._slack)
+
+    def _fits(self, placement: Placement, lengths_n: np.ndarray, steps: int, spare: float = 0) -> bool:
+        """Tells whether the rows of so many steps are enough, of which each keeps so many tokens to spare."""
+        longest = (placement.offset_n + lengths_n).max() + spare
+        return bool(placement.num_rows <= steps * self.num_rows and longest <= self.row_length)
 
     def _pack(self, lengths_n: np.ndarray, slack: int) -> Placement:
         return pack(lengths_n, row_length=self.row_length, max_sequences=self.max_sequences, slack=slack)

@@ -84,6 +84,27 @@ def _fill_row(present: int, left: list[int], row_length: int, max_sequences: int
     return lengths
 
 
+def spread(lengths_n: np.ndarray, *, num_rows: int) -> Placement:
+    """Fills all rows evenly: none has two sequences more than another, and each has some of every length.
+
+    The longest ones, as many as there are rows, begin a row each; of the next ones the longest goes where there is most
+    room, and so on.
+
+    Args:
+      lengths_n: tokens of each sequence.
+      num_rows: whose lengths are what comes of it.
+    """
+    order_n = np.argsort(-lengths_n, kind="stable")
+    placement = Placement(*np.empty((3, len(lengths_n)), np.int64))
+    used_r = np.zeros(num_rows, np.int64)
+    for slot, first in enumerate(range(0, len(order_n), num_rows)):
+        some = order_n[first : first + num_rows]
+        rows = np.argsort(used_r, kind="stable")[: len(some)]
+        placement.row_n[some], placement.offset_n[some], placement.slot_n[some] = rows, used_r[rows], slot
+        used_r[rows] += lengths_n[some]
+    return placement
+
+
 def most_in_a_row(value_by_length: np.ndarray, *, row_length: int, max_sequences: int) -> int:
     """Returns the greatest sum of values that a row may have.
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 _PARTS = (8, 4, 2)  # of a whole batch, one after the other
+MOST_PARTS = max(_PARTS)
 
 
 class Share(NamedTuple):

@@ -6,12 +6,12 @@ import os
 import jax
 import numpy as np
 import pytest
-from made_up import MAX_LENGTH, assert_same, joined, make, random_corpus, steps
+from made_up import MAX_LENGTH, assert_same, joined, make, numbered, random_corpus, steps
 
 from bertjax.config import BertConfig
 from bertjax.data.batching import batches as batches_module
 from bertjax.data.batching.batch import Batch
-from bertjax.data.batching.packing import most_in_a_row, pack
+from bertjax.data.batching.packing import most_in_a_row, pack, spread
 from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.wikitext import WikiText2
 from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
@@ -185,19 +185,55 @@ def test_every_other_sequence_is_as_in_the_whole(batch_size):
     assert (even.total(), odd.total()) == (-(-whole.total() // 2), whole.total() // 2)
 
 
-def test_a_step_may_have_one_pair_or_none():
+def test_steps_of_one_row_have_the_pairs_of_the_plain_rows(monkeypatch):
+    monkeypatch.setattr(batches_module, "_AT_ONCE", 512)
     packed = make_packed(batch_size=1)
     assert packed.num_rows == 1
-    some = steps(packed, WINDOW)
-    assert examples(some) == examples(steps(make(CORPUS, batch_size=512), 16))
-    assert not some.nsp_weights_bk.any(axis=1).all()
+    some = steps(packed, 512)
+    assert examples(some) == examples(make(CORPUS, batch_size=512).batch_at(0))
+    assert some.nsp_weights_bk.any(axis=1).all()
 
 
-def test_of_steps_with_two_rows_none_is_empty():
-    packed = make_packed(batch_size=4)
-    assert packed.num_rows == 2
-    pairs_s = [int(packed.batch_at(step).nsp_weights_bk.sum()) for step in range(WINDOW // 4)]
-    assert 0 < min(pairs_s) and sum(pairs_s) == WINDOW
+@pytest.mark.parametrize("max_length, row_length", [(24, 25), (24, 40), (24, 67), (24, 512), (64, 512)])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 16, 31, 64])
+def test_a_step_always_has_its_pairs(batch_size, max_length, row_length):
+    """As many as asked for, but for rows that have one more or fewer; of many rows, on average."""
+    batches = make_packed(batch_size=batch_size, max_length=max_length, row_length=row_length)
+    for number in (0, 7):
+        window = batches._window(number)
+        pairs_s = np.diff(window.bounds)
+        assert pairs_s.sum() == len(window.sequences.keys_n) >= WINDOW
+        if batches._evenly:
+            in_row = collections.Counter(window.placement.row_n.tolist())
+            assert len(in_row) == len(pairs_s) * batches.num_rows  # so any share of a step has some
+            assert set(in_row.values()) <= {batch_size // batches.num_rows, -(-batch_size // batches.num_rows)}
+            assert batch_size % batches.num_rows or set(pairs_s.tolist()) == {batch_size}
+        assert 0.6 * batch_size < pairs_s.min() and pairs_s.max() < 1.5 * batch_size
+        ends_n = window.placement.offset_n + window.sequences.lengths_n
+        assert ends_n.max() <= row_length and window.sequences.lengths_n.max() == min(max_length, 43)
+
+
+def test_rows_that_are_filled_evenly_are_about_as_long():
+    lengths = some_lengths(seed=5, count=2000)
+    placement = spread(lengths, num_rows=500)
+    used = np.bincount(placement.row_n, lengths)
+    assert set(np.bincount(placement.row_n)) == {4} and used.max() - used.min() <= 10
+    spread_of_some = spread(lengths[:7], num_rows=3)
+    assert sorted(np.bincount(spread_of_some.row_n)) == [2, 2, 3]
+
+
+def test_what_is_left_of_an_epoch_has_the_rows_that_it_takes():
+    """Two long and two short pairs share a row; of three long ones two."""
+    settings = {"corpus": numbered([[11, 10]] * 4 + [[1, 1]] * 4), "objective": "mlm+sop", "batch_size": 4}
+    num_steps = set()
+    for seed in range(8):
+        packed, plain = (make(**settings, seed=seed, row_length=row_length) for row_length in (62, None))
+        assert packed.num_rows == 1
+        for half in ("even", "odd"):
+            batches = list(packed.first_epoch(half=half))
+            assert examples(joined(batches)) == examples(joined(plain.first_epoch(half=half)))
+            num_steps.add(len(batches))
+    assert num_steps == {1, 2}
 
 
 def test_no_step_is_given_the_long_or_the_short_ones():
