@@ -1,5 +1,10 @@
 """Damaged vocabularies and text of every kind: the words that are there, or a clear refusal."""
 
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
 from answers import REFUSED, answer, damaged_bytes, damaged_json
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,6 +13,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
 
 TOKENIZER = Tokenizer.train(["the crane is flying over the \u00e9t\u00e9 \u05d0\u05d1"], min_frequency=1)
+CASES = json.loads((Path(__file__).parents[1] / "reference" / "tokens.json").read_text(encoding="utf-8"))
 WHOLE = TOKENIZER.to_json()
 TEXTS = st.text() | st.text(st.characters(min_codepoint=0, max_codepoint=0x10FFFF))  # the latter with surrogates
 TEXTS |= st.lists(
@@ -22,11 +28,29 @@ def test_damaged_files(tmp_path, data):
     path.write_bytes(data)
     loaded = answer(load_tokenizer, path)
     if loaded is not REFUSED:
-        words = loaded.tokens(range(loaded.vocab_size))
-        assert set(loaded.rules.special) <= set(words) and len(set(words)) == len(words)
-        assert loaded.ids(words) == list(range(len(words)))
+        numbers = sorted(loaded.token_ids.values())
+        words = loaded.tokens(numbers)
+        assert set(loaded.rules.special_tokens) <= set(words) and loaded.vocab_size == numbers[-1] + 1
+        assert loaded.ids(words) == numbers and len(set(words)) == len(words)
         path.write_text(loaded.to_json(), encoding="utf-8")
         assert load_tokenizer(path).to_json() == loaded.to_json()
+
+
+@pytest.mark.filterwarnings("ignore:.*counts for nothing")
+@given(data=st.data())
+def test_damaged_files_of_others(data):
+    """Whatever their settings say, what is accepted reads texts and can be written."""
+    case = data.draw(st.sampled_from(CASES))
+    damaged = data.draw(st.sampled_from([name for name in case["files"] if name.endswith(".json")]))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in case["files"].items():
+            text = content if isinstance(content, str) else json.dumps(content)
+            text = data.draw(damaged_json(text)) if name == damaged else text
+            Path(folder, name).write_bytes(text.encode("utf-8", "surrogatepass"))
+        loaded = answer(load_tokenizer, folder)
+    if loaded is not REFUSED:
+        assert all(map(loaded.ids, loaded.split_all([text for text, *_ in case["texts"] if text])))
+        assert json.loads(loaded.to_hub_json()) and loaded.hub_settings() and loaded.to_vocab_txt()
 
 
 @given(text=TEXTS)

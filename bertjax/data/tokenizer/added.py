@@ -24,18 +24,16 @@ def listed_tokens(settings: Settings, own: list[dict[str, Any]]) -> dict[int, Ad
     Raises:
       BertjaxError: something there is no token, or no number.
     """
-    if "added_tokens_decoder" in settings.by_key:
-        listed = settings.by_key["added_tokens_decoder"]
-    else:
-        special = {token.content for token in (*_by_role(settings).values(), *_without_role(settings))}
-        listed = {
-            number: {"content": content, "special": content in special} for content, number in settings.numbers.items()
-        }
-        listed |= {token["id"]: token for token in own}
+    special = {token.content for token in (*_by_role(settings).values(), *_without_role(settings))}
+    pairs = [(number, {"content": token, "special": token in special}) for token, number in settings.numbers.items()]
+    pairs += [(token["id"], token) for token in own]
     try:
-        return dict(sorted((int(number), _token(settings, token)) for number, token in listed.items()))
+        if "added_tokens_decoder" in settings.by_key:
+            pairs = list(settings.by_key["added_tokens_decoder"].items())
+        listed = {int(number): _token(settings, token) for number, token in pairs}
     except (AttributeError, TypeError, ValueError):
         raise BertjaxError(f"{settings.folder}: its added tokens have no numbers; fetch its files again") from None
+    return dict(sorted(listed.items()))
 
 
 def added_tokens(
