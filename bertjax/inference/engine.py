@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import BertConfig, MeshConfig, TrainConfig
 from bertjax.data.batching.packing import Placement, pack
@@ -23,6 +23,7 @@ from bertjax.inference.inputs import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
 from bertjax.parallel.sharding import (
+    ROW_AXES,
     by_name,
     by_rows,
     gathered_outside_layers,
@@ -80,19 +81,19 @@ class Engine:
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
-        self._replicated = replicated(mesh)
+        self._replicated, self._of_batch = replicated(mesh), NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
         of_params = by_name(cast, mesh)
         self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, of_params)
         model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
         self.forward = jax.jit(
             functools.partial(_encode_and_pool, model, shortest),
             static_argnums=(0, 1),
-            in_shardings=(self._replicated, of_params, *[by_rows(mesh)] * 4),
+            in_shardings=(self._replicated, of_params, self._of_batch),
             out_shardings=by_rows(mesh),
         )
         self._token_probabilities = jax.jit(
             functools.partial(_token_probabilities, model),
-            in_shardings=(of_params, *[by_rows(mesh)] * 4, self._replicated),
+            in_shardings=(of_params, self._of_batch, self._replicated),
             out_shardings=self._replicated,
         )
         self._programs: set[tuple[Any, ...]] = set()
@@ -135,7 +136,7 @@ class Engine:
         batch = self._batch([text], _ALONE)
         padded = np.zeros(-(-len(positions) // _MASKS_PER_CALL) * _MASKS_PER_CALL, np.int32)
         padded[: len(positions)] = positions
-        return np.asarray(self._token_probabilities(self.params, *batch, padded))[: len(positions)]
+        return np.asarray(self._token_probabilities(self.params, self._placed(batch), padded))[: len(positions)]
 
     def vectors(self, windows: Iterable[list[TokenIds]], recipe: Recipe) -> Iterator[Vectors]:
         """Yields the vectors of each window's texts in turn.
@@ -190,11 +191,15 @@ class Engine:
     def _run(self, texts: list[TokenIds], placement: Placement, recipe: Recipe) -> Array:
         """Starts a batch on the devices; the result is `_encode_and_pool`'s."""
         batch, began = self._batch(texts, placement), time.perf_counter()
-        result = self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, *batch)
+        result = self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, self._placed(batch))
         if (program := (recipe.pooling, recipe.skip, batch.shape)) not in self._programs:
             self._programs.add(program)
             self.compile_seconds += time.perf_counter() - began
         return result
+
+    def _placed(self, batch: np.ndarray) -> np.ndarray | Array:
+        """Returns a batch on the devices where JAX does not put it there by itself, which is quicker."""
+        return batch if jax.process_count() == 1 else jax.device_put(batch, self._of_batch)
 
     def _batch(self, texts: list[TokenIds], placement: Placement) -> np.ndarray:
         """Returns tokens, segments, positions and sequences of a batch, int32 [4, b, t]."""
@@ -268,15 +273,12 @@ def _encode_and_pool(
     skip: int,
     layers: tuple[Layer, ...],
     params: dict[str, Any],
-    tokens_bt: Array,
-    segments_bt: Array,
-    positions_bt: Array,
-    sequences_bt: Array,
+    batch_4bt: Array,
 ) -> Array:
     """Returns the tokens' representations [b, t, d], or for each sequence the vector made of them, [b, k, e]."""
     variables = {"params": gathered_outside_layers(params, model.mesh)}
-    args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
-    encoded_btd = model.apply(variables, *args, method=model.encode)
+    tokens_bt, segments_bt, positions_bt, sequences_bt = batch_4bt
+    encoded_btd = model.apply(variables, tokens_bt, segments_bt, positions_bt, sequences_bt, method=model.encode)
     if pooling == ("tokens",):
         return encoded_btd
     num_sequences = _max_texts(tokens_bt.shape[1], shortest)
@@ -284,17 +286,8 @@ def _encode_and_pool(
     return apply_layers(layers, pooled_bke)
 
 
-def _token_probabilities(
-    model: Bert,
-    params: dict[str, Any],
-    tokens_bt: Array,
-    segments_bt: Array,
-    positions_bt: Array,
-    sequences_bt: Array,
-    masks_p: Array,
-) -> Array:
+def _token_probabilities(model: Bert, params: dict[str, Any], batch_4bt: Array, masks_p: Array) -> Array:
     """Returns how likely each token of the vocabulary is at positions of the first row, float32 [p, v]."""
     variables = {"params": gathered_outside_layers(params, model.mesh)}
-    args = (tokens_bt, segments_bt, positions_bt, sequences_bt)
-    encoded_btd = model.apply(variables, *args, method=model.encode)
+    encoded_btd = model.apply(variables, *batch_4bt, method=model.encode)
     return jax.nn.softmax(model.apply(variables, encoded_btd[0, masks_p], method=model.words))

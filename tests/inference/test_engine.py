@@ -4,10 +4,11 @@ from typing import get_args
 
 import jax
 import numpy as np
+import pytest
 
 from bertjax.cli.encode import POOLINGS
 from bertjax.config import BertConfig, MeshConfig
-from bertjax.inference.engine import Engine, Pooling, Recipe, delayed, local_mesh
+from bertjax.inference.engine import _ALONE, Engine, Pooling, Recipe, delayed, local_mesh
 from bertjax.inference.inputs import TokenIds
 from bertjax.models import sentence
 from bertjax.models.bert import Bert, init_params
@@ -58,3 +59,12 @@ def test_windows_keep_to_themselves() -> None:
 
 def test_kinds_of_pooling_have_the_same_names_everywhere() -> None:
     assert POOLINGS == get_args(Pooling) == (*sentence.POOLINGS, "tokens")
+
+
+def test_several_processes_place_their_batches_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, ours = TokenIds([2, 7, 3], 3), engine()
+    alone = ours.token_vectors(text)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # where JAX refuses to split numpy's arrays
+    placed = ours._placed(ours._batch([text], _ALONE))
+    assert isinstance(placed, jax.Array) and placed.addressable_shards[0].data.shape == (4, 1, 16)
+    np.testing.assert_array_equal(ours.token_vectors(text), alone)
