@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from bertjax.config import BertConfig, TrainConfig
+from bertjax.config.checks import as_type, require
 from bertjax.models.embeddings import Embeddings
 from bertjax.models.encoder import Encoder
 from bertjax.models.heads import MlmHead, NspHead, Predictions, compared
@@ -36,7 +37,8 @@ class Bert(nn.Module):
     backend: Backend = "xla"  # of attention
 
     def setup(self) -> None:
-        c = self.config
+        c = as_type(self.config, BertConfig, "config")
+        require(c.vocab_size is not None, "config.vocab_size is not set; give the number of tokens in the vocabulary")
         self.embeddings = Embeddings(c, self.mesh)
         self.encoder = Encoder(c, self.dtype, self.remat, self.scan_layers, self.mesh, self.backend)
         self.mlm = MlmHead(c, self.dtype)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refusal
 from textbook import Reference, nested, relative_error
 
 from bertjax.config import BertConfig
@@ -239,3 +240,9 @@ def test_berts_initial_weights_are_a_truncated_normal() -> None:
 
 def test_a_row_of_padding_alone_is_not_nan(small: tuple[Bert, dict]) -> None:
     assert np.isfinite(encode(*small, random_row(4), [0] * 4, [0] * 4)).all()
+
+
+def test_a_model_without_its_settings_is_refused() -> None:
+    key = jax.random.key(0)
+    assert refusal(init_params, Bert(BertConfig()), key).startswith("config.vocab_size is not set; give")
+    assert refusal(init_params, Bert("textbook"), key) == "config: expected a BertConfig, got 'textbook'"
