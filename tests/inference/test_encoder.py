@@ -92,24 +92,17 @@ def test_any_number_of_devices_gives_the_same_vectors(
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
-def test_any_mesh_gives_the_same_vectors(
-    encoder: Encoder, devices: Callable[[int], None], sizes: tuple[int, int, int]
-) -> None:
+def test_a_mesh_gives_the_vectors_of_one_device(encoder: Encoder, devices: Callable[[int], None]) -> None:
     params = jax.device_get(encoder._params)
-    split = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig(*sizes))
-    data, fsdp, tensor = sizes
+    split = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig(2, 2, 2))
     kernel = split._params["block_0"]["ffn"]["in"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (16 // fsdp, 32 // tensor)
-    assert split._engine.row_shards == data * fsdp
+    assert kernel.addressable_shards[0].data.shape == (16 // 2, 32 // 2) and split._engine.row_shards == 4
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig())
-    texts = ["a crane is flying", "", "he just left " * 10, *["a crane", "driver"] * 20]
+    texts = ["a crane is flying", "", "he just left", *["a crane", "driver"] * 20]
     np.testing.assert_allclose(split.encode(texts), alone.encode(texts), rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(
-        split.fill_mask("a <mask>", top=20)[0], alone.fill_mask("a <mask>", top=20)[0], strict=True
-    ):
-        assert ours.word == theirs.word and abs(ours.probability - theirs.probability) < 1e-6
+    for ours, one in zip(split.fill_mask("a <mask>", top=20)[0], alone.fill_mask("a <mask>", top=20)[0], strict=True):
+        assert ours.word == one.word and abs(ours.probability - one.probability) < 1e-6
     assert split.fingerprint() == alone.fingerprint()
 
 
