@@ -53,7 +53,7 @@ def parts(*, tiny: bool = False) -> list[Part]:
       tiny: sizes for a CPU, one part of every kind.
     """
     if tiny:
-        sizes = "hidden_size=16 num_layers=2 num_heads=2 intermediate_size=32 max_position=64 vocab_size=512".split()
+        sizes = "hidden_size=16 num_layers=1 num_heads=2 intermediate_size=32 max_position=64 vocab_size=512".split()
         small = [*(f"model.{size}" for size in sizes), "train.batch_size=4", "optim.warmup_steps=0"]
         short = _steps("base", 32, 4, small, steps=2)
         found = [

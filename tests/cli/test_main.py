@@ -404,7 +404,7 @@ def test_second_pretrain_leaves_the_run_alone(trained, cli, tiny):
     assert snapshot(run) == before
 
 
-def test_resume_of_a_finished_run_draws_what_is_missing(trained, cli, tiny, tmp_path):
+def test_resume_of_a_finished_run_draws_what_is_missing(trained, cli, tiny, tmp_path, pictures):
     run = shutil.copytree(trained[0], tmp_path / "copy")
     with open(run / "metrics.jsonl", "a") as file:  # it had gone on for a step when it was killed
         file.write('{"step": 5, "mlm_loss": 2.5}\n')
