@@ -32,6 +32,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Keeps bytes out of ids: those of a gzip file hold the second it was made in."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps addresses out of ids, which must be the same in every process of pytest-xdist."""
     for item in items:
