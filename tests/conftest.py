@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from bertjax.cli.terminal import shown_on_terminal
 from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
 from bertjax.data.prepare import Prepared, prepare
+from bertjax.evaluation.evaluate import EvalStep
 from bertjax.objectives.objective import Objective
 from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
@@ -58,15 +59,22 @@ def compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 def trace_each_program_once() -> Iterator[None]:
     """Runs of one recipe share their jitted functions, which JAX else traces anew for each: seconds of Python."""
     made: dict[Any, Programs] = {}
+    eval_steps: dict[Any, EvalStep] = {}
 
     def shared(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         of_model: Any = objective.metrics  # unlike objects for unlike tasks; of one recipe's pretraining they are equal
         if isinstance(objective.metrics, functools.partial):
             of_model = (objective.metrics.func, objective.metrics.args, *objective.metrics.keywords.items())
-        train = (config.train.gradient_accumulation_steps, config.train.steps, *objective.loss_weights.items())
+        steps = None if config.optim.schedule == "constant" else config.train.steps  # that a program depends on
+        train = (steps, config.train.gradient_accumulation_steps, *objective.loss_weights.items())
         key = (config.optim, config.seed, train, of_model, mesh)
         if key not in made:
-            made[key] = make_programs(config, objective, mesh)
+            programs = make_programs(config, objective, mesh)
+            if steps is None:
+                train_step = programs.train_step(config.train.steps)
+                programs = programs._replace(train_step=lambda _: train_step)
+            eval_step = eval_steps.setdefault((of_model, mesh), programs.eval_step)
+            made[key] = programs._replace(eval_step=eval_step)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patched:
@@ -132,8 +140,8 @@ def two_devices(devices: Callable[[int], None]) -> None:
 
 
 @pytest.fixture
-def tiny(wikitext: Path, tmp_path: Path) -> Config:
-    """A run of 4 steps that takes seconds; 8 rows a step, one for each device; one layer is less to trace than two."""
+def tiny(wikitext: Path, tmp_path: Path, two_devices: None) -> Config:
+    """A run of 4 steps that takes seconds, on two devices; one layer is less to trace than two."""
     return Config(
         run_dir=str(tmp_path / "run"),
         data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),

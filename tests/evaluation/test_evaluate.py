@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -27,7 +28,8 @@ from bertjax.train.open_run import check_same
 from bertjax.train.pretrain import pretrain
 
 
-def test_means_equal_a_slow_loop_over_rows(tiny: Config) -> None:
+def test_means_equal_a_slow_loop_over_rows(tiny: Config, devices: Callable[[int], None]) -> None:
+    devices(8)
     prepared = prepare(tiny)
     batches = prepared.held_out_batches
     assert batches.num_sequences % batches.batch_size  # the last batch is not full
@@ -68,16 +70,19 @@ def test_a_run_is_evaluated_as_it_was_in_training(tiny: Config) -> None:
     assert line["step"] == 4
     in_training = {key.removeprefix("held_out_"): value for key, value in line.items() if key != "step"}
     assert means == pytest.approx(in_training, rel=1e-6)
-    # Of 12 rows a batch on 8 devices: evaluation rounds up, and counts the same pairs.
+    # Of 9 rows a batch on 2 devices: evaluation rounds up, and counts the same pairs.
     run = RunFolder(folder)
-    odd = dataclasses.replace(run.config(), train=dataclasses.replace(tiny.train, batch_size=12))
+    odd = dataclasses.replace(run.config(), train=dataclasses.replace(tiny.train, batch_size=9))
     save_config(odd, folder / "config.yaml")
     assert evaluate_run(folder)[2] == pytest.approx(means, rel=1e-5)
     on_train = evaluate_run(folder, split="train", path=tiny.data.path)
     assert on_train.corpus == "wikitext-2/train" and on_train.same_text
 
 
-def test_the_mesh_is_the_one_asked_for_or_the_runs_own(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mesh_is_the_one_asked_for_or_the_runs_own(
+    tiny: Config, devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices(8)
     folder = pretrain(dataclasses.replace(tiny, mesh=MeshConfig(fsdp=4)))
     made: list[dict[str, int]] = []
 
@@ -98,7 +103,7 @@ def test_the_mesh_is_the_one_asked_for_or_the_runs_own(tiny: Config, monkeypatch
     assert made[-1] == {"data": 8, "fsdp": 1, "tensor": 1}
 
 
-def test_classes_of_words_sum_up_to_the_whole(tiny: Config, tmp_path: Path) -> None:
+def test_classes_of_words_sum_up_to_the_whole(tiny: Config, devices: Callable[[int], None], tmp_path: Path) -> None:
     text = "The cat saw 7 dogs . A cat ran . The dog saw 12 cats . It ran far away . \n" * 12
     for split in ("train", "valid"):
         (tmp_path / f"wiki.{split}.tokens").write_text(
@@ -115,6 +120,7 @@ def test_classes_of_words_sum_up_to_the_whole(tiny: Config, tmp_path: Path) -> N
     assert (counts * losses).sum() / counts.sum() == pytest.approx(of_all.means["mlm_loss"], rel=1e-6)
     assert (counts * accuracies).sum() / counts.sum() == pytest.approx(of_all.means["mlm_accuracy"], rel=1e-6)
     # On other devices, and when the vocabulary is split, the same.
+    devices(8)
     its_own, mesh = RunFolder(folder).config(), make_mesh(2, 2, 2)
     model = Bert(its_own.model, mesh=mesh)
     classes_v = word_classes(word_counts(prepare(config).train, len(labels)), RunFolder(folder).tokenizer())

@@ -26,8 +26,6 @@ from bertjax.runs.folder import RunFolder
 from bertjax.train.open_run import open_run, with_model_of_init
 from bertjax.train.pretrain import pretrain
 
-pytestmark = pytest.mark.usefixtures("two_devices")
-
 ODD = ("</s>", "<unk>", "<s>", "<sep/>", "<?>")
 PIECES = ["the", "near", "sees", "a", ".", "n", "##o", "##u", "##n", *(f"##{digit}" for digit in range(10))]
 MODEL = BertConfig(

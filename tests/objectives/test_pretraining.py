@@ -17,8 +17,6 @@ from bertjax.runs.metrics import figures
 from bertjax.runs.parameters import load_params
 from bertjax.train.pretrain import pretrain
 
-pytestmark = pytest.mark.usefixtures("two_devices")
-
 
 def test_figures_are_of_the_heads_that_had_something_to_predict() -> None:
     means = {f"{head}_{what}": value for value, head in enumerate(("mlm", "nsp")) for what in ("loss", "accuracy")}

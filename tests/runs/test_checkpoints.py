@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import os
 import resource
 import shutil
@@ -305,21 +306,29 @@ def test_what_is_not_published_is_not_there(tmp_path: Path, monkeypatch: pytest.
 
 
 KILLED = """
-import faulthandler, os, signal, sys
-faulthandler.dump_traceback_later(60, exit=True)
+import faulthandler, json, os, signal, sys
 from pathlib import Path
-import jax.numpy as jnp
+import numpy as np
 from bertjax.runs.checkpoint_writer import CheckpointWriter
-from bertjax.runs.checkpoints import Checkpoints
-event, name = sys.argv[2:]
-def kill(happening, args):
-    if happening == event and os.fsdecode(args[0]).endswith(name):
-        os.kill(os.getpid(), signal.SIGKILL)
-with CheckpointWriter(Path(sys.argv[1]), keep=1) as checkpoints:
-    checkpoints.save(1, {"params": {"a": jnp.ones(1000)}})
-    checkpoints.latest_step()  # waits
-    sys.addaudithook(kill)
-    checkpoints.save(2, {"params": {"a": jnp.zeros(1000)}})
+
+def save(folder, event, name):
+    faulthandler.dump_traceback_later(60, exit=True)
+    def kill(happening, args):
+        if happening == event and os.fsdecode(args[0]).endswith(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+    with CheckpointWriter(Path(folder), keep=1) as checkpoints:
+        checkpoints.save(1, {"params": {"a": np.ones(1000, np.float32)}})
+        checkpoints.latest_step()  # waits
+        sys.addaudithook(kill)
+        checkpoints.save(2, {"params": {"a": np.zeros(1000, np.float32)}})
+
+children = []
+for arguments in json.loads(sys.argv[1]):  # each in a process that has all imported, and no threads yet
+    if not (child := os.fork()):
+        save(*arguments)
+        os._exit(0)
+    children.append(child)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
 """
 # What Python is about to do to which file when it is killed, and which checkpoint is then the newest.
 KILLS = [
@@ -335,13 +344,10 @@ KILLS = [
 
 
 def test_a_kill_while_saving_leaves_a_sound_checkpoint(tmp_path: Path) -> None:
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    commands = [
-        [sys.executable, "-c", KILLED, str(tmp_path / str(number)), event, name]
-        for number, (event, name, _) in enumerate(KILLS)
-    ]
-    processes = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [-signal.SIGKILL] * len(KILLS)
+    arguments = [(str(tmp_path / str(number)), event, name) for number, (event, name, _) in enumerate(KILLS)]
+    command = [sys.executable, "-c", KILLED, json.dumps(arguments)]
+    codes = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
+    assert json.loads(codes) == [-signal.SIGKILL] * len(KILLS)
     params = {"a": of_one_device((1000,), jnp.float32)}
     for number, (_, _, newest) in enumerate(KILLS):
         folder = tmp_path / str(number)

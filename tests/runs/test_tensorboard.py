@@ -51,7 +51,6 @@ def metrics(folder: RunFolder) -> Curves:
     return seen
 
 
-@pytest.mark.usefixtures("two_devices")
 def test_a_resumed_run_shows_each_step_once(tiny: Config) -> None:
     config = dataclasses.replace(
         tiny,
@@ -71,7 +70,6 @@ def test_a_resumed_run_shows_each_step_once(tiny: Config) -> None:
         assert shown[tag] == pytest.approx(points, rel=1e-6)
 
 
-@pytest.mark.usefixtures("two_devices")
 def test_it_may_begin_when_a_run_is_resumed(tiny: Config) -> None:
     config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=2))
     folder = RunFolder(pretrain(config))

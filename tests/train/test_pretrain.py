@@ -48,8 +48,6 @@ from bertjax.train.pretrain import pretrain
 from bertjax.train.state import saved_trees as trees_of
 from bertjax.train.state import state_template
 
-pytestmark = pytest.mark.usefixtures("two_devices")
-
 
 def saved_trees(folder: Path) -> list[np.ndarray]:
     """The leaves of the newest parameters and optimiser state."""

@@ -84,10 +84,15 @@ class Killed(Exception):
     """Stands for kill -9: nothing is written after it."""
 
 
-def run(path: Path, devices: int = 1) -> tuple[RunFolder, Task, dict]:
+@functools.cache
+def toy_task(devices: int) -> Task:
+    """One for all runs, which share its programs then."""
     mesh = make_mesh(devices=jax.devices()[:devices])
-    task = Task(CONFIG, toy_objective(Bert(CONFIG.model, mesh=mesh)), ToyBatches(), ToyBatches(), mesh)
-    folder = RunFolder(path)
+    return Task(CONFIG, toy_objective(Bert(CONFIG.model, mesh=mesh)), ToyBatches(), ToyBatches(), mesh)
+
+
+def run(path: Path, devices: int = 1) -> tuple[RunFolder, Task, dict]:
+    folder, task = RunFolder(path), toy_task(devices)
     folder.path.mkdir(exist_ok=True)
     state = fit(folder, task).state
     assert state is not None
