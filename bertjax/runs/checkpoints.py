@@ -106,11 +106,12 @@ class Checkpoints:
             places = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), template)
             args[name] = ocp.args.PyTreeRestore(jax.tree.map(lambda _: 0, template), restore_args=places)
         reason = ""
-        with quiet_orphans(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as orbax:
+        with contextlib.ExitStack() as failed, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as orbax:
             try:
                 restored = orbax.restore(path, args=ocp.args.Composite(**args))
                 reason = _misfit({name: restored[name] for name in templates}, templates)
             except Exception as error:
+                failed.enter_context(quiet_orphans())  # which takes time, and there are none else
                 reason = reason_of(error)
         if reason and not os.path.lexists(path):
             raise BertjaxError(f"checkpoint {path} was removed while it was read, by the run that goes on; try again")

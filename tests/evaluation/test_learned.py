@@ -37,7 +37,10 @@ def test_hidden_words_are_whole_and_always_the_same(tiny: Config) -> None:
     assert _whole_words(sentence, PIECES) == [0, 1, 5]
 
 
-def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(tiny: Config) -> None:
+def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(
+    tiny: Config, devices: Callable[[int], None]
+) -> None:
+    devices(8)
     prepared = prepare(tiny)
     hidden, model = hide_words(prepared), Bert(prepared.config.model)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))

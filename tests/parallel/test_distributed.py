@@ -112,7 +112,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def test_the_same_run_on_one_and_on_four_processes(
-    recipe: Config, tmp_path: Path, start: Callable, capsys: pytest.CaptureFixture[str]
+    recipe: Config, tmp_path: Path, start: Callable, devices: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = dataclasses.replace(recipe.model, frequency_bias=True, cooccurrence_embedding=True)
     recipe = dataclasses.replace(recipe, model=model, optim=dataclasses.replace(recipe.optim, ema_decay=0.5))
@@ -124,6 +124,7 @@ def test_the_same_run_on_one_and_on_four_processes(
     assert_same_run(run, whole)
     assert RunFolder(run).config().distributed == DistributedConfig()  # who took part is nothing of the run's own
     held_out = RunFolder(run).metrics.read()[-1]
+    devices(4)
     means = evaluate_run(run)[2]  # by one process
     assert means == pytest.approx({name: held_out[f"held_out_{name}"] for name in means}, rel=1e-5)
     command = [sys.executable, "-m", "bertjax", "launch", "-n", "2", "--", "evaluate", str(run)]
@@ -215,7 +216,10 @@ def test_what_one_cannot_do_is_told_by_all(recipe: Config, tmp_path: Path, start
 
 
 @pytest.mark.parametrize("mesh_shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
-def test_processes_have_all_the_rows_between_them(mesh_shape: tuple[int, int, int], tiny: Config) -> None:
+def test_processes_have_all_the_rows_between_them(
+    mesh_shape: tuple[int, int, int], tiny: Config, devices: Callable[[int], None]
+) -> None:
+    devices(8)
     mesh = make_mesh(*mesh_shape)
     batches = prepare(tiny).train_batches
     rows = rows_here(batches.num_rows, mesh, parts=2)

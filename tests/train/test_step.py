@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -56,12 +56,12 @@ def random_batch(rows: int, seed: int = 0) -> Batch:
 @functools.cache  # many a test compares with the same
 def compiled(
     model: Bert, optimizer: optax.GradientTransformation, nsp_weight: float, z_loss: float, seed: int, parts: int
-) -> tuple[Objective, TrainStep]:
-    """The objective and its step, over the model's mesh."""
+) -> tuple[Callable[[], TrainState], TrainStep]:
+    """What makes a state, and the step, over the model's mesh."""
     assert model.mesh is not None
     objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
     step = compile_train_step(model.mesh, objective, optimizer, RATE, seed=seed, gradient_accumulation_steps=parts)
-    return objective, step
+    return compile_init(model.mesh, objective, optimizer, 0), step
 
 
 def train(
@@ -80,8 +80,8 @@ def train(
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     optimizer, model = optimizer or ADAM, Bert(config, mesh=mesh, **computed)
-    objective, step = compiled(model, optimizer, nsp_weight, z_loss, seed, gradient_accumulation_steps)
-    state = compile_init(mesh, objective, optimizer, 0)()
+    init, step = compiled(model, optimizer, nsp_weight, z_loss, seed, gradient_accumulation_steps)
+    state = init()
     history = []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, mesh))

@@ -62,7 +62,8 @@ def test_what_cannot_be_read_is_not_passed_over():
 
 
 @pytest.fixture
-def recipe(tiny):
+def recipe(tiny, devices):
+    devices(8)
     sizes = {"vocab_size": 2048, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 256}
     model = dataclasses.replace(tiny.model, **sizes)
     return dataclasses.replace(tiny, model=model)
