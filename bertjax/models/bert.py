@@ -67,6 +67,16 @@ class Bert(nn.Module):
         x_nd = self.embeddings(tokens_bt, segments_bt, positions_bt, train=train)
         return self.encoder(x_nd, positions_bt, sequences_bt, train=train).reshape(*tokens_bt.shape, -1)
 
+    def attention_weights(
+        self, tokens_bt: Array, segments_bt: Array, positions_bt: Array, sequences_bt: Array
+    ) -> Array:
+        """Returns what each token looks at, by layer and head, float32 [l, b, h, t, s].
+
+        The arguments are those of `encode`.
+        """
+        x_nd = self.embeddings(tokens_bt, segments_bt, positions_bt, train=False)
+        return self.encoder.attention_weights(x_nd, positions_bt, sequences_bt)
+
     def predict(
         self,
         tokens_bt: Array,

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from bertjax.config import BertConfig
 from bertjax.models.layers import Linear, Norm
 from bertjax.ops.activations import ACTIVATIONS, GATED
-from bertjax.ops.attention import Backend, attention
+from bertjax.ops.attention import Backend, attention, attention_weights
 from bertjax.ops.dropout import dropout
 from bertjax.ops.rotary import apply_rotary
 from bertjax.parallel.sharding import gathered, on_rows
@@ -40,6 +40,8 @@ class Attention(nn.Module):
         q_bhte, k_bhse, v_bhse = (heads(linear(name=name)(x_nd)) for name in ("query", "key", "value"))
         if c.positions == "rotary":
             q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
+        if self.is_mutable_collection("weights"):  # where somebody looks
+            self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt))
         key = self.make_rng("dropout") if train else None
         mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key, backend=self.backend)
         return linear(name="out")(mixed_bhte.swapaxes(1, 2).reshape(n, d))
@@ -114,6 +116,16 @@ class Encoder(nn.Module):
         if self.config.norm == "pre":
             x_nd = self.final_norm(x_nd)
         return x_nd.astype(jnp.float32)
+
+    def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
+        """Returns what each token looks at in each layer, float32 [l, b, h, t, s], without dropout."""
+        found = []
+        for block in self.block:
+            x_nd, kept = Block(self.config, self.dtype, parent=None).apply(
+                {"params": block.variables["params"]}, x_nd, positions_bt, sequences_bt, train=False, mutable="weights"
+            )
+            found.append(kept["weights"]["attention"]["bhts"][0])
+        return jnp.stack(found)
 
     def _apply_blocks(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, train: bool) -> Array:
         c = self.config

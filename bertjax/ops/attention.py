@@ -48,6 +48,19 @@ def attention(
     return _BACKENDS[backend](q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
 
 
+def attention_weights(q_bhte: Array, k_bhse: Array, sequences_bt: Array, *, window: int | None = None) -> Array:
+    """Returns what each value counts for in the means that `attention` makes, float32 [b, h, t, s].
+
+    Args:
+      sequences_bt: as for `attention`, and so is the window.
+    """
+    scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * q_bhte.shape[-1] ** -0.5
+    seen_b1ts = visible(sequences_bt, window)[:, None]
+    # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
+    scores_bhts = jnp.where(seen_b1ts, scores_bhts.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores_bhts)
+
+
 def choose_backend(
     asked: Literal["auto"] | Backend, *, dtype: DTypeLike, head_size: int, dropout: float = 0.0
 ) -> Backend:
@@ -110,11 +123,8 @@ def _plain(
     dropout: float,
     key: Array | None,
 ) -> Array:
-    scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * q_bhte.shape[-1] ** -0.5
-    seen_b1ts = visible(sequences_bt, window)[:, None]
-    # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
-    scores_bhts = jnp.where(seen_b1ts, scores_bhts.astype(jnp.float32), jnp.finfo(jnp.float32).min)
-    weights_bhts = drop(jax.nn.softmax(scores_bhts).astype(q_bhte.dtype), dropout, key)
+    weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, window=window)
+    weights_bhts = drop(weights_bhts.astype(q_bhte.dtype), dropout, key)
     return jnp.einsum("bhts,bhse->bhte", weights_bhts, v_bhse)
 
 
