@@ -5,11 +5,11 @@
 
 import contextlib
 import json
-import resource
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from bertjax.runs.memory import peak_memory
 
 
 def main(contender: str, arguments: str) -> None:
@@ -54,15 +54,6 @@ def main(contender: str, arguments: str) -> None:
     with contextlib.redirect_stdout(sys.stderr):  # libraries may have something to say
         figures = run(**json.loads(arguments))
     print(json.dumps({"peak_memory_bytes": peak_memory()} | figures))
-
-
-def peak_memory() -> int:
-    """Returns the most bytes that were resident."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says on Linux begins with the peak of the process that started this one
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
