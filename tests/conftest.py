@@ -22,7 +22,7 @@ import pytest
 from jax.sharding import Mesh
 
 from bertjax.cli.terminal import shown_on_terminal
-from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TokenizerConfig, TrainConfig
+from bertjax.config import BertConfig, Config, DataConfig, LoggingConfig, OptimConfig, TokenizerConfig, TrainConfig
 from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluation.evaluate import EvalStep
 from bertjax.objectives.objective import Objective
@@ -97,9 +97,13 @@ def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture(autouse=True)
 def no_picture_is_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end with an empty loss.png, unless a test asks for `pictures`: to draw takes as long as to train."""
+    """Runs end with an empty loss.png, unless a test asks for `pictures`: to draw takes as long as to train.
+
+    Nor is it measured how fast this machine multiplies.
+    """
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr("bertjax.train.pretrain.plot_losses", lambda _metrics, file, *_: file.touch())
+    monkeypatch.setattr("bertjax.train.account.product_rate", lambda *_: 2e9)
 
 
 @pytest.fixture
@@ -148,7 +152,7 @@ def two_devices(devices: Callable[[int], None]) -> None:
 
 @pytest.fixture
 def tiny(wikitext: Path, tmp_path: Path, two_devices: None) -> Config:
-    """A run of 4 steps that takes seconds, on two devices; one layer is less to trace than two."""
+    """A run of 4 steps that takes seconds, on two devices and without a report; one layer is less to trace than two."""
     return Config(
         run_dir=str(tmp_path / "run"),
         data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),
@@ -156,6 +160,7 @@ def tiny(wikitext: Path, tmp_path: Path, two_devices: None) -> Config:
         model=BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1),
         optim=OptimConfig(learning_rate=1e-2),
         train=TrainConfig(steps=4, batch_size=8, log_every=1),
+        logging=LoggingConfig(report=False),
     )
 
 

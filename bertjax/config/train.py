@@ -134,6 +134,8 @@ class LoggingConfig:
 
     tensorboard: bool = False
     """whether metrics and timings are written as TensorBoard events too, in run_dir/tensorboard"""
+    report: bool = True
+    """whether report.html, a page for a browser, is written when the run ends, which takes some seconds"""
 
     def __post_init__(self) -> None:
         require_types(self, "logging")

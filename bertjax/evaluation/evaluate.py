@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config import HEADS, Config, DataConfig, MeshConfig, Split
@@ -16,6 +17,7 @@ from bertjax.data.batching.batches import Half
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import CLASSES, word_classes
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.models.bert import make_model
 from bertjax.objectives.metrics import Metrics, RunningMeans
@@ -124,9 +126,9 @@ def evaluate_run(
         config.eval, mlm_probability=config.eval.mlm_probability if mlm_probability is None else mlm_probability
     )
     config = dataclasses.replace(config, data=data, eval=of_eval)
-    devices = _mesh(config, mesh)
+    devices = own_mesh(config, mesh)
     corpus, batches = prepare_held_out(config, run.tokenizer())
-    same_text = _is_same(run, data.eval_split, corpus)
+    same_text = is_same(run, data.eval_split, corpus)
     if same_text is False and not other_text:
         raise BertjaxError(
             f"{corpus.name} is not the text that {run.path} was made with: it has changed, or is somewhere else; give "
@@ -134,13 +136,32 @@ def evaluate_run(
         )
     params = load_params(run, config, devices)
     rows = rows_here(batches.num_rows, devices)
-    model = make_model(config.model, config.train, learning=False).clone(mesh=devices)
+    some = batches.first_epoch(rows.some, half)
+    means, classes = evaluate_by_class(config, params, some, rows, devices, run.word_counts(), run.tokenizer())
+    return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes, same_text)
+
+
+def evaluate_by_class(
+    config: Config,
+    params: Params,
+    batches: Iterable[Any],
+    rows: Rows,
+    mesh: Mesh,
+    counts_v: np.ndarray | None,
+    tokenizer: Tokenizer,
+) -> tuple[dict[str, float], dict[str, OfClass]]:
+    """Returns the mean of each metric, and the MLM figures of each class of words.
+
+    Args:
+      params: over the mesh.
+      batches: the rows `rows.some` of each.
+      counts_v: of the training text, which make the classes; None where they are not known, and there are no classes.
+    """
+    model = make_model(config.model, config.train, learning=False).clone(mesh=mesh)
     objective = pretraining_objective(model)
-    counts_v = run.word_counts()
     if counts_v is not None:
-        objective = metrics_by_class(objective, model, word_classes(counts_v, run.tokenizer()), CLASSES)
-    eval_step = compile_eval_step(devices, objective)
-    running = _run_through(eval_step, params, batches.first_epoch(rows.some, half), rows, devices)
+        objective = metrics_by_class(objective, model, word_classes(counts_v, tokenizer), CLASSES)
+    running = _run_through(compile_eval_step(mesh, objective), params, batches, rows, mesh)
     means, weights = running.means(), running.weights()
     classes = {
         name: OfClass(
@@ -149,10 +170,10 @@ def evaluate_run(
         for name in CLASSES
         if f"{name} mlm_loss" in means
     }
-    return Evaluation(corpus.name, len(batches.numbers(half)), means, data.objective, half, classes, same_text)
+    return means, classes
 
 
-def _is_same(run: RunFolder, split: Split, corpus: Corpus) -> bool | None:
+def is_same(run: RunFolder, split: Split, corpus: Corpus) -> bool | None:
     """Tells whether the run read this as its split; None where it does not tell."""
     its_own = run.config().data
     try:
@@ -163,8 +184,8 @@ def _is_same(run: RunFolder, split: Split, corpus: Corpus) -> bool | None:
     return recorded[split] == corpus.digest if split in recorded else None
 
 
-def _mesh(config: Config, asked: MeshConfig | None) -> Mesh:
-    """The mesh that was asked for, or the run's own, which may be of other devices than these."""
+def own_mesh(config: Config, asked: MeshConfig | None = None) -> Mesh:
+    """Returns the mesh that was asked for, or the run's own, or by rows alone where that is of other devices."""
     devices = len(find_devices())
     if asked is not None:
         return make_mesh(*dataclasses.replace(config, mesh=asked).mesh_sizes(devices))

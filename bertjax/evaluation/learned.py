@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, word_counts
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.objectives.guesses import GUESSES, Guess, Hidden
+from bertjax.objectives.guesses import Guess, Place
 from bertjax.runs.metrics import figures
 
 _AROUND = 22  # characters shown on either side of a hidden word
+_GUESSES = 3
 
 
 def describe_held_out(prepared: Prepared, evaluation: Mapping[str, float]) -> str:
@@ -30,7 +31,7 @@ def describe_held_out(prepared: Prepared, evaluation: Mapping[str, float]) -> st
     return f"held out: {'; '.join(parts)}"
 
 
-def describe_guesses(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer: Tokenizer) -> list[str]:
+def describe_guesses(hidden: list[Place], guessed: list[list[Guess]], tokenizer: Tokenizer) -> list[str]:
     """Tells of each hidden word whether it was found, what stood around it, and the guesses, below a heading.
 
     Args:
@@ -39,12 +40,12 @@ def describe_guesses(hidden: list[Hidden], guessed: list[list[Guess]], tokenizer
     """
     if not hidden:
         return []
-    lines = [f"words hidden in sentences of the held-out text, and the model's {GUESSES} likeliest guesses:"]
+    lines = [f"words hidden in sentences of the held-out text, and the model's {_GUESSES} likeliest guesses:"]
     around = [_around(tokenizer.tokens(ids), place) for ids, place in hidden]
     width = max(map(len, around), default=0)
     for (ids, place), text, guesses in zip(hidden, around, guessed, strict=True):
         found = "right" if guesses[0].word == tokenizer.tokens(ids)[place] else "wrong"
-        words = "  ".join(f"{word} {probability:.0%}" for word, probability in guesses)
+        words = "  ".join(f"{word} {probability:.0%}" for word, probability in guesses[:_GUESSES])
         lines.append(f"  {found}  {text:<{width}}  {words}")
     return lines
 

@@ -57,6 +57,7 @@ class RunFolder:
         self.decisions = Decisions(self.path)
         self.checkpoint_folder = self.path / "checkpoints"
         self.loss_plot = self.path / "loss.png"
+        self.report = self.path / "report.html"
         self.lock_file = self.path / "lock"
         self.environment_file = self.path / "environment.json"
         self._config = self.path / "config.yaml"

@@ -40,6 +40,10 @@ class RunMetrics:
         """Adds a line to timings.jsonl."""
         self._append(self._timings, record)
 
+    def append_account(self, record: Mapping[str, Any]) -> None:
+        """Adds a line of figures that are of the whole run to timings.jsonl; they are no curve of TensorBoard's."""
+        self._append(self._timings, record, as_events=False)
+
     def flush(self) -> None:
         """Writes the lines of metrics.jsonl that were kept. Raises OSError where they still cannot be written."""
         self._lines.flush()
@@ -52,6 +56,10 @@ class RunMetrics:
     def read(self) -> list[dict[str, Any]]:
         """Returns the whole lines of metrics.jsonl; a kill may have cut the last one short."""
         return self._lines.read()
+
+    def read_timings(self) -> list[dict[str, Any]]:
+        """Returns the whole lines of timings.jsonl."""
+        return self._timings.read()
 
     def newest_evaluation(self) -> dict[str, Any]:
         """Returns the last line that holds held-out figures, an empty one where there is none."""
@@ -70,13 +78,13 @@ class RunMetrics:
 
     def seconds_spent(self) -> float:
         """Returns the seconds that a run with a budget has taken so far, as timings.jsonl tells."""
-        return max((line.get("seconds_spent") or 0.0 for line in self._timings.read()), default=0.0)
+        return max((line.get("seconds_spent") or 0.0 for line in self.read_timings()), default=0.0)
 
-    def _append(self, lines: JsonLines, record: Mapping[str, Any]) -> None:
+    def _append(self, lines: JsonLines, record: Mapping[str, Any], *, as_events: bool = True) -> None:
         if not self._writes:
             return
         try:
-            if self._events:
+            if self._events and as_events:
                 self._events.append(dict(record))
             lines.append(dict(record))
         except OSError as error:

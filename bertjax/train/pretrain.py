@@ -7,23 +7,29 @@ import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from jax.sharding import Mesh
 
 from bertjax.config import Config, DistributedConfig
 from bertjax.config.checks import as_type
 from bertjax.data.prepare import Prepared, describe
+from bertjax.data.statistics.frequencies import word_counts
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
+from bertjax.evaluation.report import HIDDEN, show_learned, write_report
 from bertjax.models.bert import make_model, num_parameters
-from bertjax.objectives.guesses import guess, hide_words
+from bertjax.objectives.guesses import Look, hide_words
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import find_devices, make_mesh
+from bertjax.runs.checkpoints import reason_of
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.plots import plot_losses
+from bertjax.runs.report import Learned
 from bertjax.runs.signals import Stop, stopping_on_signals
+from bertjax.train.account import account
 from bertjax.train.initial_state import initial_state
 from bertjax.train.loop import Task, fit
 from bertjax.train.open_run import open_run, with_model_of_init
@@ -31,6 +37,8 @@ from bertjax.train.progress import Progress, describe_devices
 from bertjax.train.state import TrainState
 
 _logger = logging.getLogger(__name__)
+
+_EACH = 4  # of the hidden words that a report shows, one of so many is shown on a terminal
 
 
 def pretrain(config: Config, *, resume: bool = False, typed: Collection[str] = ()) -> Path:
@@ -75,11 +83,16 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool, ty
         task = pretraining_task(prepared, mesh)
         with stop.finishing():
             state, progress = fit(folder, task, processes=processes, stop=stop, began=began)
+            if processes.first and progress.first_seconds:  # a step was made
+                told = account(*(prepared.config, prepared.train_batches, progress), began=began, stopped=state is None)
+                folder.metrics.append_account(told)
             learned = None if state is None else _learned(folder, prepared, mesh, processes, state)
         if processes.first:
             title = f"{folder.path.name}, on {prepared.train.name}"
             plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
-        _conclude(folder, task, progress, learned)
+            if learned is not None and prepared.config.logging.report:
+                write_report(folder, learned.shown)
+        _conclude(folder, task, progress, None if learned is None else learned.lines)
     return learned is not None
 
 
@@ -100,17 +113,39 @@ def pretraining_task(prepared: Prepared, mesh: Mesh) -> Task:
     )
 
 
-def _learned(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, state: TrainState) -> list[str]:
-    """Lines for the first process to show. All take part in the guesses."""
-    config, tokenizer = prepared.config, prepared.tokenizer
-    model = make_model(config.model, config.train)
-    hidden = hide_words(prepared)
-    guessed = guess(hidden, model, state.eval_params, mesh, tokenizer, max_length=config.data.max_length)
+class _Learned(NamedTuple):
+    """What a run says of its learning, on a terminal and in its report."""
+
+    lines: list[str]
+    shown: Learned | None
+
+
+def _learned(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, state: TrainState) -> _Learned:
+    """Asks the model, in which all processes take part; the first one has something to say afterwards."""
+    config, tokenizer, held_out = prepared.config, prepared.tokenizer, prepared.held_out
+    max_length = config.data.max_length
+    look = Look(make_model(config.model, config.train), state.eval_params, mesh, tokenizer, max_length=max_length)
+    hidden = hide_words(held_out, tokenizer, number=HIDDEN, max_length=max_length)
+    guessed, evaluation = look.guesses(hidden), folder.metrics.newest_evaluation()
+    shown = None
+    if config.logging.report:
+        try:
+            shown = show_learned(
+                look,
+                hidden,
+                guessed,
+                config=config,
+                held_out=held_out,
+                batches=prepared.held_out_batches,
+                counts_v=word_counts(prepared.train, tokenizer.vocab_size),
+                evaluation=evaluation,
+            )
+        except Exception as error:  # whatever it is: the run has trained
+            _logger.warning(f"the report cannot show what was learned ({reason_of(error)})")
     if not processes.first:
-        return []
-    evaluation = folder.metrics.newest_evaluation()
+        return _Learned([], shown)
     lines = [describe_held_out(prepared, evaluation)] if evaluation else []
-    return lines + describe_guesses(hidden, guessed, tokenizer)
+    return _Learned(lines + describe_guesses(hidden[::_EACH], guessed[::_EACH], tokenizer), shown)
 
 
 def _introduce(prepared: Prepared, mesh: Mesh) -> None:
@@ -145,5 +180,7 @@ def _conclude(folder: RunFolder, task: Task, progress: Progress, learned: list[s
     else:
         for line in learned:
             _logger.info(line)
+        if folder.report.is_file():
+            _logger.info(f"report in {folder.report}, for a browser")
         _logger.info(f"losses drawn in {folder.loss_plot}; to encode with the model:")
         _logger.info(f'  bertjax encode {shlex.quote(str(folder.path))} "a crane is flying"')

@@ -134,7 +134,10 @@ def test_version(cli):
 
 
 MISTAKES = [  # argv, what the line must hold
-    (["pretrian"], ["'pretrian'", "pretrain, encode, fill-mask, neighbours, export, evaluate, prepare, launch"]),
+    (
+        ["pretrian"],
+        ["'pretrian'", "encode, fill-mask, neighbours, export, evaluate, report, prepare, launch"],
+    ),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
     (["pretrain", "--train.stepss", "3"], ["--train.stepss", "train.steps"]),

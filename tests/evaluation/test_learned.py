@@ -13,7 +13,7 @@ from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
 from bertjax.models.bert import Bert, init_params
-from bertjax.objectives.guesses import Guess, Hidden, _whole_words, guess, hide_words
+from bertjax.objectives.guesses import Guess, Look, Place, hide_words, whole_words
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.train.pretrain import pretrain
 
@@ -29,12 +29,13 @@ CRANE, FLY, ING, STOP, THE, OVER = 5, 6, 7, 9, 10, 11
 
 def test_hidden_words_are_whole_and_always_the_same(tiny: Config) -> None:
     prepared = prepare(tiny)
-    hidden = hide_words(prepared)
+    hidden = hide_words(prepared.held_out, prepared.tokenizer, number=5, max_length=24)
+    again = hide_words(prepared.held_out, prepared.tokenizer, number=5, max_length=24)
     assert len(hidden) == 5 and len({place for _, place in hidden}) > 1
-    for (ids, place), (again, same_place) in zip(hidden, hide_words(prepared), strict=True):
-        assert place == same_place and ids.tolist() == again.tolist() and 6 <= len(ids) <= 22
+    for (ids, place), (same_ids, same_place) in zip(hidden, again, strict=True):
+        assert place == same_place and ids.tolist() == same_ids.tolist() and 6 <= len(ids) <= 22
     sentence = np.array([THE, CRANE, FLY, ING, 1, OVER, STOP])
-    assert _whole_words(sentence, PIECES) == [0, 1, 5]
+    assert whole_words(sentence, PIECES) == [0, 1, 5]
 
 
 def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(
@@ -42,18 +43,19 @@ def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(
 ) -> None:
     devices(8)
     prepared = prepare(tiny)
-    hidden, model = hide_words(prepared), Bert(prepared.config.model)
+    hidden = hide_words(prepared.held_out, prepared.tokenizer, number=5, max_length=24)
+    model = Bert(prepared.config.model)
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
 
-    def guessed(hidden: list[Hidden], *sizes: int) -> list[list[Guess]]:
+    def guessed(hidden: list[Place], *sizes: int) -> list[list[Guess]]:
         mesh = make_mesh(*sizes)
         placed = jax.device_put(params, by_name(params, mesh))
-        return guess(hidden, model, placed, mesh, prepared.tokenizer, max_length=24)
+        return Look(model, placed, mesh, prepared.tokenizer, max_length=24).guesses(hidden)
 
     ours = guessed(hidden)
-    others = [Hidden(np.where(np.arange(len(ids)) == place, 5, ids), place) for ids, place in hidden]
-    assert guessed(others) == ours and [len(guesses) for guesses in ours] == [3] * 5
-    elsewhere = [Hidden(np.roll(ids, 1), place) for ids, place in hidden]
+    others = [Place(np.where(np.arange(len(ids)) == place, 5, ids), place) for ids, place in hidden]
+    assert guessed(others) == ours and [len(guesses) for guesses in ours] == [5] * 5
+    elsewhere = [Place(np.roll(ids, 1), place) for ids, place in hidden]
     assert guessed(elsewhere) != ours
     for one, other in zip(ours, guessed(hidden, 2, 2, 2), strict=True):
         assert [word for word, _ in one] == [word for word, _ in other]
@@ -62,7 +64,7 @@ def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(
 
 
 def test_guesses_are_marked_and_lie_beneath_each_other() -> None:
-    hidden = [Hidden(np.array([THE, CRANE, FLY, ING, OVER, *[THE] * 9]), 1), Hidden(np.array([OVER, THE, STOP]), 0)]
+    hidden = [Place(np.array([THE, CRANE, FLY, ING, OVER, *[THE] * 9]), 1), Place(np.array([OVER, THE, STOP]), 0)]
     guessed = [[Guess("crane", 0.5), Guess("the", 0.25)], [Guess("the", 0.51), Guess("over", 0.4)]]
     assert describe_guesses(hidden, guessed, PIECES)[1:] == [
         "  right  the [crane] flying over the the ...  crane 50%  the 25%",
@@ -95,9 +97,9 @@ def test_a_run_ends_with_what_it_has_learned(
 
 def test_text_of_short_sentences_has_nothing_to_hide(tiny: Config) -> None:
     prepared = prepare(dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, max_length=7)))
-    assert hide_words(prepared) == []
-    model, mesh = Bert(prepared.config.model), make_mesh()
-    assert guess([], model, {}, mesh, prepared.tokenizer, max_length=7) == []
+    assert hide_words(prepared.held_out, prepared.tokenizer, number=5, max_length=7) == []
+    look = Look(Bert(prepared.config.model), {}, make_mesh(), prepared.tokenizer, max_length=7)
+    assert look.guesses([]) == [] and look.vectors([]).shape == (0, 16)
     assert describe_guesses([], [], prepared.tokenizer) == []
 
 

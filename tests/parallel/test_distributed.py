@@ -18,7 +18,7 @@ from ports import free_port, listening
 
 import bertjax
 from bertjax.cli.main import main
-from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, MeshConfig
+from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, LoggingConfig, MeshConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
 from bertjax.evaluation.evaluate import evaluate_run
@@ -142,7 +142,10 @@ def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: 
     recipe = dataclasses.replace(recipe, init_from=str(bert), data=dataclasses.replace(recipe.data, max_length=20))
     whole = pretrain(longer(recipe, tmp_path / "whole", 2))
     run = tmp_path / "run"
-    start(longer(recipe, run, 2, mesh=MeshConfig(fsdp=2)), 2).go_well(r"warning: 72.4% of the tokens .*\n")
+    reporting = longer(recipe, run, 2, mesh=MeshConfig(fsdp=2), logging=LoggingConfig(report=True))
+    start(reporting, 2).go_well(r"warning: 72.4% of the tokens .*\n")
+    page = RunFolder(run).report.read_text(encoding="utf-8")  # which one writes, of what all were asked
+    assert "Hidden words and the model’s guesses" in page and "Layer 1, head 2" in page
     for ours, theirs in zip(RunFolder(run).metrics.read(), RunFolder(whole).metrics.read(), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 

@@ -67,12 +67,26 @@ def guessing_loss(counts_v: np.ndarray, labels_v: np.ndarray, vocabulary: Vocabu
       labels_v: how often each token is to be predicted, int64 [v].
       predict_unk: whether <unk> may be to predict.
     """
-    may_be = words(vocabulary)
-    if predict_unk:
-        may_be = np.append(may_be, vocabulary.unk)
+    may_be = _may_be_predicted(vocabulary, predict_unk)
     shares_w = (counts_v[may_be] + 0.5) / (counts_v[may_be] + 0.5).sum()
     labels_w = labels_v[may_be]
     return float(-(labels_w * np.log(shares_w)).sum() / labels_w.sum())
+
+
+def guessing_accuracy(
+    counts_v: np.ndarray, labels_v: np.ndarray, vocabulary: Vocabulary, *, predict_unk: bool
+) -> float:
+    """Returns the share found by who always guesses the word that is most frequent in the training text.
+
+    The arguments are those of `guessing_loss`.
+    """
+    may_be = _may_be_predicted(vocabulary, predict_unk)
+    return float(labels_v[may_be[counts_v[may_be].argmax()]] / labels_v[may_be].sum())
+
+
+def _may_be_predicted(vocabulary: Vocabulary, predict_unk: bool) -> np.ndarray:
+    may_be = words(vocabulary)
+    return np.append(may_be, vocabulary.unk) if predict_unk else may_be
 
 
 def label_counts(batches: Iterable[Batch], vocab_size: int) -> np.ndarray:

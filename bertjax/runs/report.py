@@ -1,0 +1,374 @@
+"""The report page: one or several runs as a single HTML file that opens from disk and asks nobody for anything.
+
+What is shown comes here as plain data. No model is run, and there is no script: a browser is told to run none and to
+fetch nothing, so a text or a name that holds HTML stays text whatever is in it.
+"""
+
+import functools
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bertjax.config.keys import flat
+from bertjax.config.recipes import load_config, recipe_names
+from bertjax.errors import BertjaxError
+from bertjax.runs.charts import COLORS, Curve, draw_curves, picture_of_weights
+from bertjax.runs.folder import RunFolder
+
+TEMPLATES = Path(__file__).parent / "templates"
+_PLACES = {"run_dir", "data.path", "data.eval_path", "data.cache", "data.workers", "train.log_every"}
+_PLACES |= {f"distributed.{name}" for name in ("coordinator", "num_processes", "process_id", "bind_address")}
+_TOLD_BY_ROW = 10_000  # weights of attention over which rows no longer tell theirs, which would make the page large
+
+
+class ClassFigures(NamedTuple):
+    """Held-out figures of the words of one class, beside those of guessing by frequency."""
+
+    name: str
+    predictions: int
+    loss: float
+    accuracy: float
+    frequency_loss: float
+    frequency_accuracy: float
+
+
+class Sentence(NamedTuple):
+    """A sentence of which one word was hidden, and what the model guesses there, best first."""
+
+    tokens: list[str]
+    place: int
+    guesses: list[tuple[str, float]]
+
+
+class Near(NamedTuple):
+    """A use of a word, and how near it is to another one."""
+
+    tokens: list[str]
+    place: int
+    cosine: float
+
+
+class WordUses(NamedTuple):
+    """A use of a word, with the uses that are nearest to it, and the one that is furthest."""
+
+    word: str
+    tokens: list[str]
+    place: int
+    nearest: list[Near]
+    furthest: Near
+    uses: int  # that were compared
+
+
+class Attention(NamedTuple):
+    """Weights by which each token of a sentence looks at the others."""
+
+    tokens: list[str]
+    weights_lhts: np.ndarray
+
+
+class Learned(NamedTuple):
+    """What a run's model has learned, shown on held-out text."""
+
+    verdict: list[str]  # sentences
+    frequency_loss: float | None  # of guessing all held-out words by how frequent they are, beside the first head's
+    classes: list[ClassFigures]  # the first is of all words; on the first part of the text
+    sentences: list[Sentence]
+    words: list[WordUses]
+    attention: Attention | None
+
+
+class Command(NamedTuple):
+    """A command line, and what it is good for."""
+
+    what: str
+    line: str
+
+
+class RunReport(NamedTuple):
+    """All that the page tells of a run."""
+
+    folder: RunFolder
+    heads: Mapping[str, str]  # what people call each head, by its name in the metrics
+    sequences: str  # what is learned from, in the plural
+    parameters: int
+    learned: Learned | None
+    why_not: str  # why `learned` is not there
+    commands: list[Command]
+
+
+def render_report(runs: Sequence[RunReport]) -> str:
+    """Returns the page.
+
+    Raises:
+      BertjaxError: a run's configuration or environment cannot be read.
+    """
+    told = [_told(run, number) for number, run in enumerate(runs)]
+    differing = _differing([run["flat"] for run in told])
+    return render(
+        "report.html",
+        runs=told,
+        differing=differing,
+        charts=_charts(told),
+        several=len(runs) > 1,
+    )
+
+
+def render(template: str, *, folders: Sequence[Path] = (), **values: Any) -> str:
+    """Returns a page; whatever is put into the template is text, not HTML.
+
+    Args:
+      folders: where templates are besides here.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([TEMPLATES, *folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _told(run: RunReport, number: int) -> dict[str, Any]:
+    folder = run.folder
+    config, metrics, timings = folder.config(), folder.metrics.read(), _merged(folder.metrics.read_timings())
+    environment, evaluation = folder.environment(), folder.metrics.newest_evaluation()
+    step = max((line["step"] for line in metrics), default=0)
+    recipe, its_own = _nearest_recipe(flat(config))
+    corpus = environment.get("corpus") or {}
+    told: dict[str, Any] = {
+        "report": run,
+        "number": number,
+        "color": number % COLORS,
+        "name": folder.path.absolute().name,
+        "path": str(folder.path),
+        "flat": flat(config),
+        "config": config,
+        "metrics": metrics,
+        "step": step,
+        "timings": timings,
+        "held_out": _held_out(run.heads, evaluation),
+        "held_out_step": evaluation.get("step"),
+        "train_text": corpus.get("train") or {},
+        "held_out_text": corpus.get("held_out") or {},
+        "instead_of": corpus.get("fallback_because"),
+        "devices": environment.get("devices") or [],
+        "environment": environment,
+        "recipe": recipe,
+        "settings": [(key, value, its_own[key]) for key, value in flat(config).items() if key not in _PLACES],
+        "speed": _speed(timings, run.sequences),
+        "heads": _heads_of_attention(run.learned),
+    }
+    return told
+
+
+def _merged(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The newest of each figure, but the seconds of all processes that went on with the run."""
+    merged: dict[str, Any] = {}
+    for line in timings:
+        merged |= {name: value for name, value in line.items() if value is not None}
+    if seconds := [line["seconds"] for line in timings if line.get("seconds")]:
+        merged["seconds"] = sum(seconds)
+    return merged
+
+
+class _HeldOut(NamedTuple):
+    name: str
+    loss: float | None
+    accuracy: float | None
+
+
+def _held_out(heads: Mapping[str, str], evaluation: Mapping[str, Any]) -> list[_HeldOut]:
+    return [
+        _HeldOut(name, evaluation.get(f"held_out_{head}_loss"), evaluation.get(f"held_out_{head}_accuracy"))
+        for head, name in heads.items()
+        if f"held_out_{head}_loss" in evaluation
+    ]
+
+
+def _speed(timings: Mapping[str, Any], sequences: str) -> list[tuple[str, str]]:
+    """Rows of what was measured, and of what was not."""
+    rate, peak = timings.get("operations_per_second"), timings.get("peak_operations_per_second")
+    rows = [
+        ("Time, preparing and compiling included", _time(timings.get("seconds"))),
+        (f"{sequences.capitalize()} a second", _number(timings.get("pairs_per_second"))),
+        ("Tokens a second, padding not counted", _number(timings.get("tokens_per_second"))),
+        ("Useful operations a second", _scaled(rate, "FLOP/s")),
+        ("Peak of matrix products, measured at the end of the run", _scaled(peak, "FLOP/s")),
+        ("Share of that peak", f"{rate / peak:.1%}" if rate and peak else _NOT_MEASURED),
+        ("Most memory of the process", _scaled(timings.get("host_bytes"), "B")),
+        ("Most memory of a device", _scaled(timings.get("device_bytes"), "B")),
+    ]
+    return rows
+
+
+_NOT_MEASURED = "not measured"
+
+
+def _number(value: float | None) -> str:
+    return _NOT_MEASURED if value is None else f"{value:,.0f}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return _NOT_MEASURED
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (seconds if not hours else 0, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "under a second"
+
+
+def _scaled(value: float | None, unit: str) -> str:
+    """With three digits: 1,230,000,000 B is "1.23 GB"."""
+    if value is None:
+        return _NOT_MEASURED
+    power = min(5, max(0, int(math.log10(max(value, 1)) // 3)))
+    return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
+
+
+@functools.cache
+def _recipes() -> dict[str, dict[str, Any]]:
+    return {name: flat(load_config(name)) for name in recipe_names()}
+
+
+def _nearest_recipe(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The recipe that comes with bertjax from which the fewest settings differ: a run doesn't tell which it began as.
+
+    What a recipe leaves open, as the size of a vocabulary, does not differ.
+    """
+
+    def as_taken(recipe: Mapping[str, Any]) -> dict[str, Any]:
+        taken = dict(settings) | dict(recipe)
+        open_or_found = {"model.vocab_size": None, "data.source": recipe["data.fallback"]}
+        return taken | {
+            key: settings[key] for key, value in open_or_found.items() if taken[key] is None or settings[key] == value
+        }
+
+    near = {name: as_taken(recipe) for name, recipe in _recipes().items()}
+    differences = {
+        name: sum(recipe[key] != value for key, value in settings.items() if key not in _PLACES)
+        for name, recipe in near.items()
+    }
+    nearest = min(near, key=lambda name: differences[name])
+    return nearest, near[nearest]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """The settings that are not the same in all runs, with the value in each."""
+    first = settings[0]
+    return [
+        (key, [of_run[key] for of_run in settings])
+        for key in first
+        if key != "run_dir" and any(of_run[key] != first[key] for of_run in settings)
+    ]
+
+
+class _Chart(NamedTuple):
+    title: str
+    unit: str
+    svg: Any
+    rows: list[tuple[str, str, str]]  # run and kind, step, value: what the points tell, for who cannot hover
+
+
+def _charts(runs: Sequence[dict[str, Any]]) -> list[_Chart]:
+    """Loss and accuracy of each head that any run has, learning rate and rate of training."""
+    heads = {head: name for run in runs for head, name in run["report"].heads.items()}
+    wanted = [(f"{head}_loss", f"{name} loss", "nats") for head, name in heads.items()]
+    wanted += [(f"{head}_accuracy", f"{name} accuracy", "share") for head, name in heads.items()]
+    wanted += [("learning_rate", "Learning rate", "")]
+    charts: list[_Chart] = []
+    for key, title, unit in wanted:
+        curves = []
+        for run in runs:
+            prefix = f"{run['name']}, " if len(runs) > 1 else ""
+            color = run["color"]
+            apart = color if len(runs) > 1 else 1
+            curves.append(Curve(f"{prefix}training", _points(run["metrics"], key), color))
+            curves.append(Curve(f"{prefix}held out", _points(run["metrics"], f"held_out_{key}"), apart, joined=False))
+        if any(curve.points for curve in curves):
+            charts.append(_chart(title, unit, curves, len(charts)))
+    return charts
+
+
+def _chart(title: str, unit: str, curves: Sequence[Curve], number: int) -> _Chart:
+    from markupsafe import Markup
+
+    svg = draw_curves(curves, label=f"{title} over the steps", ids=f"chart{number}-")
+    rows = [
+        (curve.name, f"{step:,}", f"{value:.4g}")
+        for curve in curves
+        for step, value in (curve.points if not curve.joined else curve.points[-1:])
+    ]
+    return _Chart(title, unit, Markup(svg), rows)
+
+
+def _points(metrics: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
+
+
+class _Head(NamedTuple):
+    layer: int
+    head: int
+    picture: str
+    strongest: str
+    rows: list[str]
+
+
+def _heads_of_attention(learned: Learned | None) -> list[_Head]:
+    if learned is None or learned.attention is None:
+        return []
+    tokens, weights_lhts = learned.attention
+    heads = []
+    for layer, weights_hts in enumerate(weights_lhts, 1):
+        for head, weights_ts in enumerate(weights_hts, 1):
+            t, s = np.unravel_index(weights_ts.argmax(), weights_ts.shape)
+            strongest = f"{tokens[t]} looks most at {tokens[s]} ({weights_ts[t, s]:.0%})"
+            rows = []
+            if weights_lhts.size <= _TOLD_BY_ROW:
+                for token, weights_s in zip(tokens, weights_ts, strict=True):
+                    best = np.argsort(-weights_s)[:4].tolist()
+                    rows.append(f"{token}: " + ", ".join(f"{tokens[n]} {weights_s[n]:.0%}" for n in best))
+            heads.append(_Head(layer, head, picture_of_weights(weights_ts), strongest, rows))
+    return heads
+
+
+def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Command]:
+    """Returns what one may do with a run, as command lines.
+
+    Args:
+      constant: its learning rate does not depend on the number of steps, so that it may be given more.
+      exports: other tools have a place for its model.
+    """
+    name = shlex.quote(str(folder.path))
+    beside = {end: shlex.quote(f"{folder.path}{end}") for end in ("-further", "-exported", ".stablehlo")}
+    further = f"{folder.resume_command} --train.steps N"
+    if not constant:
+        start = f"bertjax pretrain --config {name}/config.yaml --init_from {name}"
+        further = f"{start} --run_dir {beside['-further']}"
+    export = f"bertjax export {name} {beside['-exported']}"
+    if not exports:
+        export = f"bertjax export {name} {beside['.stablehlo']} --format stablehlo"
+    return [
+        Command("Train further", further),
+        Command("Encode a text", f'bertjax encode {name} "a crane is flying"'),
+        Command("Encode a file, a line a vector", f"bertjax encode {name} --input lines.txt --out vectors.npy"),
+        Command("Guess hidden words", f'bertjax fill-mask {name} "the <mask> is flying"'),
+        Command("Evaluate on held-out text", f"bertjax evaluate {name}"),
+        Command("Export for other tools" if exports else "Export for JAX alone", export),
+    ]
+
+
+def check_runs(folders: Sequence[RunFolder]) -> None:
+    """Raises BertjaxError where one of these is no run's folder, or stands there twice."""
+    seen: set[Path] = set()
+    for folder in folders:
+        folder.config()
+        if (path := folder.path.resolve()) in seen:
+            raise BertjaxError(f"{folder.path} is given twice; give each run once")
+        seen.add(path)

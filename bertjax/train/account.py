@@ -1,0 +1,42 @@
+"""The account of a run's speed and memory, a line of timings.jsonl when it ends."""
+
+import time
+from typing import Any
+
+import jax
+
+from bertjax.config import Config
+from bertjax.data.batching.batches import Batches
+from bertjax.models.operations import sequence_lengths, training_operations
+from bertjax.ops.peak import product_rate
+from bertjax.runs.memory import peak_memory
+from bertjax.train.progress import Progress
+
+
+def account(config: Config, batches: Batches, progress: Progress, *, began: float, stopped: bool) -> dict[str, Any]:
+    """Returns what this process of a run has used, and how fast its devices, with those of the others, were.
+
+    Args:
+      began: when the process began, in seconds of `time.monotonic`.
+      stopped: a signal stopped it, after which no time is to be lost with measuring.
+
+    Returns:
+      `step`, `seconds`, `host_bytes`, and where they can be told `device_bytes`, `tokens_per_second`,
+      `operations_per_second` and, of matrix products on all devices, `peak_operations_per_second`.
+    """
+    told: dict[str, Any] = {
+        "step": progress.step,
+        "seconds": round(time.monotonic() - began, 3),
+        "host_bytes": peak_memory(),
+        "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+    }
+    if progress.pairs_per_second and not stopped:
+        batch = batches.batch_at(max(0, progress.step - 1))
+        a_second = progress.pairs_per_second / sequence_lengths(batch.sequences_bt).size
+        told["tokens_per_second"] = round(int((batch.sequences_bt > 0).sum()) * a_second, 1)
+        told["operations_per_second"] = round(training_operations(config.model, batch) * a_second)
+        device = jax.local_devices()[0]
+        if device.platform != "cpu" or jax.process_count() == 1:  # processes may share the cores of a machine
+            devices = 1 if device.platform == "cpu" else jax.device_count()
+            told["peak_operations_per_second"] = round(devices * product_rate(config.train.precision, device))
+    return {name: value for name, value in told.items() if value is not None}

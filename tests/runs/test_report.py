@@ -1,0 +1,201 @@
+"""The report page, made of plain data: no model is run here."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertjax.config.recipes import load_config, save_config
+from bertjax.errors import BertjaxError
+from bertjax.runs.folder import RunFolder
+from bertjax.runs.report import (
+    Attention,
+    ClassFigures,
+    Command,
+    Learned,
+    Near,
+    RunReport,
+    Sentence,
+    WordUses,
+    check_runs,
+    commands_of,
+    render_report,
+)
+
+NASTY = ["<script>alert(1)</script>", "\"quoted\" & 'so'", "שלום", "{{ 7 * 7 }}"]
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Tags as a browser finds them, each closed, and the text."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open = "", list[str]()
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open += [tag] * (tag not in VOID)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        self.text += " " * (tag in ("td", "th", "dt", "dd", "p", "small", "summary", "h3", "figcaption"))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data * ("style" not in self._open)
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def made(path: Path, **changes: object) -> RunFolder:
+    """A run's folder with nothing but what a report reads."""
+    path.mkdir()
+    folder = RunFolder(path)
+    save_config(load_config("textbook", [f"{key}={value}" for key, value in changes.items()]), path / "config.yaml")
+    corpus = {"train": {"name": NASTY[0], "digest": "ab", "tokens": 1234}, "held_out": {"name": "x", "digest": "cd"}}
+    told = {"python": "3.11", "packages": {"jax": "0"}, "devices": ["cpu:0 cpu"], "corpus": corpus}
+    folder.environment_file.write_text(json.dumps(told))
+    for step in (10, 20, 50):
+        folder.metrics.append({"step": step, "mlm_loss": 60 / step, "nsp_loss": 0.5, "learning_rate": 0.01})
+    folder.metrics.append({"step": 50, "held_out_mlm_loss": 4.5, "held_out_mlm_accuracy": 0.25})
+    folder.metrics.append_timings({"step": 20, "seconds": 60.0, "host_bytes": 5})
+    folder.metrics.append_timings({"step": 50, "pairs_per_second": 1600.04, "tokens_per_second": 99_000.5})
+    folder.metrics.append_timings({"step": 50, "seconds": 9.0, "host_bytes": 1_230_000_000})
+    rates = {"operations_per_second": 2.5e11, "peak_operations_per_second": 5e11}
+    folder.metrics.append_timings({"step": 50, **rates})
+    return folder
+
+
+def learned(words: list[str]) -> Learned:
+    near = Near(words, 0, 0.987)
+    weights_lhts = np.full((2, 2, 4, 4), 0.25)
+    weights_lhts[1, 0, 2, 3] = 0.9
+    return Learned(
+        verdict=[f"It has learned {words[0]}."],
+        frequency_loss=5.62,
+        classes=[ClassFigures("all", 1000, 4.5, 0.25, 5.6, 0.12), ClassFigures(words[0], 5, 4.5, 0.25, 5.6, 0.12)],
+        sentences=[Sentence(words, 1, [(words[1], 0.5), (words[0], 0.25)]), Sentence(words, 2, [(words[0], 0.5)])],
+        words=[WordUses(words[0], words, 0, [near], near, 7)],
+        attention=Attention(words, weights_lhts),
+    )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curve is drawn, which takes most of a page's time."""
+    monkeypatch.setattr("bertjax.runs.report.draw_curves", lambda *_, **__: "<svg></svg>")
+
+
+def reported(folder: RunFolder, shown: Learned | None = None, why_not: str = "", **heads: str) -> RunReport:
+    heads = heads or {"mlm": "MLM", "nsp": "NSP"}
+    return RunReport(folder, heads, "pairs", 5_600_000, shown, why_not, [Command(NASTY[0], f"cat {NASTY[1]}")])
+
+
+def test_a_page_of_one_run(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run", **{"train.steps": 50, "model.num_layers": 3})
+    page = render_report([reported(folder, learned(["the", "crane", "is", "flying"]))])
+    text = Page(page).words
+    assert "A BERT of 3 layers, with 5,600,000 parameters, was trained from scratch on" in text
+    assert "50 steps of 512 pairs, in 1 min 9 s, on 1 × cpu" in text  # of both processes that made it
+    assert "4.500 nats; by word frequencies alone 5.620" in text and "Share of that peak 50.0%" in text
+    assert "Most memory of the process 1.23 GB" in text and "Most memory of a device not measured" in text
+    assert "textbook is the nearest; what differs from it:" in text and "model.num_layers 3 2" in text
+    assert text.count("✓ crane 50%") == 1 and "✓ the" not in text and "the 25%" in text
+    assert "near 0.987" in text and "is looks most at flying (90%)" in text and "4 heads" in text
+    assert "training, step 20: 3" in text and "held out, step 50: 4.5" in text
+    assert len(page) < 2e6
+
+
+def test_no_script_and_no_request(tmp_path: Path) -> None:
+    page = render_report([reported(made(tmp_path / "run"), learned(["a", "b", "c", "d"]))])
+    tags = Page(page).tags
+    assert not {tag for tag, _ in tags} & {"script", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:"))
+    assert "@import" not in page and not re.findall(r"url\((?!#)", page)
+    (policy,) = [a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_whatever_a_text_or_a_name_holds_is_text(tmp_path: Path, undrawn: None) -> None:
+    folder = made(tmp_path / "<img src=x onerror=alert(2)>")
+    page = render_report([reported(folder, learned(NASTY), why_not="<u>")])
+    parsed = Page(page)
+    assert not {tag for tag, _ in parsed.tags} & {"script", "img", "u"}
+    for word in [*NASTY, folder.path.name, f"cat {NASTY[1]}"]:
+        assert word in parsed.text and (word == "שלום" or html.escape(word, quote=False) in page or '"' in word)
+    assert "49" not in parsed.text.split("What it has learned")[1].split("Speed and memory")[0]  # nothing is computed
+    places = [a for tag, a in parsed.tags if tag in ("span", "h1", "bdi")]
+    assert any(a.get("dir") == "auto" for a in places)
+
+
+def test_runs_side_by_side(tmp_path: Path, undrawn: None) -> None:
+    one = made(tmp_path / "one")
+    two = made(tmp_path / "two", **{"optim.learning_rate": 0.003, "model.num_layers": 4})
+    page = render_report([reported(one, learned(["a", "b", "c", "d"])), reported(two, why_not="its text is <gone>")])
+    parsed = Page(page)
+    text = parsed.words
+    assert "2 runs side by side" in text and "optim.learning_rate 0.01 0.003 " in text
+    assert "model.num_layers 2 4" in text and "its text is <gone>" in text
+    assert "one, training 50 1.2" in text and "two, held out 50 4.5" in text
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"] for tag, a in parsed.tags if tag == "a"}
+    assert {target.removeprefix("#") for target in targets if target} <= set(ids)
+
+
+def test_an_objective_of_another_kind(tmp_path: Path, undrawn: None) -> None:
+    folder = made(tmp_path / "run")
+    folder.metrics.append({"step": 60, "toy_loss": 0.5, "held_out_toy_loss": None, "held_out_toy_accuracy": 0.5})
+    text = Page(render_report([reported(folder, toy="Toy")])).words
+    assert "Toy loss, held out –" in text and "Toy accuracy, share" in text and "MLM" not in text
+
+
+def test_a_run_of_which_little_is_known(tmp_path: Path, undrawn: None) -> None:
+    folder = made(tmp_path / "run")
+    for file in (folder.metrics.file, folder.metrics.timings_file):
+        file.unlink()
+    folder.environment_file.write_text("{}")
+    text = Page(render_report([reported(folder)])).words
+    assert "0 steps of 512 pairs." in text and "It is not done: it was to make 50 steps" in text
+    assert "No step has been written yet" in text and "Share of that peak not measured" in text
+
+
+def test_what_to_do_with_a_run() -> None:
+    folder = RunFolder("runs/my run")
+    lines = {what: line for what, line in commands_of(folder, constant=True, exports=True)}
+    assert lines["Train further"].endswith("--run_dir 'runs/my run' --resume --train.steps N")
+    assert lines["Export for other tools"] == "bertjax export 'runs/my run' 'runs/my run-exported'"
+    lines = {what: line for what, line in commands_of(folder, constant=False, exports=False)}
+    assert "--init_from 'runs/my run' --run_dir 'runs/my run-further'" in lines["Train further"]
+    assert lines["Export for JAX alone"].endswith("--format stablehlo")
+
+
+def test_runs_are_told_apart(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run")
+    with pytest.raises(BertjaxError, match="run is given twice; give each run once"):
+        check_runs([folder, RunFolder(tmp_path / "." / "run")])
+    with pytest.raises(BertjaxError, match="is not a run's folder: it has no config.yaml"):
+        check_runs([RunFolder(tmp_path)])
+
+
+def test_what_a_run_found_does_not_differ_from_its_recipe(tmp_path: Path, undrawn: None) -> None:
+    path = tmp_path / "run"
+    folder = made(path)
+    for recipe in ("textbook", "wikitext2"):
+        save_config(load_config(recipe, ["model.vocab_size=999", "data.source=python-docs"]), path / "config.yaml")
+        assert f"{recipe} is the nearest; nothing differs from it." in Page(render_report([reported(folder)])).words

@@ -1,0 +1,27 @@
+"""The account of a run's speed and memory."""
+
+import time
+import types
+from typing import cast
+
+import pytest
+
+from bertjax.data.prepare import Prepared
+from bertjax.models.operations import training_operations
+from bertjax.runs.memory import peak_memory
+from bertjax.train.account import account
+from bertjax.train.progress import Progress
+
+
+def test_rates_are_of_the_runs_own_batches(prepared: Prepared) -> None:
+    progress = cast(Progress, types.SimpleNamespace(step=3, pairs_per_second=100.0))
+    config, batches = prepared.config, prepared.train_batches
+    told = account(config, batches, progress, began=time.monotonic() - 5, stopped=False)
+    batch = batches.batch_at(2)
+    assert told["step"] == 3 and told["seconds"] == pytest.approx(5, abs=0.5)
+    assert told["tokens_per_second"] == pytest.approx((batch.sequences_bt > 0).sum() * 100 / 8, rel=1e-3)
+    assert told["operations_per_second"] == pytest.approx(training_operations(config.model, batch) * 100 / 8, rel=1e-3)
+    assert told["peak_operations_per_second"] == 2e9  # of all the CPU devices, which share its cores
+    assert "device_bytes" not in told  # a CPU's memory is the process's
+    stopped = account(config, batches, progress, began=time.monotonic(), stopped=True)
+    assert stopped.keys() == {"step", "seconds", "host_bytes"} and stopped["host_bytes"] == peak_memory() > 2**26
