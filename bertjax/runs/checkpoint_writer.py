@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from bertjax.config import OnFailure
@@ -162,7 +163,13 @@ class CheckpointWriter(Checkpoints):
 
 
 def _new_orbax() -> ocp.AsyncCheckpointer:
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+    # Replicas share the writing of what is large; slicing and joining what is small takes longer than to write it.
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)
+    numpy = ocp.type_handlers.NumpyHandler()
+    leaves = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays), (np.ndarray, numpy))
+    trees = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    trees.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=leaves))
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(handler_registry=trees))
 
 
 @functools.cache
