@@ -152,12 +152,14 @@ def two_devices(devices: Callable[[int], None]) -> None:
 
 @pytest.fixture
 def tiny(wikitext: Path, tmp_path: Path, two_devices: None) -> Config:
-    """A run of 4 steps that takes seconds, on two devices and without a report; one layer is less to trace than two."""
+    """A run of 4 steps that takes seconds, on two devices, without biases to trace and save and without a report."""
     return Config(
         run_dir=str(tmp_path / "run"),
         data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),
         tokenizer=TokenizerConfig(min_frequency=1),
-        model=BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1),
+        model=BertConfig(
+            hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=32, dropout=0.1, biases=False
+        ),
         optim=OptimConfig(learning_rate=1e-2),
         train=TrainConfig(steps=4, batch_size=8, log_every=1),
         logging=LoggingConfig(report=False),

@@ -317,7 +317,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_a_run_and_its_export_encode_alike(tiny: Config, tmp_path: Path, capsys, kind: str) -> None:
     from bertjax.cli.main import main
 
-    model = dataclasses.replace(tiny.model, embedding_norm=True)
+    model = dataclasses.replace(tiny.model, embedding_norm=True, biases=True)
     size = 40 if kind == "wordpiece" else None
     tokenizer = TokenizerConfig(kind, size, min_frequency=1)  # type: ignore[arg-type]
     run = pretrain(dataclasses.replace(tiny, model=model, tokenizer=tokenizer))

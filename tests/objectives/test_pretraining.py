@@ -29,7 +29,7 @@ def test_figures_are_of_the_heads_that_had_something_to_predict() -> None:
 @pytest.mark.parametrize("objective", ["mlm+sop", "mlm"])
 def test_a_run(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], objective: Objective) -> None:
     data = dataclasses.replace(tiny.data, objective=objective, mask_unit="span", row_length=48)
-    model = dataclasses.replace(tiny.model, embedding_norm=True)
+    model = dataclasses.replace(tiny.model, embedding_norm=True, biases=True)
     config = dataclasses.replace(tiny, data=data, model=model, eval=EvalConfig(every=2))
     run = RunFolder(pretrain(config))
     printed = capsys.readouterr().out

@@ -167,6 +167,7 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
 
 
 def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_path: Path) -> None:
+    tiny = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, biases=True))  # as what is exported has
     config = dataclasses.replace(tiny, optim=dataclasses.replace(tiny.optim, ema_decay=0.5))
     plain, run = (
         RunFolder(pretrain(tiny)),
