@@ -613,9 +613,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> Non
     config = dataclasses.replace(tiny, train=TrainConfig(steps=100_000, batch_size=8, log_every=1))
     save_config(config, tmp_path / "recipe.yaml")
     command = [sys.executable, "-m", "bertjax", "pretrain", "--config", str(tmp_path / "recipe.yaml")]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     run, deadline = RunFolder(config.run_dir), time.monotonic() + 120
     while len(run.metrics.read()) < 3 and time.monotonic() < deadline and process.poll() is None:
@@ -632,6 +631,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny: Config, tmp_path: Path) -> Non
     # The command as it was printed, once the run has an end that a test can wait for.
     near = dataclasses.replace(run.config(), train=dataclasses.replace(config.train, steps=step + 2))
     save_config(near, run.path / "config.yaml")
-    done = subprocess.run([sys.executable, "-m", *resume], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-m", *resume], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in run.metrics.read() if "mlm_loss" in line] == list(range(1, step + 3))

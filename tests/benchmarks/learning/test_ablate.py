@@ -133,7 +133,6 @@ def test_the_table_tells_what_helps_and_what_does_not(tiny: Config) -> None:
 
 
 def test_two_runs_in_earnest(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     file = tmp_path / "runs.json"
     flips = ["--flip", "data.mlm_probability=0.6", "--seeds", "1", "--json", str(file)]
     assert main(["ablate", *options(tiny), *flips]) == 0
