@@ -1,6 +1,7 @@
 # make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
+# make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make bench: time pretraining steps.   make bench ARGS="torture --kills 10": another benchmark; ARGS=--help lists them.
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
@@ -14,7 +15,7 @@ RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(s
 # An NVIDIA GPU needs jax's own build for it.
 EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
 
-.PHONY: setup train test test-interop check fuzz bench
+.PHONY: setup train test test-interop test-browser check fuzz bench
 
 setup: .venv/ready
 
@@ -43,6 +44,20 @@ test-interop: .venv-interop/ready
 	@echo "setting up .venv-interop with $$($(PYTHON) --version) (a few minutes, torch and all)"
 	@$(PYTHON) -m venv .venv-interop
 	@.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
+	@touch $@
+
+CHROMIUM = $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+
+test-browser:
+	@[ -n "$(CHROMIUM)" ] || { echo "make test-browser needs Chromium: install it (apt-get install chromium)" >&2; exit 2; }
+	@$(MAKE) --no-print-directory .venv-browser/ready
+	.venv-browser/bin/pytest tests/browser
+
+.venv-browser/ready: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
+	@echo "setting up .venv-browser with $$($(PYTHON) --version) (about a minute)"
+	@$(PYTHON) -m venv .venv-browser
+	@.venv-browser/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	@touch $@
 
 bench: setup

@@ -31,7 +31,7 @@ def account(config: Config, batches: Batches, progress: Progress, *, began: floa
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
     if progress.pairs_per_second and not stopped:
-        batch = batches.batch_at(max(0, progress.step - 1))
+        batch = next(batches.first_epoch())
         a_second = progress.pairs_per_second / sequence_lengths(batch.sequences_bt).size
         told["tokens_per_second"] = round(int((batch.sequences_bt > 0).sum()) * a_second, 1)
         told["operations_per_second"] = round(training_operations(config.model, batch) * a_second)
