@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from bertjax.cli import encode, evaluate, export, report, train
+from bertjax.cli import encode, evaluate, explore, export, report, train
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError
@@ -23,6 +23,7 @@ commands:
   neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
+  explore    try a model on a page of your own:    bertjax explore runs/textbook
   report     a page about runs, for a browser:     bertjax report runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config textbook
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config tiny
@@ -36,12 +37,13 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "neighbours": encode.neighbours,
     "export": export.export,
     "evaluate": evaluate.evaluate,
+    "explore": explore.explore,
     "report": report.report,
     "prepare": train.prepare,
     "launch": train.launch,
 }
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
-_TUNED = ("pretrain", "evaluate", "report", "encode", "fill-mask", "neighbours")
+_TUNED = ("pretrain", "evaluate", "explore", "report", "encode", "fill-mask", "neighbours")
 
 
 def program(*leading: str) -> int:

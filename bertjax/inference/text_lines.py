@@ -40,8 +40,11 @@ def source_name(source: str) -> str:
 
 
 @contextlib.contextmanager
-def open_lines(source: str) -> Iterator[tuple[Iterator[bytes], int | None]]:
+def open_lines(source: str, option: str = "--input") -> Iterator[tuple[Iterator[bytes], int | None]]:
     """Opens a file, which may be .gz or .zst, or standard input for "-".
+
+    Args:
+      option: what errors call the source by.
 
     Yields:
       its lines, and its size in bytes, None where that is not known.
@@ -50,31 +53,31 @@ def open_lines(source: str) -> Iterator[tuple[Iterator[bytes], int | None]]:
       BertjaxError: it cannot be read; while lines are taken, too.
     """
     if source == "-":
-        yield _lines(sys.stdin.buffer, source), None
+        yield _lines(sys.stdin.buffer, source, option), None
         return
     packed = kind_of(Path(source)).compression is not None
     try:
         file = opened(Path(source)) if packed else open(source, "rb")
     except (BadError, OSError, ValueError) as error:
-        raise _unreadable(source, error) from None
+        raise _unreadable(source, option, error) from None
     with file:
-        yield _lines(file, source), None if packed else os.fstat(file.fileno()).st_size or None
+        yield _lines(file, source, option), None if packed else os.fstat(file.fileno()).st_size or None
 
 
-def _lines(file: BinaryIO, source: str) -> Iterator[bytes]:
+def _lines(file: BinaryIO, source: str, option: str) -> Iterator[bytes]:
     try:
         yield from file
     except unreadable(Path(source)) as error:
-        raise _unreadable(source, error) from None
+        raise _unreadable(source, option, error) from None
 
 
-def _unreadable(source: str, error: Exception) -> BertjaxError:
+def _unreadable(source: str, option: str, error: Exception) -> BertjaxError:
     reason = (
         str(error)
         if isinstance(error, BadError)
         else f"{source} cannot be read: {getattr(error, 'strerror', None) or error}"
     )
-    return BertjaxError(f"--input {reason}; give a file of text, or - for standard input")
+    return BertjaxError(f"{option} {reason}; give a file of text, or - for standard input")
 
 
 def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tokens: int) -> Iterator[Window]:

@@ -18,8 +18,8 @@ from bertjax.config.recipes import load_config, recipe_names
 from bertjax.errors import BertjaxError
 from bertjax.runs.charts import COLORS, Curve, draw_curves, picture_of_weights
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.pages import render
 
-TEMPLATES = Path(__file__).parent / "templates"
 _PLACES = {"run_dir", "data.path", "data.eval_path", "data.cache", "data.workers", "train.log_every"}
 _PLACES |= {f"distributed.{name}" for name in ("coordinator", "num_processes", "process_id", "bind_address")}
 _TOLD_BY_ROW = 10_000  # weights of attention over which rows no longer tell theirs, which would make the page large
@@ -115,24 +115,6 @@ def render_report(runs: Sequence[RunReport]) -> str:
         charts=_charts(told),
         several=len(runs) > 1,
     )
-
-
-def render(template: str, *, folders: Sequence[Path] = (), **values: Any) -> str:
-    """Returns a page; whatever is put into the template is text, not HTML.
-
-    Args:
-      folders: where templates are besides here.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, *folders]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)
 
 
 def _told(run: RunReport, number: int) -> dict[str, Any]:

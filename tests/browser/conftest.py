@@ -82,7 +82,9 @@ FAINT = """() => {
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The browser, for all tests."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; make test-browser installs it")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed; make test-browser installs it"
+    )
     path = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if path is None:
         pytest.skip("there is no Chromium; install it, as by 'apt-get install chromium'")

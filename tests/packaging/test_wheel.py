@@ -57,7 +57,8 @@ def test_wheel_holds_the_package_and_its_recipes_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name for name in names if name.endswith(".yaml")} == {f"bertjax/configs/{name}" for name in RECIPES}
-    assert {"bertjax/runs/templates/report.html", "bertjax/runs/templates/style.css"} <= set(names)
+    pages = {"runs/templates/report.html", "runs/templates/style.css", "inference/templates/explore.html"}
+    assert {f"bertjax/{page}" for page in pages} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bertjax"} and "bertjax/py.typed" in names
 
 

@@ -1,0 +1,25 @@
+"""Pages for a browser, made of templates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, *, folders: Sequence[Path] = (), **values: Any) -> str:
+    """Returns a page; whatever is put into the template is text, not HTML.
+
+    Args:
+      folders: where templates are besides here.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([_TEMPLATES, *folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
