@@ -16,7 +16,7 @@ FLOORS = {
     "parallel": "numpy jax",
     "ops": "jax",
     "models": "numpy jax flax",
-    "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe",
+    "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe IPython",
     "hub": "numpy jax safetensors huggingface_hub",
     "inference": "numpy jax pyarrow matplotlib tqdm",
     "objectives": "numpy jax optax",

@@ -1,9 +1,14 @@
 """Pictures of a run."""
 
+import io
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertjax.errors import BertjaxError
+from bertjax.runs.metrics import RunMetrics
 from bertjax.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -19,6 +24,44 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, heads: Ma
     """
     with atomic_write(path, binary=True) as file:
         draw_losses(metrics, title, heads).savefig(file, dpi=120, format="png")
+
+
+class LivePlot:
+    """The picture of `plot_losses` in a notebook, drawn again as a run goes on."""
+
+    _SHARE = 0.05  # of a run's time may go into drawing
+
+    def __init__(self, metrics: RunMetrics, title: str, heads: Mapping[str, str]):
+        self._metrics, self._title, self._heads = metrics, title, heads
+        self._display: Any = None
+        self._due = 0.0  # in seconds of time.perf_counter
+
+    def draw(self, *, at_once: bool = False) -> None:
+        """Draws what metrics.jsonl holds, unless it is too soon to.
+
+        Args:
+          at_once: it is never too soon, as when a run ends.
+        """
+        begin = time.perf_counter()
+        if not at_once and begin < self._due:
+            return
+        from IPython.display import Image, display
+
+        png = io.BytesIO()
+        draw_losses(self._metrics.read(), self._title, self._heads).savefig(png, dpi=80, format="png")
+        if self._display is None:
+            self._display = display(Image(png.getvalue()), display_id=True)
+        else:
+            self._display.update(Image(png.getvalue()))
+        end = time.perf_counter()
+        self._due = end + (end - begin) / self._SHARE
+
+
+def check_notebook() -> None:
+    """Raises BertjaxError unless what this process displays is seen: IPython runs it as a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        raise BertjaxError("plot=True draws in a notebook, and this is none; loss.png is drawn when the run ends")
 
 
 def draw_losses(metrics: list[dict[str, Any]], title: str, heads: Mapping[str, str]) -> "Figure":

@@ -10,7 +10,19 @@ from bertjax.data.batching.batches import Batches
 from bertjax.models.operations import sequence_lengths, training_operations
 from bertjax.ops.peak import product_rate
 from bertjax.runs.memory import peak_memory
-from bertjax.train.progress import Progress
+from bertjax.train.progress import Progress, Work
+
+
+def work_of(config: Config, batches: Batches) -> Work:
+    """Returns the work of a batch, and measures the devices within a second."""
+    batch = next(batches.first_epoch())
+    sequences = sequence_lengths(batch.sequences_bt).size
+    device, peak = jax.local_devices()[0], None
+    if device.platform != "cpu" or jax.process_count() == 1:  # processes may share the cores of a machine
+        devices = 1 if device.platform == "cpu" else jax.device_count()
+        peak = round(devices * product_rate(config.train.precision, device))
+    tokens = int((batch.sequences_bt > 0).sum())
+    return Work(tokens / sequences, training_operations(config.model, batch) / sequences, peak)
 
 
 def account(config: Config, batches: Batches, progress: Progress, *, began: float, stopped: bool) -> dict[str, Any]:
@@ -31,12 +43,8 @@ def account(config: Config, batches: Batches, progress: Progress, *, began: floa
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
     if progress.pairs_per_second and not stopped:
-        batch = next(batches.first_epoch())
-        a_second = progress.pairs_per_second / sequence_lengths(batch.sequences_bt).size
-        told["tokens_per_second"] = round(int((batch.sequences_bt > 0).sum()) * a_second, 1)
-        told["operations_per_second"] = round(training_operations(config.model, batch) * a_second)
-        device = jax.local_devices()[0]
-        if device.platform != "cpu" or jax.process_count() == 1:  # processes may share the cores of a machine
-            devices = 1 if device.platform == "cpu" else jax.device_count()
-            told["peak_operations_per_second"] = round(devices * product_rate(config.train.precision, device))
+        work = work_of(config, batches)
+        told["tokens_per_second"] = round(work.tokens * progress.pairs_per_second, 1)
+        told["operations_per_second"] = round(work.operations * progress.pairs_per_second)
+        told["peak_operations_per_second"] = work.peak
     return {name: value for name, value in told.items() if value is not None}

@@ -23,11 +23,12 @@ from bertjax.parallel.process_group import Processes, SingleProcess
 from bertjax.parallel.sharding import by_name, place_rows, rows_here, with_sharding
 from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.plots import LivePlot
 from bertjax.runs.signals import Stop
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
 from bertjax.train.programs import Programs, make_programs
-from bertjax.train.progress import Progress
+from bertjax.train.progress import Progress, Work
 from bertjax.train.state import TrainState, saved_trees
 
 
@@ -43,6 +44,8 @@ class Task(NamedTuple):
     """Puts the weights that the run starts from into a fresh state."""
     sequences: str = "sequences"
     """What people call what is learned from, in the plural."""
+    work: Callable[[], Work] | None = None
+    """Tells what a sequence takes, for whoever looks on."""
 
 
 class Outcome(NamedTuple):
@@ -59,6 +62,7 @@ def fit(
     processes: Processes | None = None,
     stop: Stop | None = None,
     began: float | None = None,
+    plot: LivePlot | None = None,
 ) -> Outcome:
     """Trains from the newest checkpoint of a folder on, and again from there when the loss leaps.
 
@@ -66,13 +70,14 @@ def fit(
       processes: those that run the task together; by default this one alone.
       stop: tells of signals; by default none is looked for.
       began: when the run's process began, in seconds of `time.monotonic`, for a budget; by default now.
+      plot: is drawn as the run goes on.
 
     Raises:
       BertjaxError: the loss stays without a finite value, or a checkpoint cannot be read or written.
     """
     config, began = task.config, time.monotonic() if began is None else began
     programs = make_programs(config, task.objective, task.mesh)
-    progress = Progress(folder.metrics, config.train, task.objective.heads, task.sequences)
+    progress = Progress(folder.metrics, config.train, task.objective.heads, task.sequences, work=task.work, plot=plot)
     losses = tuple(task.objective.loss_weights)
     with contextlib.closing(progress):
         run = _Run(

@@ -26,10 +26,10 @@ from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.checkpoints import reason_of
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
-from bertjax.runs.plots import plot_losses
+from bertjax.runs.plots import LivePlot, check_notebook, plot_losses
 from bertjax.runs.report import Learned
 from bertjax.runs.signals import Stop, stopping_on_signals
-from bertjax.train.account import account
+from bertjax.train.account import account, work_of
 from bertjax.train.initial_state import initial_state
 from bertjax.train.loop import Task, fit
 from bertjax.train.open_run import open_run, with_model_of_init
@@ -41,13 +41,14 @@ _logger = logging.getLogger(__name__)
 _EACH = 4  # of the hidden words that a report shows, one of so many is shown on a terminal
 
 
-def pretrain(config: Config, *, resume: bool = False, typed: Collection[str] = ()) -> Path:
+def pretrain(config: Config, *, resume: bool = False, plot: bool = False, typed: Collection[str] = ()) -> Path:
     """Trains as the configuration says and returns the run's folder.
 
     It may be killed at any time: resumed, the run ends as if it never had been.
 
     Args:
       resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
+      plot: in a notebook, draw the losses as the run goes on.
       typed: keys such as model.num_layers that are not to give way to what `config.init_from` says, as a recipe's do.
 
     Raises:
@@ -56,17 +57,21 @@ def pretrain(config: Config, *, resume: bool = False, typed: Collection[str] = (
       SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
     """
     config, resume = as_type(config, Config, "config"), as_type(resume, bool, "resume")
+    if as_type(plot, bool, "plot"):
+        check_notebook()
     with stopping_on_signals() as stop:
         with joined(config.distributed) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
             config = dataclasses.replace(config, distributed=DistributedConfig())
-            finished = _train(config, processes, stop, resume=resume, typed=typed)
+            finished = _train(config, processes, stop, resume=resume, plot=plot, typed=typed)
         if not finished:
             stop.leave()
     return Path(config.run_dir)
 
 
-def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool, typed: Collection[str]) -> bool:
+def _train(
+    config: Config, processes: Processes, stop: Stop, *, resume: bool, plot: bool, typed: Collection[str]
+) -> bool:
     """False: a signal stopped it."""
     began = time.monotonic()
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
@@ -81,14 +86,15 @@ def _train(config: Config, processes: Processes, stop: Stop, *, resume: bool, ty
     with open_run(folder, config, processes, resume=resume, typed=typed) as prepared, folder.writing():
         _introduce(prepared, mesh)
         task = pretraining_task(prepared, mesh)
+        title = f"{folder.path.name}, on {prepared.train.name}"
+        live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
         with stop.finishing():
-            state, progress = fit(folder, task, processes=processes, stop=stop, began=began)
+            state, progress = fit(folder, task, processes=processes, stop=stop, began=began, plot=live)
             if processes.first and progress.first_seconds:  # a step was made
                 told = account(*(prepared.config, prepared.train_batches, progress), began=began, stopped=state is None)
                 folder.metrics.append_account(told)
             learned = None if state is None else _learned(folder, prepared, mesh, processes, state)
         if processes.first:
-            title = f"{folder.path.name}, on {prepared.train.name}"
             plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
             if learned is not None and prepared.config.logging.report:
                 write_report(folder, learned.shown)
@@ -110,6 +116,7 @@ def pretraining_task(prepared: Prepared, mesh: Mesh) -> Task:
         mesh,
         initial_state=functools.partial(initial_state, prepared, mesh),
         sequences=config.data.sequences,
+        work=lambda: work_of(config, prepared.train_batches),
     )
 
 

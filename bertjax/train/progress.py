@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -12,8 +13,18 @@ from tqdm import tqdm
 from bertjax.config import TrainConfig
 from bertjax.objectives.metrics import Metrics, RunningMeans
 from bertjax.runs.metrics import Figures, RunMetrics, figures
+from bertjax.runs.plots import LivePlot
 
 _logger = logging.getLogger(__name__)
+
+
+class Work(NamedTuple):
+    """What a step computes for each of its sequences, on average, and what the devices could."""
+
+    tokens: float
+    operations: float
+    peak: int | None
+    """operations a second of matrix products on all devices together; None where it cannot be measured"""
 
 
 class Progress:
@@ -28,9 +39,20 @@ class Progress:
     Args:
       heads: what people call each head, by its name in the metrics.
       sequences: what people call what is learned from, in the plural.
+      work: tells what a sequence takes, asked once, where somebody looks at a bar.
+      plot: is drawn again with the lines.
     """
 
-    def __init__(self, metrics: RunMetrics, train: TrainConfig, heads: Mapping[str, str], sequences: str):
+    def __init__(
+        self,
+        metrics: RunMetrics,
+        train: TrainConfig,
+        heads: Mapping[str, str],
+        sequences: str,
+        *,
+        work: Callable[[], Work] | None = None,
+        plot: LivePlot | None = None,
+    ):
         self.step, self.steps, self.first_step, self.first_seconds = 0, train.steps, 0, 0.0
         self._metrics, self._train, self._heads, self._sequences = metrics, train, heads, sequences
         self._skipped_steps = 0
@@ -38,7 +60,9 @@ class Progress:
         self._pairs_in: Callable[[int], float] | None = None
         self._seconds_left: Callable[[], float] | None = None
         self._running = RunningMeans()
-        self._interactive = sys.stderr.isatty()
+        self._plot, self._ask_work = plot, work
+        self._work: Work | None = None
+        self._interactive = sys.stderr.isatty() or plot is not None
         self._bar = tqdm(
             total=train.steps,
             disable=not self._interactive or jax.process_index() > 0,
@@ -59,6 +83,8 @@ class Progress:
         self.step = step
         self._bar.initial = self._bar.n = step
         self._bar.refresh()
+        if self._ask_work and not self._bar.disable:
+            self._work, self._ask_work = self._ask_work(), None
         self.restart_clock()
 
     def end_at(self, step: int, *, seconds_left: Callable[[], float] | None = None) -> None:
@@ -99,6 +125,7 @@ class Progress:
         self._metrics.append({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
         heads = (f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}" for name, loss, accuracy in self._figures(means))
         self.say(f"held out at step {self.step}: {'; '.join(heads)}")
+        self._draw()
 
     def say(self, line: str) -> None:
         """Logs a line of its own, which goes above the bar where there is one."""
@@ -108,6 +135,7 @@ class Progress:
         """Leaves the bar as it is, and closes the files of the metrics."""
         self._bar.close()
         self._metrics.close()
+        self._draw(at_once=True)
 
     @property
     def pairs_per_second(self) -> float:
@@ -125,6 +153,18 @@ class Progress:
     def _figures(self, means: dict[str, float]) -> list[Figures]:
         return figures(means, self._heads)
 
+    def _rate(self) -> str:
+        if self._work is None:
+            return f"{self.pairs_per_second:,.0f} {self._sequences}/s"
+        rate = f"{self.pairs_per_second * self._work.tokens:,.0f} tokens/s"
+        if self._work.peak:
+            rate += f"  {self.pairs_per_second * self._work.operations / self._work.peak:.0%} of peak"
+        return rate
+
+    def _draw(self, *, at_once: bool = False) -> None:
+        if self._plot and jax.process_index() == 0:
+            self._plot.draw(at_once=at_once)
+
     def _expected_last_step(self) -> int:
         if self._seconds_left is None or not self._timed_steps:
             return self.steps
@@ -133,7 +173,7 @@ class Progress:
     def _show(self, means: dict[str, float]) -> None:
         rate = f"compiled, {self.first_seconds:.1f} s"
         if self._timed_steps:
-            rate = f"{self.pairs_per_second:,.0f} {self._sequences}/s"
+            rate = self._rate()
         line = "  ".join([*(f"{name.lower()} {loss:.3f}" for name, loss, _ in self._figures(means)), rate])
         if self._skipped_steps:
             line += f"  {self._skipped_steps} skipped, not finite"
@@ -143,6 +183,7 @@ class Progress:
         if self.step % self._train.log_every == 0 or self.step == self.steps:
             self._metrics.append({"step": self.step, **means})
             self._metrics.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
+            self._draw()
             if not self._interactive:
                 left = (last - self.step) * self._timed_seconds / max(self._timed_steps, 1)
                 time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""

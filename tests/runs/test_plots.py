@@ -1,10 +1,15 @@
-"""The picture of the losses."""
+"""The picture of the losses, at the end of a run and while it goes on."""
+
+import itertools
+import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 
 from bertjax.config import HEADS
-from bertjax.runs.plots import draw_losses, plot_losses
+from bertjax.errors import BertjaxError
+from bertjax.runs.plots import LivePlot, check_notebook, draw_losses, plot_losses
 
 TRAINING = [{"step": step, "mlm_loss": 9 / step, "nsp_loss": 0.7 / step, "pairs_per_second": 1.0} for step in (1, 2, 3)]
 HELD_OUT = [{"step": step, "held_out_mlm_loss": 9 / step, "held_out_nsp_loss": 0.7 / step} for step in (2, 3)]
@@ -61,3 +66,40 @@ def test_what_a_run_without_pairs_and_one_of_their_order_show():
         "MLM loss",
         "SOP loss",
     ]
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Stands for IPython as a notebook has it; keeps what is displayed, the newest picture last."""
+    shown = []
+
+    def display(image, display_id):
+        assert display_id
+        shown.append(image)
+        return SimpleNamespace(update=shown.append)
+
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=None))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=bytes, display=display))
+    return shown
+
+
+def test_a_live_picture_is_drawn_again_but_takes_little_of_the_time(notebook, monkeypatch):
+    check_notebook()
+    clock = itertools.count()  # each look at it is a second after the last one
+    monkeypatch.setattr("bertjax.runs.plots.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    lines = TRAINING[:1]
+    plot = LivePlot(SimpleNamespace(read=lambda: lines), "a run", HEADS["mlm"])
+    for _ in range(45):  # a second for drawing, then twenty for the run, in which there is nothing to draw
+        plot.draw()
+    assert len(notebook) == 3 and notebook[0].startswith(b"\x89PNG") and notebook[0] == notebook[1]
+    lines = TRAINING + HELD_OUT
+    plot.draw(at_once=True)
+    assert len(notebook) == 4 and notebook[3] != notebook[2]
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(get_ipython=lambda: None)], ids=["Python", "IPython"])
+def test_without_a_notebook_it_is_refused(shell, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    with pytest.raises(BertjaxError, match="plot=True draws in a notebook, and this is none; loss.png"):
+        check_notebook()
