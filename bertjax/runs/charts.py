@@ -10,7 +10,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,8 @@ _PLACEHOLDERS = {"#000001": "var(--ink)", "#000002": "var(--line)"}
 COLORS = 8
 _SERIES = [f"#00001{number}" for number in range(COLORS)]
 _PLACEHOLDERS |= {color: f"var(--c{number})" for number, color in enumerate(_SERIES)}
-_POINTS = 120  # of a curve that tell their values
+_DRAWN, _POINTS = 1600, 200  # points of all curves, at most, and those of them that tell their values
+T = TypeVar("T")
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
 
@@ -50,11 +51,10 @@ def draw_curves(curves: Sequence[Curve], *, label: str, ids: str) -> str:
         for number, (name, points, color, joined) in enumerate(curves):
             if not points:
                 continue
-            steps, values = zip(*points, strict=True)
+            steps, values = zip(*every_so_many(points, max(2, _DRAWN // len(curves))), strict=True)
             drawn = functools.partial(axes.plot, color=_SERIES[color % COLORS], markeredgecolor="none")
             drawn(steps, values, "-" if joined else "o", ms=6, lw=1.6)
-            some = points[:: -(-len(points) // _POINTS)]
-            some = some if some[-1] == points[-1] else [*some, points[-1]]
+            some = every_so_many(points, max(2, _POINTS // len(curves)))
             told[f"hover-{number}"] = [f"{name}, step {step:,}: {value:.4g}" for step, value in some]
             drawn(*zip(*some, strict=True), "o", ms=9, gid=f"hover-{number}")
         axes.set_xlabel("step")
@@ -63,6 +63,13 @@ def draw_curves(curves: Sequence[Curve], *, label: str, ids: str) -> str:
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _for_a_page(file.getvalue(), label, ids, told)
+
+
+def every_so_many(items: Sequence[T], most: int) -> Sequence[T]:
+    """Returns the items, or where there are more than `most` so many evenly spaced ones, the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[place] for place in np.linspace(0, len(items) - 1, most).astype(int).tolist()]
 
 
 def _for_a_page(svg: bytes, label: str, ids: str, told: dict[str, list[str]]) -> str:

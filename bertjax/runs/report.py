@@ -16,13 +16,14 @@ import numpy as np
 from bertjax.config.keys import flat
 from bertjax.config.recipes import load_config, recipe_names
 from bertjax.errors import BertjaxError
-from bertjax.runs.charts import COLORS, Curve, draw_curves, picture_of_weights
+from bertjax.runs.charts import COLORS, Curve, draw_curves, every_so_many, picture_of_weights
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.pages import render
 
 _PLACES = {"run_dir", "data.path", "data.eval_path", "data.cache", "data.workers", "train.log_every"}
 _PLACES |= {f"distributed.{name}" for name in ("coordinator", "num_processes", "process_id", "bind_address")}
-_TOLD_BY_ROW = 10_000  # weights of attention over which rows no longer tell theirs, which would make the page large
+# What would make a page large: weights of attention, over which rows no longer tell theirs; heads; points in tables.
+_TOLD_BY_ROW, _HEADS, _ROWS = 10_000, 400, 100
 
 
 class ClassFigures(NamedTuple):
@@ -69,6 +70,11 @@ class Attention(NamedTuple):
     tokens: list[str]
     weights_lhts: np.ndarray
 
+    @property
+    def heads(self) -> int:
+        """Heads of all layers."""
+        return self.weights_lhts.shape[0] * self.weights_lhts.shape[1]
+
 
 class Learned(NamedTuple):
     """What a run's model has learned, shown on held-out text."""
@@ -106,7 +112,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
     Raises:
       BertjaxError: a run's configuration or environment cannot be read.
     """
-    told = [_told(run, number) for number, run in enumerate(runs)]
+    told = [_told(run, number, _HEADS // len(runs)) for number, run in enumerate(runs)]
     differing = _differing([run["flat"] for run in told])
     return render(
         "report.html",
@@ -117,7 +123,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
     )
 
 
-def _told(run: RunReport, number: int) -> dict[str, Any]:
+def _told(run: RunReport, number: int, most_heads: int) -> dict[str, Any]:
     folder = run.folder
     config, metrics, timings = folder.config(), folder.metrics.read(), _merged(folder.metrics.read_timings())
     environment, evaluation = folder.environment(), folder.metrics.newest_evaluation()
@@ -145,7 +151,7 @@ def _told(run: RunReport, number: int) -> dict[str, Any]:
         "recipe": recipe,
         "settings": [(key, value, its_own[key]) for key, value in flat(config).items() if key not in _PLACES],
         "speed": _speed(timings, run.sequences),
-        "heads": _heads_of_attention(run.learned),
+        "heads": _heads_of_attention(run.learned, most_heads),
     }
     return told
 
@@ -285,7 +291,7 @@ def _chart(title: str, unit: str, curves: Sequence[Curve], number: int) -> _Char
     rows = [
         (curve.name, f"{step:,}", f"{value:.4g}")
         for curve in curves
-        for step, value in (curve.points if not curve.joined else curve.points[-1:])
+        for step, value in every_so_many(curve.points[-1:] if curve.joined else curve.points, _ROWS)
     ]
     return _Chart(title, unit, Markup(svg), rows)
 
@@ -302,7 +308,7 @@ class _Head(NamedTuple):
     rows: list[str]
 
 
-def _heads_of_attention(learned: Learned | None) -> list[_Head]:
+def _heads_of_attention(learned: Learned | None, most: int) -> list[_Head]:
     if learned is None or learned.attention is None:
         return []
     tokens, weights_lhts = learned.attention
@@ -317,6 +323,8 @@ def _heads_of_attention(learned: Learned | None) -> list[_Head]:
                     best = np.argsort(-weights_s)[:4].tolist()
                     rows.append(f"{token}: " + ", ".join(f"{tokens[n]} {weights_s[n]:.0%}" for n in best))
             heads.append(_Head(layer, head, picture_of_weights(weights_ts), strongest, rows))
+            if len(heads) == most:
+                return heads
     return heads
 
 

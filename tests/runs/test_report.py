@@ -1,10 +1,12 @@
 """The report page, made of plain data: no model is run here."""
 
 import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reports import NASTY, learned, made, reported
 
@@ -12,11 +14,13 @@ from bertjax.config.recipes import load_config, save_config
 from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.report import (
+    Attention,
     check_runs,
     commands_of,
     render_report,
 )
 
+FIGURES = [(head, figure) for head in ("mlm", "nsp") for figure in ("loss", "accuracy")]
 VOID = {"meta", "link", "br", "img", "input"}
 
 
@@ -151,3 +155,22 @@ def test_what_a_run_found_does_not_differ_from_its_recipe(tmp_path: Path, undraw
     for recipe in ("textbook", "wikitext2"):
         save_config(load_config(recipe, ["model.vocab_size=999", "data.source=python-docs"]), path / "config.yaml")
         assert f"{recipe} is the nearest; nothing differs from it." in Page(render_report([reported(folder)])).words
+
+
+def test_a_page_stays_small_whatever_was_trained(tmp_path: Path) -> None:
+    """A thousand evaluations of a model with 384 heads, and eight runs of a hundred with 144."""
+    shown = learned([f"token{number}" for number in range(18)])
+    rng = np.random.default_rng(0)
+    runs = []
+    for number, (steps, layers, heads) in enumerate([(1000, 24, 16), *[(100, 12, 12)] * 8]):
+        folder = made(tmp_path / str(number))
+        figures = [f"{kind}{head}_{figure}" for kind in ("", "held_out_") for head, figure in FIGURES]
+        lines = [{"step": step} | {name: rng.normal() for name in figures} for step in range(steps)]
+        folder.metrics.file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+        weights_lhts = rng.dirichlet(np.full(18, 0.3), (layers, heads, 18))
+        runs.append(reported(folder, shown._replace(attention=Attention(shown.sentences[0].tokens, weights_lhts))))
+    large, *several = runs
+    page = render_report([large])
+    assert len(page.encode()) < 2e6 and "384 heads" in page and "Layer 24, head 16" in page
+    page = render_report(several)
+    assert len(page.encode()) < 2e6 and "50 of 144 heads" in page
