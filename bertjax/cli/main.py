@@ -10,6 +10,7 @@ from bertjax.cli import encode, evaluate, explore, export, report, train
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError
+from bertjax.runs.signals import interrupted_for_sure
 
 _HELP = """\
 usage: bertjax COMMAND ...
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_missing_streams()
     with shown_on_terminal():
         try:
-            code = _run(argv)
+            with interrupted_for_sure():
+                code = _run(argv)
             sys.stdout.flush()
             return code
         except BertjaxError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -93,3 +94,35 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def interrupted_for_sure() -> Iterator[None]:
+    """Inside, an interrupt is raised again a moment later where it came amid a collection of garbage, or a destructor.
+
+    Python only prints what is raised there, with a traceback, and goes on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    print_it, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+
+    def raise_later(lost: "sys.UnraisableHookArgs") -> None:
+        interrupt = lost.exc_value
+        if not isinstance(interrupt, KeyboardInterrupt | SystemExit):
+            return print_it(lost)
+
+        def again(*_: object) -> NoReturn:
+            raise interrupt
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = raise_later
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+        if sys.unraisablehook is raise_later:
+            sys.unraisablehook = print_it

@@ -1,14 +1,16 @@
 """Signals: noted while there is work to finish, obeyed at once where there is none, and given back afterwards."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from bertjax.runs.signals import stopping_on_signals, terminated_as_interrupted
+from bertjax.runs.signals import interrupted_for_sure, stopping_on_signals, terminated_as_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -84,3 +86,20 @@ def test_sigterm_as_ctrl_c() -> None:
     other.start()
     other.join()
     assert handlers() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_amid_a_collection_of_garbage_is_not_lost(number: int, capfd: pytest.CaptureFixture) -> None:
+    def interrupt(*_: object) -> None:
+        gc.callbacks.remove(interrupt)
+        os.kill(os.getpid(), number)
+
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as raised:
+        with interrupted_for_sure(), stopping_on_signals():
+            gc.callbacks.append(interrupt)
+            gc.collect()
+            time.sleep(10)
+    assert number == signal.SIGINT or raised.value.code == 0
+    assert sys.unraisablehook is hook and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert "Traceback" not in capfd.readouterr().err
