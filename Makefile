@@ -12,18 +12,21 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 # The run's folder: what ARGS says, or the recipe's own.
 RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-# An NVIDIA GPU needs jax's own build for it.
-EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
-
 .PHONY: setup train test test-interop test-browser check fuzz bench
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
+# An NVIDIA GPU needs jax's own build for it.
+.venv/ready: EXTRAS = dev$(shell nvidia-smi --list-gpus >/dev/null 2>&1 && echo ,cuda)
+.venv-interop/ready: EXTRAS = dev,interop
+.venv-browser/ready: EXTRAS = dev,browser
+
+.venv/ready .venv-interop/ready .venv-browser/ready: %/ready: pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
-	@echo "setting up .venv with $$($(PYTHON) --version) (about a minute)"
-	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@echo "setting up $* with $$($(PYTHON) --version) (a minute, or a few)"
+	@$(PYTHON) -m venv $*
+	@$*/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' || { echo "pip could not" \
+		"install the packages, as it says above: it needs a network, or an index that PIP_INDEX_URL names" >&2; exit 2; }
 	@touch $@
 
 train: setup
@@ -39,26 +42,12 @@ test: check
 test-interop: .venv-interop/ready
 	HF_HUB_OFFLINE=1 .venv-interop/bin/pytest tests/interop
 
-.venv-interop/ready: pyproject.toml constraints.txt
-	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
-	@echo "setting up .venv-interop with $$($(PYTHON) --version) (a few minutes, torch and all)"
-	@$(PYTHON) -m venv .venv-interop
-	@.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,interop]'
-	@touch $@
-
 CHROMIUM = $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 
 test-browser:
 	@[ -n "$(CHROMIUM)" ] || { echo "make test-browser needs Chromium: install it (apt-get install chromium)" >&2; exit 2; }
 	@$(MAKE) --no-print-directory .venv-browser/ready
 	.venv-browser/bin/pytest tests/browser
-
-.venv-browser/ready: pyproject.toml constraints.txt
-	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
-	@echo "setting up .venv-browser with $$($(PYTHON) --version) (about a minute)"
-	@$(PYTHON) -m venv .venv-browser
-	@.venv-browser/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
-	@touch $@
 
 bench: setup
 	.venv/bin/python -m benchmarks $(or $(ARGS),train)
