@@ -112,7 +112,11 @@ def render_report(runs: Sequence[RunReport]) -> str:
     Raises:
       BertjaxError: a run's configuration or environment cannot be read.
     """
-    told = [_told(run, number, _HEADS // len(runs)) for number, run in enumerate(runs)]
+    names = [run.folder.path.absolute().name for run in runs]
+    told = [
+        _told(run, number, name if names.count(name) == 1 else str(run.folder.path), _HEADS // len(runs))
+        for number, (run, name) in enumerate(zip(runs, names, strict=True))
+    ]
     differing = _differing([run["flat"] for run in told])
     return render(
         "report.html",
@@ -123,7 +127,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
     )
 
 
-def _told(run: RunReport, number: int, most_heads: int) -> dict[str, Any]:
+def _told(run: RunReport, number: int, name: str, most_heads: int) -> dict[str, Any]:
     folder = run.folder
     config, metrics, timings = folder.config(), folder.metrics.read(), _merged(folder.metrics.read_timings())
     environment, evaluation = folder.environment(), folder.metrics.newest_evaluation()
@@ -134,7 +138,7 @@ def _told(run: RunReport, number: int, most_heads: int) -> dict[str, Any]:
         "report": run,
         "number": number,
         "color": number % COLORS,
-        "name": folder.path.absolute().name,
+        "name": name,
         "path": str(folder.path),
         "flat": flat(config),
         "config": config,

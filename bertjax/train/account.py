@@ -1,5 +1,6 @@
 """The account of a run's speed and memory, a line of timings.jsonl when it ends."""
 
+import logging
 import time
 from typing import Any
 
@@ -9,8 +10,11 @@ from bertjax.config import Config
 from bertjax.data.batching.batches import Batches
 from bertjax.models.operations import sequence_lengths, training_operations
 from bertjax.ops.peak import product_rate
+from bertjax.runs.checkpoints import reason_of
 from bertjax.runs.memory import peak_memory
 from bertjax.train.progress import Progress, Work
+
+_logger = logging.getLogger(__name__)
 
 
 def work_of(config: Config, batches: Batches) -> Work:
@@ -43,8 +47,11 @@ def account(config: Config, batches: Batches, progress: Progress, *, began: floa
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
     if progress.pairs_per_second and not stopped:
-        work = work_of(config, batches)
-        told["tokens_per_second"] = round(work.tokens * progress.pairs_per_second, 1)
-        told["operations_per_second"] = round(work.operations * progress.pairs_per_second)
-        told["peak_operations_per_second"] = work.peak
+        try:
+            work = work_of(config, batches)
+            told["tokens_per_second"] = round(work.tokens * progress.pairs_per_second, 1)
+            told["operations_per_second"] = round(work.operations * progress.pairs_per_second)
+            told["peak_operations_per_second"] = work.peak
+        except Exception as error:  # whatever it is: the run has trained
+            _logger.warning(f"how fast the devices could be is not measured ({reason_of(error)})")
     return {name: value for name, value in told.items() if value is not None}

@@ -114,6 +114,15 @@ def test_runs_side_by_side(tmp_path: Path, undrawn: None) -> None:
     assert {target.removeprefix("#") for target in targets if target} <= set(ids)
 
 
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, undrawn: None) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    runs = [made(tmp_path / "a" / "run"), made(tmp_path / "b" / "run"), made(tmp_path / "other")]
+    text = Page(render_report([reported(run) for run in runs])).words
+    assert f"{tmp_path}/a/run, training 50" in text and f"{tmp_path}/b/run, training 50" in text
+    assert " other, training 50" in text
+
+
 def test_an_objective_of_another_kind(tmp_path: Path, undrawn: None) -> None:
     folder = made(tmp_path / "run")
     folder.metrics.append({"step": 60, "toy_loss": 0.5, "held_out_toy_loss": None, "held_out_toy_accuracy": 0.5})

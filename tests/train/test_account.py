@@ -25,3 +25,17 @@ def test_rates_are_of_the_runs_own_batches(prepared: Prepared) -> None:
     assert "device_bytes" not in told  # a CPU's memory is the process's
     stopped = account(config, batches, progress, began=time.monotonic(), stopped=True)
     assert stopped.keys() == {"step", "seconds", "host_bytes"} and stopped["host_bytes"] == peak_memory() > 2**26
+
+
+def test_what_cannot_be_measured_is_left_out(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> float:
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr("bertjax.train.account.product_rate", full)
+    progress = cast(Progress, types.SimpleNamespace(step=3, pairs_per_second=100.0))
+    told = account(prepared.config, prepared.train_batches, progress, began=time.monotonic(), stopped=False)
+    assert told.keys() == {"step", "seconds", "host_bytes"}
+    said = "warning: how fast the devices could be is not measured (RuntimeError: RESOURCE_EXHAUSTED: out of memory)\n"
+    assert capsys.readouterr().err == said
