@@ -45,7 +45,8 @@ def explore(argv: list[str]) -> None:
         except BertjaxError as error:  # a Hugging Face folder, or a run whose text has gone
             corpus = Corpus(str(error), [])
             print(f"neighbours and senses need a text, by --text FILE: {error}")
-    server = make_server(Explorer(encoder, corpus), args.port, name=str(args.run))
+    explorer = Explorer(encoder, corpus)
+    server = make_server(explorer, args.port, name=str(args.run))
     with server, terminated_as_interrupted():
         print(
             f"http://127.0.0.1:{server.server_port} shows what {args.run} makes of your texts; Ctrl-C ends it",
@@ -54,4 +55,5 @@ def explore(argv: list[str]) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
+            explorer.end()
             print("\nended")

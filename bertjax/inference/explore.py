@@ -24,6 +24,7 @@ MOST_LINES = 5_000  # of the corpus: to encode them all a large model takes a mi
 _READ = 200_000  # lines of a file, of which these are
 _MOST_USES = 200  # of a word, on its map
 _NEAREST = 10
+_AT_ONCE = 256  # lines that are encoded before anything else is heeded
 _SHOWN = 400  # characters of a line of the corpus
 
 
@@ -43,7 +44,7 @@ class Explorer:
 
     def __init__(self, encoder: Encoder, corpus: Corpus):
         self.encoder, self.corpus = encoder, corpus
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self._uses = functools.lru_cache(maxsize=32)(self._find_uses)
 
     def answer(self, question: str, asked: Any) -> dict[str, Any]:
@@ -67,9 +68,16 @@ class Explorer:
         find, names = questions[question]
         texts = _texts(asked, names)
         with self._lock, warnings.catch_warnings(record=True) as said:
+            self._go_on()
             warnings.simplefilter("always")
             found = find(*texts)
         return found | {"notes": list(dict.fromkeys(str(warning.message) for warning in said))}
+
+    def end(self) -> None:
+        """Answers no more, and returns when the answer under way is given or given up: no process may end amid it."""
+        self._ended.set()
+        with self._lock:
+            pass
 
     def _guesses(self, text: str) -> dict[str, Any]:
         masks = self.encoder.fill_mask(text)
@@ -108,7 +116,16 @@ class Explorer:
     @functools.cached_property
     def _vectors_nd(self) -> np.ndarray:
         """The vector of each line, made when it is first asked for."""
-        return self.encoder.encode(self._lines, truncate=True)
+        windows = (self._lines[start : start + _AT_ONCE] for start in range(0, len(self._lines), _AT_ONCE))
+        vectors = []
+        for of_window in self.encoder.stream(windows, truncate=True):
+            vectors.append(of_window)
+            self._go_on()
+        return np.concatenate(vectors)
+
+    def _go_on(self) -> None:
+        if self._ended.is_set():
+            raise BertjaxError("bertjax explore has been ended")
 
     @functools.cached_property
     def _tokens(self) -> list[list[str]]:

@@ -106,6 +106,25 @@ def test_a_map_shows_the_main_axes() -> None:
     assert (on_a_map(np.ones((3, 4))) == 0).all() and on_a_map(np.ones((2, 1))).shape == (2, 2)
 
 
+def test_it_ends_between_answers(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explore, "_AT_ONCE", 4)
+    ending = Explorer(explorer.encoder, explorer.corpus)
+    encode, encoded = Encoder.stream, []
+
+    def stream(encoder: Encoder, windows: Any, **how: Any) -> Iterator[Any]:
+        for of_window in encode(encoder, windows, **how):
+            encoded.append(len(of_window))
+            threading.Thread(target=ending.end).start()  # which waits for this answer
+            ending._ended.wait()
+            yield of_window
+
+    monkeypatch.setattr(Encoder, "stream", stream)
+    assert refusal(ending.answer, "neighbours", {"text": "a"}) == "bertjax explore has been ended"
+    assert encoded == [4]
+    ending.end()
+    assert refusal(ending.answer, "guesses", {"text": "a <mask>"}) == "bertjax explore has been ended"
+
+
 # Texts.
 
 
