@@ -353,6 +353,7 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
         Command("Encode a text", f'bertjax encode {name} "a crane is flying"'),
         Command("Encode a file, a line a vector", f"bertjax encode {name} --input lines.txt --out vectors.npy"),
         Command("Guess hidden words", f'bertjax fill-mask {name} "the <mask> is flying"'),
+        Command("Try it on a page of your own", f"bertjax explore {name}"),
         Command("Evaluate on held-out text", f"bertjax evaluate {name}"),
         Command("Export for other tools" if exports else "Export for JAX alone", export),
     ]
