@@ -4,10 +4,12 @@ import hashlib
 import http.client
 import importlib.util
 import io
+import logging
 import os
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,8 @@ from tqdm import tqdm
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in
+
+_logger = logging.getLogger(__name__)
 
 # `git hash-object` of each split's file: mirrors may pack the files as they like.
 BLOB_IDS = {
@@ -131,6 +135,7 @@ def download(
     missing = [split for split in dict.fromkeys(splits) if not os.path.isfile(folder / file_name(split))]
     if not missing:
         return
+    _logger.info(f"fetching WikiText-2 ({', '.join(missing)}) into {folder}, once")
     reasons = []
     folder.mkdir(parents=True, exist_ok=True)
     with building_in(folder) as staging:
@@ -153,7 +158,13 @@ def download(
             if not missing:
                 return
     why = " ".join("; ".join(reasons).split()) or "no mirrors"
-    raise BertjaxError(f"WikiText-2 ({', '.join(missing)}) cannot be downloaded: {why}")
+    raise BertjaxError(f"WikiText-2 ({', '.join(missing)}) cannot be downloaded{_by_proxy()}: {why}")
+
+
+def _by_proxy() -> str:
+    """The proxy that the environment names, which may be what fails; without the password that may be in it."""
+    proxy = urllib.parse.urlsplit(urllib.request.getproxies().get("https", ""))
+    return f" by way of the proxy {proxy.netloc.rpartition('@')[2]}" if proxy.netloc else ""
 
 
 def _unpack(mirror: Mirror, body: bytes, split: str, pin: str) -> bytes:

@@ -208,6 +208,13 @@ def test_every_mirror_is_listed(server, tmp_path):
     assert "Connection refused" in message
 
 
+def test_a_proxy_is_named_and_its_password_is_not(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")  # the server's own address is http
+    message = fails(tmp_path, zip_mirror(server))
+    assert "cannot be downloaded by way of the proxy 127.0.0.1:9: http://" in message and "secret" not in message
+    assert capsys.readouterr().out == f"fetching WikiText-2 (valid) into {tmp_path / 'cache'}, once\n"
+
+
 @pytest.mark.parametrize(
     "body, reason",
     [
