@@ -56,4 +56,6 @@ def learned(words: list[str]) -> Learned:
 
 def reported(folder: RunFolder, shown: Learned | None = None, why_not: str = "", **heads: str) -> RunReport:
     heads = heads or {"mlm": "MLM", "nsp": "NSP"}
-    return RunReport(folder, heads, "pairs", 5_600_000, shown, why_not, [Command(NASTY[0], f"cat {NASTY[1]}")])
+    return RunReport(
+        folder, folder.config(), heads, "pairs", 5_600_000, shown, why_not, [Command(NASTY[0], f"cat {NASTY[1]}")]
+    )

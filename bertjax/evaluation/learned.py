@@ -52,8 +52,8 @@ def describe_guesses(hidden: list[Place], guessed: list[list[Guess]], tokenizer:
 
 def _around(tokens: list[str], place: int) -> str:
     """The word and its surroundings: "... crane is [flying] over the ..."."""
-    after = _whole(tokens[place + 1 :])
-    before = _whole(tokens[:place])
+    after = whole_words_of(tokens[place + 1 :])
+    before = whole_words_of(tokens[:place])
     left = [*_that_fit(reversed(before))][::-1]
     right = [*_that_fit(after)]
     left = left if len(left) == len(before) else ["...", *left]
@@ -61,8 +61,8 @@ def _around(tokens: list[str], place: int) -> str:
     return " ".join([*left, f"[{tokens[place]}]", *right])
 
 
-def _whole(tokens: list[str]) -> list[str]:
-    """Words of the pieces that they were cut in."""
+def whole_words_of(tokens: list[str]) -> list[str]:
+    """Returns words of the pieces that they were cut in."""
     return " ".join(tokens).replace(" ##", "").split()
 
 

@@ -24,6 +24,7 @@ from bertjax.data.statistics.frequencies import (
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate_by_class, is_same, own_mesh
+from bertjax.evaluation.learned import whole_words_of
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import check_carried
@@ -103,8 +104,8 @@ def show_learned(
         frequency_loss,
         classes,
         [
-            Sentence(tokenizer.tokens(ids), place, [(word, probability) for word, probability in guesses])
-            for (ids, place), guesses in zip(hidden, guessed, strict=True)
+            Sentence(*in_words(place, tokenizer), [(word, probability) for word, probability in guesses])
+            for place, guesses in zip(hidden, guessed, strict=True)
         ],
         words,
         attention or None,
@@ -120,11 +121,17 @@ def _word_uses(word: str, uses: list[Place], vectors_nd: np.ndarray, tokenizer: 
     one = int(contrasts_n.argmax())
 
     def near(other: int) -> Near:
-        return Near(tokenizer.tokens(uses[other].ids), uses[other].place, float(near_nn[one, other]))
+        return Near(*in_words(uses[other], tokenizer), float(near_nn[one, other]))
 
     nearest = [near(other) for other in nearest_nk[one].tolist()]
-    ids, place = uses[one]
-    return WordUses(word, tokenizer.tokens(ids), place, nearest, near(int(near_nn[one].argmin())), len(uses))
+    return WordUses(word, *in_words(uses[one], tokenizer), nearest, near(int(near_nn[one].argmin())), len(uses))
+
+
+def in_words(place: Place, tokenizer: Tokenizer) -> tuple[list[str], int]:
+    """Returns the words of a sentence, put together of their pieces, and which of them the word is."""
+    tokens = tokenizer.tokens(place.ids)
+    before = whole_words_of(tokens[: place.place])
+    return [*before, tokens[place.place], *whole_words_of(tokens[place.place + 1 :])], len(before)
 
 
 def _sentence_to_see(hidden: Sequence[Place]) -> np.ndarray | None:
@@ -196,13 +203,13 @@ def _verdict(config: Config, evaluation: Mapping[str, Any], loss: float, accurac
     return sentences
 
 
-def report_of(folder: RunFolder, learned: Learned | None, why_not: str = "") -> RunReport:
+def report_of(folder: RunFolder, config: Config, learned: Learned | None, why_not: str = "") -> RunReport:
     """Returns all that a report tells of a run that pretrains.
 
     Args:
+      config: the run's.
       why_not: why there is nothing learned to show, as a clause.
     """
-    config = folder.config()
     constant = config.optim.schedule == "constant" and config.data.mlm_probability_end is None
     try:
         check_carried(BERT, config.model)
@@ -210,15 +217,14 @@ def report_of(folder: RunFolder, learned: Learned | None, why_not: str = "") -> 
     except BertjaxError:
         exports = False
     commands = commands_of(folder, constant=constant, exports=exports)
-    return RunReport(
-        folder, config.data.heads, config.data.sequences, num_parameters(config.model), learned, why_not, commands
-    )
+    parameters = num_parameters(config.model)
+    return RunReport(folder, config, config.data.heads, config.data.sequences, parameters, learned, why_not, commands)
 
 
-def write_report(folder: RunFolder, learned: Learned | None) -> None:
+def write_report(folder: RunFolder, config: Config, learned: Learned | None) -> None:
     """Writes report.html of a run that has ended; where that fails, nothing of the run does, and a line says so."""
     try:
-        page = render_report([report_of(folder, learned)])
+        page = render_report([report_of(folder, config, learned)])
         with atomic_write(folder.report) as file:
             file.write(page)
     except Exception as error:  # whatever it is: the run has trained
@@ -237,17 +243,17 @@ def report_runs(paths: Sequence[str | Path]) -> str:
     folders = [RunFolder(path) for path in paths]
     check_runs(folders)
     reports = []
-    for folder in folders:
+    for folder, config in [(folder, folder.config()) for folder in folders]:
         try:
-            reports.append(report_of(folder, _learned_of(folder)))
+            reports.append(report_of(folder, config, _learned_of(folder, config)))
         except BertjaxError as error:
             _logger.warning(f"what {folder.path} has learned is not shown: {error}")
-            reports.append(report_of(folder, None, str(error)))
+            reports.append(report_of(folder, config, None, str(error)))
     return render_report(reports)
 
 
-def _learned_of(folder: RunFolder) -> Learned:
-    config, tokenizer = folder.config(), folder.tokenizer()
+def _learned_of(folder: RunFolder, config: Config) -> Learned:
+    tokenizer = folder.tokenizer()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, fallback=None))
     mesh = own_mesh(config)
     params = load_params(folder, config, mesh)

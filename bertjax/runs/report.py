@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bertjax.config import Config
 from bertjax.config.keys import flat
 from bertjax.config.recipes import load_config, recipe_names
 from bertjax.errors import BertjaxError
@@ -98,6 +99,7 @@ class RunReport(NamedTuple):
     """All that the page tells of a run."""
 
     folder: RunFolder
+    config: Config
     heads: Mapping[str, str]  # what people call each head, by its name in the metrics
     sequences: str  # what is learned from, in the plural
     parameters: int
@@ -110,7 +112,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
     """Returns the page.
 
     Raises:
-      BertjaxError: a run's configuration or environment cannot be read.
+      BertjaxError: a run's environment cannot be read.
     """
     names = [run.folder.path.absolute().name for run in runs]
     told = [
@@ -129,7 +131,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
 
 def _told(run: RunReport, number: int, name: str, most_heads: int) -> dict[str, Any]:
     folder = run.folder
-    config, metrics, timings = folder.config(), folder.metrics.read(), _merged(folder.metrics.read_timings())
+    config, metrics, timings = run.config, folder.metrics.read(), _merged(folder.metrics.read_timings())
     environment, evaluation = folder.environment(), folder.metrics.newest_evaluation()
     step = max((line["step"] for line in metrics), default=0)
     recipe, its_own = _nearest_recipe(flat(config))
@@ -360,10 +362,9 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
 
 
 def check_runs(folders: Sequence[RunFolder]) -> None:
-    """Raises BertjaxError where one of these is no run's folder, or stands there twice."""
+    """Raises BertjaxError where one of these stands there twice."""
     seen: set[Path] = set()
     for folder in folders:
-        folder.config()
         if (path := folder.path.resolve()) in seen:
             raise BertjaxError(f"{folder.path} is given twice; give each run once")
         seen.add(path)

@@ -97,7 +97,7 @@ def _train(
         if processes.first:
             plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
             if learned is not None and prepared.config.logging.report:
-                write_report(folder, learned.shown)
+                write_report(folder, prepared.config, learned.shown)
         _conclude(folder, task, progress, None if learned is None else learned.lines)
     return learned is not None
 

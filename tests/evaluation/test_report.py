@@ -13,6 +13,7 @@ import pytest
 from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.evaluation import report
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.inference.encoder import Encoder
@@ -109,7 +110,7 @@ def test_reports_of_older_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     "argv, said",
     [
         (["run"], "run is not a run's folder: it has no config.yaml"),
-        (["run", "run"], "run is not a run's folder: it has no config.yaml"),
+        (["run", "./run"], "run is given twice; give each run once"),
         (["run", "--out", "page.pdf"], "--out page.pdf does not end in .html; give a name that does"),
         (["run", "--out", "there.html"], "--out there.html exists and is left as it is; give another name"),
         (["run", "--out", "none/page.html"], "there is no folder none; make it first"),
@@ -167,6 +168,14 @@ def test_vectors_and_attention_are_the_encoders_on_any_mesh(prepared: Prepared) 
     t = len(places[0].ids) + 2
     assert weights_lhtt.shape == (1, 2, t, t)
     np.testing.assert_allclose(weights_lhtt.sum(-1), 1, rtol=1e-5)
+
+
+def test_sentences_are_shown_in_words_not_in_their_pieces() -> None:
+    pieces = Tokenizer.from_vocab(
+        {token: n for n, token in enumerate([*BERTS_SPECIAL_TOKENS, "crane", "fly", "##ing", "##s", "over"])},
+        Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
+    )
+    assert report.in_words(Place(np.array([6, 7, 5, 9, 6, 8]), 2), pieces) == (["flying", "crane", "over", "flys"], 1)
 
 
 def test_a_word_is_shown_where_its_senses_are_furthest_apart(prepared: Prepared) -> None:
