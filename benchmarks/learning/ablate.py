@@ -98,6 +98,7 @@ def _run(config: Config, base: Config, seed: int, environment: Mapping[str, str]
             seed=seed,
             eval=dataclasses.replace(config.eval, every=0),
             checkpoint=dataclasses.replace(config.checkpoint, every=0),
+            logging=dataclasses.replace(config.logging, report=False),
         )
         save_config(config, folder / "recipe.yaml")
         start = time.perf_counter()

@@ -13,7 +13,8 @@ from typing import Any
 from bertjax.errors import BertjaxError
 from bertjax.storage.interpreter import module_command
 
-_ONE_STEP = ("--train.steps=1", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0")
+_ONE_STEP = ["--train.steps=1", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0"]
+_ONE_STEP += ["--logging.report=false"]
 _PAUSE = 0.002  # seconds between two looks whether the first step is done
 
 

@@ -52,7 +52,8 @@ def soak(
     Raises:
       BertjaxError: this system does not tell of a process's memory, or a process fails.
     """
-    config = dataclasses.replace(config, run_dir=str(folder / "run"))
+    logging = dataclasses.replace(config.logging, report=False)  # whose memory is none of the training's
+    config = dataclasses.replace(config, run_dir=str(folder / "run"), logging=logging)
     save_config(config, folder / "recipe.yaml")
     say(f"training for {config.train.steps:,} steps")
     pretrain = module_command("bertjax", "pretrain", "--config", str(folder / "recipe.yaml"))

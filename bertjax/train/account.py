@@ -29,12 +29,12 @@ def work_of(config: Config, batches: Batches) -> Work:
     return Work(tokens / sequences, training_operations(config.model, batch) / sequences, peak)
 
 
-def account(config: Config, batches: Batches, progress: Progress, *, began: float, stopped: bool) -> dict[str, Any]:
+def account(config: Config, batches: Batches, progress: Progress, *, began: float, measure: bool) -> dict[str, Any]:
     """Returns what this process of a run has used, and how fast its devices, with those of the others, were.
 
     Args:
       began: when the process began, in seconds of `time.monotonic`.
-      stopped: a signal stopped it, after which no time is to be lost with measuring.
+      measure: also measure what the devices could do, within a second.
 
     Returns:
       `step`, `seconds`, `host_bytes`, and where they can be told `device_bytes`, `tokens_per_second`,
@@ -46,7 +46,7 @@ def account(config: Config, batches: Batches, progress: Progress, *, began: floa
         "host_bytes": peak_memory(),
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
-    if progress.pairs_per_second and not stopped:
+    if progress.pairs_per_second and measure:
         try:
             work = work_of(config, batches)
             told["tokens_per_second"] = round(work.tokens * progress.pairs_per_second, 1)

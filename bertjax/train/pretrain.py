@@ -91,7 +91,9 @@ def _train(
         with stop.finishing():
             state, progress = fit(folder, task, processes=processes, stop=stop, began=began, plot=live)
             if processes.first and progress.first_seconds:  # a step was made
-                told = account(*(prepared.config, prepared.train_batches, progress), began=began, stopped=state is None)
+                # A signal leaves no time for it, nor does a run whose seconds are counted.
+                measure = state is not None and prepared.config.logging.report
+                told = account(*(prepared.config, prepared.train_batches, progress), began=began, measure=measure)
                 folder.metrics.append_account(told)
             learned = None if state is None else _learned(folder, prepared, mesh, processes, state)
         if processes.first:

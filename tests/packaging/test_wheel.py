@@ -22,6 +22,7 @@ SMALL = {
     "train.steps": "2",
     "train.batch_size": "8",
     "train.gradient_accumulation_steps": "1",
+    "logging.report": "false",
 }
 
 

@@ -37,7 +37,7 @@ def test_it_encodes(old: Path) -> None:
 
 def test_it_goes_on_as_it_would_have_and_is_exported(old: Path, devices: Callable[[int], None]) -> None:
     devices(1)
-    how = ["--run_dir", str(old), "--train.steps", "6", "--resume"]
+    how = ["--run_dir", str(old), "--train.steps", "6", "--resume", "--logging.report", "false"]
     assert main(["pretrain", "--config", str(old / "config.yaml"), *how]) == 0
     ours = RunFolder(old).metrics.read()
     theirs = [json.loads(line) for line in Path("metrics_at_step_6.jsonl").read_text().splitlines()]

@@ -16,15 +16,15 @@ from bertjax.train.progress import Progress
 def test_rates_are_of_the_runs_own_batches(prepared: Prepared) -> None:
     progress = cast(Progress, types.SimpleNamespace(step=3, pairs_per_second=100.0))
     config, batches = prepared.config, prepared.train_batches
-    told = account(config, batches, progress, began=time.monotonic() - 5, stopped=False)
+    told = account(config, batches, progress, began=time.monotonic() - 5, measure=True)
     batch = next(batches.first_epoch())
     assert told["step"] == 3 and told["seconds"] == pytest.approx(5, abs=0.5)
     assert told["tokens_per_second"] == pytest.approx((batch.sequences_bt > 0).sum() * 100 / 8, rel=1e-3)
     assert told["operations_per_second"] == pytest.approx(training_operations(config.model, batch) * 100 / 8, rel=1e-3)
     assert told["peak_operations_per_second"] == 2e9  # of all the CPU devices, which share its cores
     assert "device_bytes" not in told  # a CPU's memory is the process's
-    stopped = account(config, batches, progress, began=time.monotonic(), stopped=True)
-    assert stopped.keys() == {"step", "seconds", "host_bytes"} and stopped["host_bytes"] == peak_memory() > 2**26
+    at_once = account(config, batches, progress, began=time.monotonic(), measure=False)
+    assert at_once.keys() == {"step", "seconds", "host_bytes"} and at_once["host_bytes"] == peak_memory() > 2**26
 
 
 def test_what_cannot_be_measured_is_left_out(
@@ -35,7 +35,7 @@ def test_what_cannot_be_measured_is_left_out(
 
     monkeypatch.setattr("bertjax.train.account.product_rate", full)
     progress = cast(Progress, types.SimpleNamespace(step=3, pairs_per_second=100.0))
-    told = account(prepared.config, prepared.train_batches, progress, began=time.monotonic(), stopped=False)
+    told = account(prepared.config, prepared.train_batches, progress, began=time.monotonic(), measure=True)
     assert told.keys() == {"step", "seconds", "host_bytes"}
     said = "warning: how fast the devices could be is not measured (RuntimeError: RESOURCE_EXHAUSTED: out of memory)\n"
     assert capsys.readouterr().err == said
