@@ -54,6 +54,10 @@ class BertConfig:
     """initial weights: a truncated normal distribution of model.init_scale, or PyTorch's defaults as in the textbook"""
     init_scale: float = 0.02
     """standard deviation of the initial weights for model.init=bert"""
+    attention_start: Literal["random", "neighbours"] = "random"
+    """what attention heads look at before they have learned anything: nothing in particular, or by turns the word
+    before and the word after, which biases of queries and keys make of rotary positions; values and outputs then
+    start at twice the scale"""
     frequency_bias: bool = False
     """whether the MLM head's output biases start at the log frequencies of the tokens in the training text"""
     cooccurrence_embedding: bool = False
@@ -76,6 +80,12 @@ class BertConfig:
             self.positions == "learned" or features % 2 == 0,
             f"model.positions=rotary turns pairs of features, and a head has {features}; give an even number",
         )
+        if self.attention_start == "neighbours":
+            require(
+                self.positions == "rotary" and self.biases,
+                f"model.attention_start=neighbours is of rotary positions and biases, not of model.positions="
+                f"{self.positions} and model.biases={self.biases}; change these, or give model.attention_start=random",
+            )
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
         for name in ("layer_norm_eps", "init_scale"):
             value = getattr(self, name)

@@ -18,7 +18,7 @@ from bertjax.models.layers import Linear, Norm
 from bertjax.ops.activations import ACTIVATIONS, GATED
 from bertjax.ops.attention import Backend, attention, attention_weights
 from bertjax.ops.dropout import dropout
-from bertjax.ops.rotary import apply_rotary
+from bertjax.ops.rotary import apply_rotary, biases_that_look
 from bertjax.parallel.sharding import gathered, on_rows
 
 
@@ -37,14 +37,23 @@ class Attention(nn.Module):
         def heads(y_nd: Array) -> Array:
             return y_nd.reshape(b, t, c.num_heads, d // c.num_heads).swapaxes(1, 2)
 
-        q_bhte, k_bhse, v_bhse = (heads(linear(name=name)(x_nd)) for name in ("query", "key", "value"))
+        starts: dict[str, Any] = {}
+        if c.attention_start == "neighbours":
+            query_d, key_d = biases_that_look([1 if head % 2 else -1 for head in range(c.num_heads)], d // c.num_heads)
+            starts = {"query": {"bias_init": lambda *_: query_d}, "key": {"bias_init": lambda *_: key_d}}
+            starts |= {name: {"gain": 2.0} for name in ("value", "out")}  # else what is seen is little beside x
+
+        def projected(name: str, x_nd: Array) -> Array:
+            return linear(name=name, **starts.get(name, {}))(x_nd)
+
+        q_bhte, k_bhse, v_bhse = (heads(projected(name, x_nd)) for name in ("query", "key", "value"))
         if c.positions == "rotary":
             q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
         if self.is_mutable_collection("weights"):  # where somebody looks
             self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt))
         key = self.make_rng("dropout") if train else None
         mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key, backend=self.backend)
-        return linear(name="out")(mixed_bhte.swapaxes(1, 2).reshape(n, d))
+        return projected("out", mixed_bhte.swapaxes(1, 2).reshape(n, d))
 
 
 class FeedForward(nn.Module):

@@ -22,12 +22,15 @@ class Weights(nn.Module):
     features: int
     config: BertConfig
     biased: bool
+    bias_init: Callable[..., Array] | None = None  # by default as the configuration says
+    gain: float = 1.0  # of the kernel's initial weights, over what the configuration says
 
     @nn.compact
     def __call__(self, features_in: int) -> tuple[Array, Array | None]:
         kernel_init, bias_init = linear_initializers(self.config, fan_in=features_in)
-        kernel = self.param("kernel", kernel_init, (features_in, self.features))
-        return kernel, self.param("bias", bias_init, (self.features,)) if self.biased else None
+        gain = self.gain
+        kernel = self.param("kernel", lambda *args: gain * kernel_init(*args), (features_in, self.features))
+        return kernel, self.param("bias", self.bias_init or bias_init, (self.features,)) if self.biased else None
 
 
 class Linear(nn.Module):
@@ -36,10 +39,12 @@ class Linear(nn.Module):
     features: int
     config: BertConfig
     dtype: DTypeLike
+    bias_init: Callable[..., Array] | None = None  # as `Weights` has it, and so is gain
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x_nd: Array) -> Array:
-        weights = Weights(self.features, self.config, self.config.biases)
+        weights = Weights(self.features, self.config, self.config.biases, self.bias_init, self.gain)
         nn.share_scope(self, weights)  # its kernel and bias are ours
         kernel_df, bias_f = weights(x_nd.shape[-1])
         y_nf = matmul(x_nd, kernel_df, self.dtype)

@@ -67,6 +67,7 @@ IMPOSSIBLE = [
     (["run_dir=' '"], ["run_dir is empty", "folder"]),
     (["model.init_scale=0"], ["model.init_scale=0", "positive"]),
     (["model.init_scale=.inf"], ["model.init_scale=inf", "positive"]),
+    (["model.attention_start=neighbours"], ["model.positions=learned", "model.attention_start=random"]),
     (["model.positions=rotary", "model.hidden_size=60"], ["model.positions=rotary", "a head has 5", "even"]),
     (["optim.muon_learning_rate=0"], ["optim.muon_learning_rate=0", "positive"]),
     (["optim.decay_share=0"], ["optim.decay_share=0", "decay_share <= 1"]),

@@ -269,6 +269,7 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
 }
 PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True, "attention": "xla"}
 PLAIN |= {"tie_word_embeddings": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
+PLAIN |= {"attention_start": "random"}  # the other one is of rotary positions
 
 
 @pytest.mark.parametrize("key", NOT_BERTS)

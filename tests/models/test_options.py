@@ -13,7 +13,7 @@ from bertjax.models.bert import Bert, init_params, params_template
 from bertjax.models.encoder import Attention, Block, FeedForward
 from bertjax.models.heads import compared
 from bertjax.models.layers import Norm
-from bertjax.ops.rotary import apply_rotary
+from bertjax.ops.rotary import apply_rotary, biases_that_look
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=32, dropout=0.0
@@ -82,6 +82,49 @@ def test_rotary_has_no_table_of_positions_but_tells_them_apart() -> None:
     swapped_bt = tokens_bt.at[:, 2].set(tokens_bt[:, 3]).at[:, 3].set(tokens_bt[:, 2])
     plain, swapped = (encode(config, params, tokens, *rest) for tokens in (tokens_bt, swapped_bt))
     assert float(jnp.abs(plain[:, 0] - swapped[:, 0]).max()) > 1e-3
+
+
+@pytest.mark.parametrize("features", [32, 64, 128])
+def test_biases_that_look(features: int) -> None:
+    """The score of the place looked at is 1 above those beside it, and no place further away comes near it."""
+    offset_h = (-1, 1, 3)
+    query_he, key_he = (bias.reshape(3, features) for bias in biases_that_look(offset_h, features))
+    positions_bt = jnp.arange(64)[None]
+    query_bhte, key_bhse = (
+        apply_rotary(jnp.broadcast_to(bias_he[None, :, None], (1, 3, 64, features)), positions_bt)
+        for bias_he in (query_he, key_he)
+    )
+    scores_hs = jnp.einsum("bhte,bhse->bhts", query_bhte, key_bhse)[0, :, 30] * features**-0.5
+    for offset, score_s in zip(offset_h, scores_hs, strict=True):
+        at = 30 + offset
+        np.testing.assert_allclose(score_s[at] - score_s[jnp.array([at - 1, at + 1])], 1, atol=1e-3)
+        assert (
+            int(score_s.argmax()) == at
+            and float(score_s[at] - jnp.delete(score_s, jnp.arange(at - 1, at + 2)).max()) > 2
+        )
+
+
+def test_attention_that_starts_at_neighbours() -> None:
+    config = small(positions="rotary", attention_start="neighbours", hidden_size=64)
+    plain = dataclasses.replace(config, attention_start="random")
+    ours, theirs = (init_params(Bert(one), KEY) for one in (config, plain))
+    differing = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, ours), theirs in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
+        if (ours != theirs).any()
+    }
+    ends = ("query/bias", "key/bias", "value/kernel", "out/kernel")
+    assert differing == {f"block_{n}/attention/{end}" for n in (0, 1) for end in ends}
+    of_ours, of_theirs = (params["block_1"]["attention"]["value"]["kernel"] for params in (ours, theirs))
+    np.testing.assert_array_equal(of_ours, 2 * of_theirs)
+    # Token 4 is most moved by a change of its neighbours: head 0 looks before it, head 1 after it.
+    tokens_bt, *rest = (x[:1] for x in inputs())
+    before = encode(config, ours, tokens_bt, *rest)[0, 4]
+    moved = [
+        float(jnp.abs(encode(config, ours, tokens_bt.at[0, t].add(1) % 50, *rest)[0, 4] - before).sum())
+        for t in range(T)
+    ]
+    assert {3, 4, 5} == set(np.argsort(moved)[-3:].tolist())
 
 
 # Norms.

@@ -80,6 +80,7 @@ SAME_PARAMETERS |= {
     "layer_norm_eps",
     "init",
     "init_scale",
+    "attention_start",
     "frequency_bias",
     "cooccurrence_embedding",
 }
