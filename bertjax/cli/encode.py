@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
 from bertjax.errors import BertjaxError
@@ -109,10 +110,10 @@ def neighbours(argv: list[str]) -> None:
     """Runs `bertjax neighbours`."""
     parser = Parser(
         prog="bertjax neighbours",
-        usage="bertjax neighbours RUN --word WORD --text TEXT --text TEXT ... [--out FILE.png]",
+        usage="bertjax neighbours RUN --word WORD --text TEXT --text TEXT ... [--instead WORD ...] [--out FILE.png]",
         description=(
             "Show how similar the uses of one word are in different texts: the cosines between the word's vectors, "
-            "as a table and as a picture."
+            "as a table, and with --out as a picture."
         ),
     )
     _add_run(parser)
@@ -124,30 +125,52 @@ def neighbours(argv: list[str]) -> None:
         "--out",
         metavar="FILE.png",
         type=user_path,
-        default=Path("neighbours.png"),
-        help="picture to draw (default: neighbours.png)",
+        help="picture to draw; by default none is drawn",
+    )
+    parser.add_argument(
+        "--instead",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="word to read in the place of --word, in all the texts, where the vocabulary lacks that; of several the "
+        "first that is known",
     )
     parser.add_argument("--truncate", action="store_true", help="shorten a text that is longer than the model can read")
     args = parser.parse_args(argv)
-    check_new("--out", args.out, ".png")
+    if args.out:
+        check_new("--out", args.out, ".png")
     import numpy as np
 
     from bertjax.inference.encoder import Encoder
-    from bertjax.inference.neighbours import contexts, cosines, render
-    from bertjax.inference.neighbours_plot import plot
+    from bertjax.inference.neighbours import contexts, cosines, first_known, render, replaced
 
-    uses = Encoder.load(args.run, mesh=mesh_of(args)).word_vectors(args.word, args.text, truncate=args.truncate)
+    encoder, word, texts = Encoder.load(args.run, mesh=mesh_of(args)), args.word, args.text
+    if args.instead and (known := first_known([word, *args.instead], encoder.tokenizer)) != word:
+        if known is None:
+            raise BertjaxError(
+                f"the vocabulary lacks {word!r}, and {', '.join(map(repr, args.instead))} too; give another --instead"
+            )
+        print(f"the vocabulary lacks {word!r}: {known!r} is read in its place")
+        word, texts = known, [replaced(word, known, text) for text in texts]
+    uses = encoder.word_vectors(word, texts, truncate=args.truncate)
     if len(uses) < 2:
-        found = f"only once in the {len(args.text)} texts" if uses else f"in none of the {len(args.text)} texts"
-        raise BertjaxError(f"{args.word!r} is {found}; give --text for two uses of it or more")
-    around = contexts(args.word, args.text, [use.text for use in uses])
+        found = f"only once in the {len(texts)} texts" if uses else f"in none of the {len(texts)} texts"
+        raise BertjaxError(f"{word!r} is {found}; give --text for two uses of it or more")
+    around = contexts(word, texts, [use.text for use in uses])
     near_nn = cosines(np.stack([use.vector_d for use in uses]))
     print(render(around, near_nn))
+    if args.out:
+        _draw(word, around, near_nn, args.out)
+
+
+def _draw(word: str, around: Any, near_nn: Any, out: Path) -> None:
+    from bertjax.inference.neighbours_plot import plot
+
     try:
-        plot(args.word, around, near_nn, args.out)
+        plot(word, around, near_nn, out)
     except OSError as error:
-        raise BertjaxError(f"cannot write --out {args.out}: {error.strerror}; give another place") from error
-    print(f"drawn in {args.out}")
+        raise BertjaxError(f"cannot write --out {out}: {error.strerror}; give another place") from error
+    print(f"drawn in {out}")
 
 
 def _add_run(parser: Parser) -> None:

@@ -1,10 +1,12 @@
 """Uses of one word and how near they are to each other: what is around each, the cosines, and both as text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 
 _SIDE = 34  # characters shown before the word, and after it
 
@@ -35,8 +37,8 @@ def contexts(word: str, texts: Sequence[str], numbers: Sequence[int]) -> list[Co
     Returns:
       one context for each use; where the text writes the word otherwise, it is empty but for `after`.
     """
-    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, word.split())) + r"(?!\w)"
-    places = {number: re.finditer(pattern, texts[number], re.IGNORECASE) for number in numbers}
+    pattern = _pattern(word)
+    places = {number: pattern.finditer(texts[number]) for number in numbers}
     found = []
     for number in numbers:
         text, match = texts[number], next(places[number], None)
@@ -44,6 +46,25 @@ def contexts(word: str, texts: Sequence[str], numbers: Sequence[int]) -> list[Co
         start, end = match.span() if match else (0, 0)
         found.append(Context(_shortened(text[:start][::-1])[::-1], text[start:end], _shortened(text[end:])))
     return found
+
+
+def first_known(words: Iterable[str], tokenizer: Tokenizer) -> str | None:
+    """Returns the first of the words whose every token the vocabulary has; None where it lacks some of each."""
+    for word in words:
+        ids = tokenizer.ids(tokenizer.split(word))
+        if ids and tokenizer.vocabulary.unk not in ids:
+            return word
+    return None
+
+
+def replaced(word: str, other: str, text: str) -> str:
+    """Returns the text with another word in the place of each use of a word, whatever its case."""
+    return _pattern(word).sub(lambda _: other, text)
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    """The word by itself; several words may be apart by any white space."""
+    return re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, word.split())) + r"(?!\w)", re.IGNORECASE)
 
 
 def _shortened(text: str) -> str:

@@ -626,7 +626,27 @@ def test_neighbours_prints_a_table_and_draws(trained, cli, tmp_path):
     for word, found in (("noun4", "'noun4' is in none of the 2 texts"), ("noun3", "'noun3' is only once in the 2")):
         assert_refused(cli("neighbours", trained[0], "--word", word, *texts, "--out", other), found, "two uses")
     assert_refused(cli("neighbours", "no run", "--word", "a", *texts, "--out", "n.jpg"), "does not end in .png")
+    assert cli("neighbours", trained[0], "--word", "noun1", *texts) == (
+        0,
+        out.removesuffix(f"drawn in {picture}\n"),
+        "",
+    )
     assert picture.read_bytes() == png and list(tmp_path.glob("*.png")) == [picture]
+
+
+def test_neighbours_reads_a_known_word_in_the_place_of_one_that_is_not(trained, cli):
+    def neighbours(*words):
+        return cli("neighbours", trained[0], *words, "--text", "the Crane sees a noun2", "--text", "a crane near noun3")
+
+    instead = ["--instead", "digger", "--instead", "noun1", "--instead", "noun2"]
+    code, out, err = neighbours("--word", "crane", *instead)
+    assert (code, err) == (0, "")
+    said, first, second, *_ = out.splitlines()
+    assert said == "the vocabulary lacks 'crane': 'noun1' is read in its place"
+    assert first.split(None, 1)[1] == "the noun1 sees a noun2" and second.split(None, 1)[1] == "a noun1 near noun3"
+    assert_refused(neighbours("--word", "crane", "--instead", "digger"), "lacks 'crane', and 'digger' too")
+    known = cli("neighbours", trained[0], "--word", "a", *instead, "--text", "a noun3", "--text", "the a noun1")
+    assert known[0] == 0 and "in its place" not in known[1]
 
 
 # Evaluating.
