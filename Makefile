@@ -1,4 +1,5 @@
-# make train: set up, train the textbook's BERT on real text, encode with it.   make test: set up, lint, types, tests.
+# make train: set up, train the chapter's BERT on real text, encode with it.   make test: set up, lint, types, tests.
+#   Given again it goes on where it was stopped, or shows the run once more.   make textbook: the textbook's exact recipe.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
@@ -10,9 +11,10 @@ ARGS :=
 PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 # The run's folder: what ARGS says, or the recipe's own.
-RUN = $(lastword runs/textbook $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
+RECIPE = chapter
+RUN = $(lastword runs/$(RECIPE) $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-.PHONY: setup train test test-interop test-browser check fuzz bench
+.PHONY: setup train textbook test test-interop test-browser check fuzz bench
 
 setup: .venv/ready
 
@@ -29,12 +31,18 @@ setup: .venv/ready
 		"install the packages, as it says above: it needs a network, or an index that PIP_INDEX_URL names" >&2; exit 2; }
 	@touch $@
 
-train: setup
-	.venv/bin/bertjax pretrain --config textbook $(ARGS)
+textbook: RECIPE = textbook
+train textbook: setup
+	.venv/bin/bertjax pretrain --config $(RECIPE) --resume $(ARGS)
 	@echo
 	.venv/bin/bertjax encode $(RUN) "a crane is flying"
 	@echo
 	.venv/bin/bertjax encode $(RUN) "a crane driver came" "he just left"
+	@echo
+	.venv/bin/bertjax neighbours $(RUN) --word crane --instead ship --instead file \
+		--text "a crane is flying" --text "a crane driver came"
+	@echo
+	@echo 'go on: .venv/bin/bertjax fill-mask $(RUN) "the <mask> of the song", or learn more: .venv/bin/bertjax pretrain --config wikitext2'
 
 test: check
 	.venv/bin/pytest --numprocesses 2 --dist worksteal
