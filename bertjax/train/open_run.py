@@ -133,6 +133,11 @@ def _resume(folder: RunFolder, config: Config) -> Prepared:
     return prepared
 
 
+def may_go_further(config: Config) -> bool:
+    """Returns whether a run may make more steps than it first meant to: nothing is on its way to the last one's."""
+    return config.optim.schedule == "constant" and config.data.mlm_probability_end is None
+
+
 def check_same(folder: RunFolder, its_own: Config, prepared: Prepared) -> None:
     """Raises BertjaxError where going on with this configuration or corpus would not be the same run.
 
@@ -140,12 +145,14 @@ def check_same(folder: RunFolder, its_own: Config, prepared: Prepared) -> None:
       its_own: the folder's configuration.
     """
     ours, theirs = flat(prepared.config), flat(its_own)
-    same_all_along = prepared.config.optim.schedule == "constant" and prepared.config.data.mlm_probability_end is None
-    may_change = _MAY_CHANGE | ({"train.steps"} if same_all_along else set())
+    may_change = _MAY_CHANGE | ({"train.steps"} if may_go_further(prepared.config) else set())
     changed = [key for key in ours if ours[key] != theirs[key] and key not in may_change]
     if changed:
         what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
-        raise BertjaxError(f"{folder.path} was made with another configuration: {what}; resume with the run's own")
+        raise BertjaxError(
+            f"{folder.path} was made with another configuration: {what}; "
+            "resume with the run's own, or give another folder with --run_dir"
+        )
     for digest, corpus in zip(folder.digests(), (prepared.train, prepared.held_out), strict=True):
         if digest != corpus.digest:
             raise BertjaxError(

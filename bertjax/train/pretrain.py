@@ -32,7 +32,7 @@ from bertjax.runs.signals import Stop, stopping_on_signals
 from bertjax.train.account import account, work_of
 from bertjax.train.initial_state import initial_state
 from bertjax.train.loop import Task, fit
-from bertjax.train.open_run import open_run, with_model_of_init
+from bertjax.train.open_run import may_go_further, open_run, with_model_of_init
 from bertjax.train.progress import Progress, describe_devices
 from bertjax.train.state import TrainState
 
@@ -183,7 +183,9 @@ def _conclude(folder: RunFolder, task: Task, progress: Progress, learned: list[s
             f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
         )
     elif learned is not None:
-        _logger.info(f"{folder.path} has made its {progress.steps} steps; give a greater --train.steps to go further")
+        further = may_go_further(task.config)
+        how = "a greater --train.steps to go further" if further else "another --run_dir to train anew"
+        _logger.info(f"{folder.path} has made its {progress.steps} steps; give {how}")
     if learned is None:
         _logger.info(f"stopped after step {progress.step}, saved; go on with\n  {folder.resume_command}")
     else:

@@ -7,8 +7,9 @@ import pytest
 from refusals import refusal
 
 from bertjax.config import Config
+from bertjax.config.recipes import load_config
 from bertjax.runs.folder import RunFolder
-from bertjax.train.open_run import check_same
+from bertjax.train.open_run import check_same, may_go_further
 
 
 def changed(config: Config, key: str, value: Any) -> Config:
@@ -93,3 +94,11 @@ def test_damaged_environment_is_an_error_of_one_line(run, prepared, damage):
     text = file.read_text()
     file.unlink() if damage == "missing" else file.write_text(text[:40])
     assert "environment.json" in refusal(check_same, run, run.config(), prepared)
+
+
+@pytest.mark.parametrize(
+    ("override", "further"),
+    [("train.steps=7", True), ("optim.schedule=wsd", False), ("data.mlm_probability_end=0.1", False)],
+)
+def test_a_run_may_go_further_where_nothing_depends_on_its_last_step(override: str, further: bool) -> None:
+    assert may_go_further(load_config("textbook", [override])) == further
