@@ -19,6 +19,9 @@ class OptimConfig:
     """peak learning rate"""
     muon_learning_rate: float = 0.02
     """peak learning rate of the parameters that Muon updates"""
+    nsp_learning_rate: float | None = None
+    """peak learning rate of the NSP head's parameters, on the same schedule; by default optim.learning_rate. One that
+    compares (model.nsp_features=pair) reads four times the features, so that the same rate moves it further"""
     warmup_steps: int = 0
     """number of steps in which the learning rate rises linearly to its peak"""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
@@ -43,7 +46,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require_types(self, "optim")
         require_at_least(self, "optim", 0, "warmup_steps", "weight_decay")
-        for name in ("learning_rate", "muon_learning_rate", "eps", "clip_norm"):
+        for name in ("learning_rate", "muon_learning_rate", "nsp_learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             require(
                 value is None or 0 < value < math.inf, f"optim.{name}={value} is impossible; give a positive number"

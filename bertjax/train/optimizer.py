@@ -1,5 +1,6 @@
 """The optimiser: its schedule, which parameters are decayed and which are Muon's, and the optax chain."""
 
+import functools
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ from bertjax.errors import BertjaxError
 # Whether a parameter is decayed, by the last part of its path, which fits exactly one: matrices and embedding tables
 # are, biases and norms are not, as BERT's own optimiser has it. A new kind of parameter needs its rule here.
 DECAYED = ((r"kernel", True), (r"\w+_embedding", True), (r"bias", False), (r"scale", False))
+
+NSP_HEAD = ("pooler", "nsp")  # the first parts of its parameters' paths
 
 
 def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -77,6 +80,11 @@ def _trust_ratios(updates: Any, params: Any) -> Any:
     return scaled.update(updates, scaled.init(params), params)[0]
 
 
+def _scale_nsp(updates: Any, _: Any, *, share: float) -> Any:
+    """Scales the updates of the NSP head alone."""
+    return updates | {part: jax.tree.map(lambda x: share * x, updates[part]) for part in NSP_HEAD if part in updates}
+
+
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Returns the optimiser, behind gradient clipping if asked for.
 
@@ -101,6 +109,9 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         ratio = config.muon_learning_rate / config.learning_rate
         muon = contrib.muon(lambda update: ratio * schedule(update), weight_decay=config.weight_decay)
         update = optax.partition({"muon": muon, "adamw": update}, muon_labels)
+    if config.nsp_learning_rate is not None:
+        scale = functools.partial(_scale_nsp, share=config.nsp_learning_rate / config.learning_rate)
+        update = optax.chain(update, optax.stateless(scale))
     if config.clip_norm is None:
         return update
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

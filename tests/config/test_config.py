@@ -70,6 +70,7 @@ IMPOSSIBLE = [
     (["model.attention_start=neighbours"], ["model.positions=learned", "model.attention_start=random"]),
     (["model.positions=rotary", "model.hidden_size=60"], ["model.positions=rotary", "a head has 5", "even"]),
     (["optim.muon_learning_rate=0"], ["optim.muon_learning_rate=0", "positive"]),
+    (["optim.nsp_learning_rate=0"], ["optim.nsp_learning_rate=0", "positive"]),
     (["optim.decay_share=0"], ["optim.decay_share=0", "decay_share <= 1"]),
     (["data.mlm_probability_end=0"], ["data.mlm_probability_end=0", "mlm_probability_end <= 1"]),
     (["eval.mlm_probability=1.5"], ["eval.mlm_probability=1.5", "mlm_probability <= 1"]),

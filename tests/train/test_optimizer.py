@@ -56,6 +56,24 @@ def test_decay_is_for_matrices_and_tables() -> None:
     assert answers(decay_mask(params_template(Bert(SMALL)))) == expected
 
 
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_the_nsp_head_may_have_a_rate_of_its_own(name: Any) -> None:
+    params = init_params(Bert(SMALL), jax.random.key(0))
+    grads = jax.tree.map(jnp.ones_like, params)
+    plain, own = (
+        OptimConfig(name, learning_rate=0.1, schedule="linear", nsp_learning_rate=rate) for rate in (None, 0.02)
+    )
+    updates = []
+    for config in (plain, own):
+        optimizer = make_optimizer(config, steps=4)
+        state = optimizer.init(params)
+        _, state = optimizer.update(grads, state, params)
+        updates.append(answers(optimizer.update(grads, state, params)[0]))
+    for path, step in updates[0].items():
+        share = 0.2 if path.startswith(("nsp/", "pooler/")) else 1.0
+        np.testing.assert_allclose(updates[1][path], share * step, rtol=1e-6, err_msg=path)
+
+
 def update(config: OptimConfig, gradient: float) -> dict[str, jax.Array]:
     params = {"kernel": jnp.full((2, 2), 10.0), "bias": jnp.full(2, 10.0)}
     optimizer = make_optimizer(config, steps=10)
