@@ -23,7 +23,7 @@ from bertjax.runs.pages import render
 
 _PLACES = {"run_dir", "data.path", "data.eval_path", "data.cache", "data.workers", "train.log_every"}
 _PLACES |= {f"distributed.{name}" for name in ("coordinator", "num_processes", "process_id", "bind_address")}
-# What would make a page large: weights of attention, over which rows no longer tell theirs; heads; points in tables.
+# What would make a page large: weights of attention, over which rows no longer tell theirs; heads; rows below curves.
 _TOLD_BY_ROW, _HEADS, _ROWS = 10_000, 400, 100
 
 
@@ -297,7 +297,7 @@ def _chart(title: str, unit: str, curves: Sequence[Curve], number: int) -> _Char
     rows = [
         (curve.name, f"{step:,}", f"{value:.4g}")
         for curve in curves
-        for step, value in every_so_many(curve.points[-1:] if curve.joined else curve.points, _ROWS)
+        for step, value in every_so_many(curve.points, max(2, _ROWS // len(curves)))
     ]
     return _Chart(title, unit, Markup(svg), rows)
 

@@ -70,7 +70,8 @@ def test_a_page_of_one_run(tmp_path: Path) -> None:
     assert "textbook is the nearest; what differs from it:" in text and "model.num_layers 3 2" in text
     assert text.count("✓ crane 50%") == 1 and "✓ the" not in text and "the 25%" in text
     assert "near 0.987" in text and "is looks most at flying (90%)" in text and "4 heads" in text
-    assert "training, step 20: 3" in text and "held out, step 50: 4.5" in text
+    assert "training, step 20: 3" in text and "held out, step 50: 4.5" in text  # to the mouse
+    assert "training 10 6 training 20 3 training 50 1.2 held out 50 4.5" in text  # and to everyone
     assert len(page) < 2e6
 
 
