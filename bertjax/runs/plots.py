@@ -29,17 +29,18 @@ def plot_losses(metrics: list[dict[str, Any]], path: Path, title: str, heads: Ma
 class LivePlot:
     """The picture of `plot_losses` in a notebook, drawn again as a run goes on."""
 
-    _SHARE = 0.05  # of a run's time may go into drawing
+    _SHARE = 0.05  # of a run's time may go into drawing, but for the first picture, which imports what draws
 
     def __init__(self, metrics: RunMetrics, title: str, heads: Mapping[str, str]):
         self._metrics, self._title, self._heads = metrics, title, heads
         self._display: Any = None
         self._due = 0.0  # in seconds of time.perf_counter
 
-    def draw(self, *, at_once: bool = False) -> None:
+    def draw(self, caption: str = "", *, at_once: bool = False) -> None:
         """Draws what metrics.jsonl holds, unless it is too soon to.
 
         Args:
+          caption: a line under the title.
           at_once: it is never too soon, as when a run ends.
         """
         begin = time.perf_counter()
@@ -47,12 +48,12 @@ class LivePlot:
             return
         from IPython.display import Image, display
 
-        png = io.BytesIO()
-        draw_losses(self._metrics.read(), self._title, self._heads).savefig(png, dpi=80, format="png")
+        png, title = io.BytesIO(), f"{self._title}\n{caption}" if caption else self._title
+        draw_losses(self._metrics.read(), title, self._heads).savefig(png, dpi=80, format="png")
         if self._display is None:
             self._display = display(Image(png.getvalue()), display_id=True)
-        else:
-            self._display.update(Image(png.getvalue()))
+            return
+        self._display.update(Image(png.getvalue()))
         end = time.perf_counter()
         self._due = end + (end - begin) / self._SHARE
 

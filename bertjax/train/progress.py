@@ -40,7 +40,8 @@ class Progress:
       heads: what people call each head, by its name in the metrics.
       sequences: what people call what is learned from, in the plural.
       work: tells what a sequence takes, asked once, where somebody looks at a bar.
-      plot: is drawn again with the lines.
+      plot: is drawn again with the lines, and has the bar's words under its title: a bar between lines of a log would
+        begin anew after each of them.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class Progress:
         self._running = RunningMeans()
         self._plot, self._ask_work = plot, work
         self._work: Work | None = None
+        self._status = ""
         self._interactive = sys.stderr.isatty() or plot is not None
         self._bar = tqdm(
             total=train.steps,
-            disable=not self._interactive or jax.process_index() > 0,
+            disable=not self._interactive or plot is not None or jax.process_index() > 0,
             desc="compiling the first step",
             bar_format="step {n_fmt}/{total_fmt} |{bar}| {desc} {remaining} left",
             dynamic_ncols=True,
@@ -83,7 +85,7 @@ class Progress:
         self.step = step
         self._bar.initial = self._bar.n = step
         self._bar.refresh()
-        if self._ask_work and not self._bar.disable:
+        if self._ask_work and self._interactive and jax.process_index() == 0:
             self._work, self._ask_work = self._ask_work(), None
         self.restart_clock()
 
@@ -135,7 +137,8 @@ class Progress:
         """Leaves the bar as it is, and closes the files of the metrics."""
         self._bar.close()
         self._metrics.close()
-        self._draw(at_once=True)
+        if self._plot and jax.process_index() == 0:
+            self._plot.draw(at_once=True)
 
     @property
     def pairs_per_second(self) -> float:
@@ -161,9 +164,9 @@ class Progress:
             rate += f"  {self.pairs_per_second * self._work.operations / self._work.peak:.0%} of peak"
         return rate
 
-    def _draw(self, *, at_once: bool = False) -> None:
+    def _draw(self) -> None:
         if self._plot and jax.process_index() == 0:
-            self._plot.draw(at_once=at_once)
+            self._plot.draw(self._status)
 
     def _expected_last_step(self) -> int:
         if self._seconds_left is None or not self._timed_steps:
@@ -183,11 +186,12 @@ class Progress:
         if self.step % self._train.log_every == 0 or self.step == self.steps:
             self._metrics.append({"step": self.step, **means})
             self._metrics.append_timings({"step": self.step, "pairs_per_second": round(self.pairs_per_second, 1)})
+            left = (last - self.step) * self._timed_seconds / max(self._timed_steps, 1)
+            time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
+            self._status = f"step {self.step}/{self.steps}  {line}{time_left}"
             self._draw()
             if not self._interactive:
-                left = (last - self.step) * self._timed_seconds / max(self._timed_steps, 1)
-                time_left = f"  {tqdm.format_interval(round(left))} left" if self._timed_steps else ""
-                self.say(f"step {self.step}/{self.steps}  {line}{time_left}")
+                self.say(self._status)
 
 
 def describe_devices(mesh: Mesh) -> str:

@@ -90,12 +90,15 @@ def test_a_live_picture_is_drawn_again_but_takes_little_of_the_time(notebook, mo
     monkeypatch.setattr("bertjax.runs.plots.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     lines = TRAINING[:1]
     plot = LivePlot(SimpleNamespace(read=lambda: lines), "a run", HEADS["mlm"])
+    plot.draw()
     for _ in range(45):  # a second for drawing, then twenty for the run, in which there is nothing to draw
         plot.draw()
-    assert len(notebook) == 3 and notebook[0].startswith(b"\x89PNG") and notebook[0] == notebook[1]
+    assert len(notebook) == 1 + 3 and notebook[0].startswith(b"\x89PNG") and notebook[0] == notebook[1]
     lines = TRAINING + HELD_OUT
     plot.draw(at_once=True)
-    assert len(notebook) == 4 and notebook[3] != notebook[2]
+    assert len(notebook) == 5 and notebook[4] != notebook[3]
+    plot.draw("step 3/4", at_once=True)
+    assert len(notebook) == 6 and notebook[5] != notebook[4]
 
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(get_ipython=lambda: None)], ids=["Python", "IPython"])
