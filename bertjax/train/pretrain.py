@@ -45,6 +45,7 @@ def pretrain(config: Config, *, resume: bool = False, plot: bool = False, typed:
     """Trains as the configuration says and returns the run's folder.
 
     It may be killed at any time: resumed, the run ends as if it never had been.
+    How it goes is logged at INFO, by the logger "bertjax".
 
     Args:
       resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
