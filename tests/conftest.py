@@ -102,7 +102,7 @@ def no_picture_is_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     Nor is it measured how fast this machine multiplies.
     """
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("bertjax.train.pretrain.plot_losses", lambda _metrics, file, *_: file.touch())
+        monkeypatch.setattr("bertjax.train.run.plot_losses", lambda _metrics, file, *_: file.touch())
     monkeypatch.setattr("bertjax.train.account.product_rate", lambda *_: 2e9)
 
 

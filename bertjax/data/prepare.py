@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import logging
 import os
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bertjax.config import Config, Split, TokenizerConfig
 from bertjax.data.batching.batches import Batches
@@ -43,6 +46,26 @@ class Prepared(NamedTuple):
     train_batches: Batches
     held_out_batches: Batches
     instead_of: str | None  # why the fallback was taken; None where it was not
+
+    def told(self) -> dict[str, Any]:
+        """Returns what a run's environment.json tells of its text."""
+
+        def described(corpus: Corpus) -> dict[str, Any]:
+            told = {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
+            return told | ({"skipped": dict(corpus.skipped)} if corpus.skipped else {})
+
+        return {
+            "source": self.config.data.source,
+            "fallback_because": self.instead_of,
+            "train": described(self.train),
+            "held_out": described(self.held_out),
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """Returns how often each word is in the training text, as a run keeps it."""
+        file = io.BytesIO()
+        np.save(file, word_counts(self.train, self.tokenizer.vocab_size))
+        return {"word_counts.npy": file.getvalue()}
 
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Source | None = None) -> Prepared:

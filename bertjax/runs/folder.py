@@ -11,16 +11,13 @@ import platform
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from bertjax.config import Config, OnFailure
 from bertjax.config.recipes import load_config, save_config
-from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.prepare import Prepared
-from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.settings import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import Tokenizer
@@ -34,6 +31,42 @@ from bertjax.storage.paths import user_path
 
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
+_OF_INPUTS = ("word_counts.npy", "labels.json")
+
+
+class Split(Protocol):
+    """What a run trains on, or holds out."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever its text does."""
+
+
+class Inputs(Protocol):
+    """What a run reads, of whatever kind it is."""
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration, with all that what is read decides."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def train(self) -> Split: ...
+
+    @property
+    def held_out(self) -> Split: ...
+
+    def told(self) -> dict[str, Any]:
+        """Returns what environment.json is to tell, among it the `digest` of `train` and of `held_out`."""
+
+    def files(self) -> dict[str, bytes]:
+        """Returns files that the run's folder is to have, of the names `_OF_INPUTS`."""
+
 
 class RunFolder:
     """The files of a run, by what they mean: built once in a run, and handed down.
@@ -44,15 +77,22 @@ class RunFolder:
       writes: of several processes one writes, to the others writing is nothing.
       on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
       tensorboard: write the metrics as TensorBoard's events too.
+      command: the one that made the run, or makes it.
 
     Raises:
       BertjaxError: TensorBoard's events are asked for and tensorboardX is not installed.
     """
 
     def __init__(
-        self, path: str | Path, *, writes: bool = True, on_failure: OnFailure = "stop", tensorboard: bool = False
+        self,
+        path: str | Path,
+        *,
+        writes: bool = True,
+        on_failure: OnFailure = "stop",
+        tensorboard: bool = False,
+        command: str = "pretrain",
     ):
-        self.path, self.writes, self.on_failure = user_path(path), writes, on_failure
+        self.path, self.writes, self.on_failure, self._command = user_path(path), writes, on_failure, command
         self.metrics = RunMetrics(self.path, writes=writes, on_failure=on_failure, tensorboard=tensorboard)
         self.decisions = Decisions(self.path)
         self.checkpoint_folder = self.path / "checkpoints"
@@ -82,7 +122,7 @@ class RunFolder:
         if there - self._made_first if resume else there:
             raise self._taken(there)
 
-    def create(self, prepared: Prepared) -> None:
+    def create(self, prepared: Inputs) -> None:
         """Makes the folder and writes what a reader of it needs. Raises BertjaxError where it cannot."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -90,10 +130,12 @@ class RunFolder:
             self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
             self._roles.write_text(json.dumps(prepared.tokenizer.roles, indent=2) + "\n", encoding="utf-8")
             self.environment_file.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
-            np.save(self._word_counts, word_counts(prepared.train, prepared.tokenizer.vocab_size))
+            for name, content in prepared.files().items():
+                assert name in _OF_INPUTS
+                (self.path / name).write_bytes(content)
             self.rewrite_config(prepared)
 
-    def rewrite_config(self, prepared: Prepared) -> None:
+    def rewrite_config(self, prepared: Inputs) -> None:
         """Writes the configuration as it is from now on: a resumed run may go further than it first meant to."""
         if not self.writes:
             return
@@ -120,7 +162,7 @@ class RunFolder:
 
     @property
     def _made_first(self) -> set[Path]:
-        described = {self._tokenizer, self._roles, self.environment_file, self._word_counts}
+        described = {self._tokenizer, self._roles, self.environment_file, *(self.path / name for name in _OF_INPUTS)}
         # The last is what older versions called the unfinished configuration.
         return {self.lock_file, *described, unfinished(self._config), self._config.with_suffix(".unfinished")}
 
@@ -172,7 +214,7 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         name = shlex.quote(str(self.path))
-        return f"bertjax pretrain --config {name}/config.yaml --run_dir {name} --resume"
+        return f"bertjax {self._command} --config {name}/config.yaml --run_dir {name} --resume"
 
     def environment(self) -> dict[str, Any]:
         """Returns what environment.json tells: versions, devices, corpus. Raises BertjaxError where that fails."""
@@ -201,19 +243,10 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _environment(prepared: Prepared) -> dict[str, Any]:
-    def described(corpus: Corpus) -> dict[str, Any]:
-        told = {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
-        return told | ({"skipped": dict(corpus.skipped)} if corpus.skipped else {})
-
+def _environment(prepared: Inputs) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
-        "corpus": {
-            "source": prepared.config.data.source,
-            "fallback_because": prepared.instead_of,
-            "train": described(prepared.train),
-            "held_out": described(prepared.held_out),
-        },
+        "corpus": prepared.told(),
     }

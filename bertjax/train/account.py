@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,12 +30,12 @@ def work_of(config: Config, batches: Batches) -> Work:
     return Work(tokens / sequences, training_operations(config.model, batch) / sequences, peak)
 
 
-def account(config: Config, batches: Batches, progress: Progress, *, began: float, measure: bool) -> dict[str, Any]:
+def account(work: Callable[[], Work] | None, progress: Progress, *, began: float) -> dict[str, Any]:
     """Returns what this process of a run has used, and how fast its devices, with those of the others, were.
 
     Args:
+      work: measures what a sequence takes and what the devices could do; None where there is no time for it.
       began: when the process began, in seconds of `time.monotonic`.
-      measure: also measure what the devices could do, within a second.
 
     Returns:
       `step`, `seconds`, `host_bytes`, and where they can be told `device_bytes`, `tokens_per_second`,
@@ -46,12 +47,12 @@ def account(config: Config, batches: Batches, progress: Progress, *, began: floa
         "host_bytes": peak_memory(),
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
-    if progress.pairs_per_second and measure:
+    if progress.pairs_per_second and work is not None:
         try:
-            work = work_of(config, batches)
-            told["tokens_per_second"] = round(work.tokens * progress.pairs_per_second, 1)
-            told["operations_per_second"] = round(work.operations * progress.pairs_per_second)
-            told["peak_operations_per_second"] = work.peak
+            measured = work()
+            told["tokens_per_second"] = round(measured.tokens * progress.pairs_per_second, 1)
+            told["operations_per_second"] = round(measured.operations * progress.pairs_per_second)
+            told["peak_operations_per_second"] = measured.peak
         except Exception as error:  # whatever it is: the run has trained
             _logger.warning(f"how fast the devices could be is not measured ({reason_of(error)})")
     return {name: value for name, value in told.items() if value is not None}

@@ -4,17 +4,29 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator
+from typing import Protocol, TypeVar
 
 from bertjax.config import Config, DistributedConfig
 from bertjax.config.recipes import flat
-from bertjax.data.prepare import Prepared, prepare
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import model_config
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.checkpoint_writer import CheckpointWriter
-from bertjax.runs.folder import RunFolder
+from bertjax.runs.folder import Inputs, RunFolder
 
 _logger = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Inputs)
+P_co = TypeVar("P_co", bound=Inputs, covariant=True)
+
+
+class Prepare(Protocol[P_co]):
+    """Opens what a run reads."""
+
+    def __call__(self, config: Config, tokenizer: Tokenizer | None = None) -> P_co:
+        """Returns it, with the vocabulary of a run that has begun where that is given."""
+
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
@@ -28,14 +40,21 @@ _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboar
 
 @contextlib.contextmanager
 def open_run(
-    folder: RunFolder, config: Config, processes: Processes, *, resume: bool, typed: Collection[str] = ()
-) -> Iterator[Prepared]:
+    folder: RunFolder,
+    config: Config,
+    processes: Processes,
+    prepare: Prepare[P],
+    *,
+    resume: bool,
+    typed: Collection[str] = (),
+) -> Iterator[P]:
     """Opens what a run reads; meanwhile its folder, which is made or found, is kept from other runs.
 
     Process 0 opens it. The others find the folder there, and on their own machines the same text.
 
     Args:
       config: with the model that the run starts from (`with_model_of_init`).
+      prepare: opens what is read.
       typed: keys, such as tokenizer.kind, which a vocabulary that is read must bear out.
 
     Raises:
@@ -43,7 +62,7 @@ def open_run(
     """
     with contextlib.ExitStack() as stack:
         if processes.first:
-            prepared = stack.enter_context(_opened(folder, config, resume=resume, typed=typed))
+            prepared = stack.enter_context(_opened(folder, config, prepare, resume=resume, typed=typed))
         processes.broadcast(lambda: None)
         if not processes.first:
             if not folder.begun:
@@ -51,7 +70,7 @@ def open_run(
                     f"process {processes.index} does not find what process 0 made in {folder.path}; "
                     "give a --run_dir on a file system that all processes share"
                 )
-            prepared = _prepared_again(folder, config)
+            prepared = _prepared_again(folder, config, prepare)
         yield prepared
 
 
@@ -93,11 +112,13 @@ def _check_typed(typed: Collection[str], asked: Config, found: Config) -> None:
 
 
 @contextlib.contextmanager
-def _opened(folder: RunFolder, config: Config, *, resume: bool, typed: Collection[str]) -> Iterator[Prepared]:
+def _opened(
+    folder: RunFolder, config: Config, prepare: Prepare[P], *, resume: bool, typed: Collection[str]
+) -> Iterator[P]:
     of_vocabulary = [key for key in typed if key.startswith("tokenizer.")]
     if resume and folder.begun:
         with folder.locked():
-            prepared = _resume(folder, config)
+            prepared = _resume(folder, config, prepare)
             _check_typed(of_vocabulary, config, prepared.config)
             yield prepared
         return
@@ -111,7 +132,7 @@ def _opened(folder: RunFolder, config: Config, *, resume: bool, typed: Collectio
         yield prepared
 
 
-def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
+def _prepared_again(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P:
     its_own = folder.config()
     if its_own.data.source == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=its_own.data.source))
@@ -120,11 +141,11 @@ def _prepared_again(folder: RunFolder, config: Config) -> Prepared:
     return prepared
 
 
-def _resume(folder: RunFolder, config: Config) -> Prepared:
+def _resume(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P:
     writer = CheckpointWriter(folder.checkpoint_folder, keep=config.checkpoint.keep)
     with writer as checkpoints:  # to set damaged ones aside
         step = checkpoints.latest_step() or 0
-    prepared = _prepared_again(folder, config)
+    prepared = _prepared_again(folder, config, prepare)
     if step > config.train.steps:
         raise BertjaxError(
             f"{folder.path} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
@@ -138,7 +159,7 @@ def may_go_further(config: Config) -> bool:
     return config.optim.schedule == "constant" and config.data.mlm_probability_end is None
 
 
-def check_same(folder: RunFolder, its_own: Config, prepared: Prepared) -> None:
+def check_same(folder: RunFolder, its_own: Config, prepared: Inputs) -> None:
     """Raises BertjaxError where going on with this configuration or corpus would not be the same run.
 
     Args:

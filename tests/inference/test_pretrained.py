@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.config.recipes import load_config
+from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.export import export_run
@@ -157,7 +158,7 @@ def test_a_recipe_gives_way_to_the_folder_and_what_is_typed_does_not(
         config = load_config("wikitext2-bert", [f"{key}={value}" for key, value in (typed | more).items()])
         keys = [*typed, *more]
         config = with_model_of_init(config, folder, resume=True, typed=keys)
-        with open_run(folder, config, SingleProcess(), resume=True, typed=keys):
+        with open_run(folder, config, SingleProcess(), prepare, resume=True, typed=keys):
             return folder.config()
 
     def assert_refused(key: str, value: str, there: str) -> None:

@@ -399,7 +399,7 @@ def test_killed_in_every_window_it_ends_as_if_it_had_not_been(
     whole = pretrain(dataclasses.replace(eventful, run_dir=str(tmp_path / "whole")))
     shutil.rmtree(tmp_path / "cache")
     folder = RunFolder(eventful.run_dir)
-    save, plot = "bertjax.runs.checkpoint_writer.CheckpointWriter.save", "bertjax.train.pretrain.plot_losses"
+    save, plot = "bertjax.runs.checkpoint_writer.CheckpointWriter.save", "bertjax.train.run.plot_losses"
     for window in (
         ("bertjax.data.tokenizer.tokenizer.Tokenizer.train",),  # there is no folder yet
         ("os.replace", 1, "config.yaml"),  # the folder is half made

@@ -1,0 +1,152 @@
+"""A whole run, whatever is learned: what it reads is opened, it trains, and says what it has learned."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from jax.sharding import Mesh
+
+from bertjax.config import Config, DistributedConfig
+from bertjax.config.checks import as_type
+from bertjax.evaluation.report import write_report
+from bertjax.parallel.distributed import Agreement, joined
+from bertjax.parallel.process_group import Processes
+from bertjax.parallel.sharding import find_devices, make_mesh
+from bertjax.runs.folder import Inputs, RunFolder
+from bertjax.runs.metrics import figures
+from bertjax.runs.plots import LivePlot, check_notebook, plot_losses
+from bertjax.runs.report import Learned
+from bertjax.runs.signals import Stop, stopping_on_signals
+from bertjax.train.account import account
+from bertjax.train.loop import Task, fit
+from bertjax.train.open_run import Prepare, may_go_further, open_run, with_model_of_init
+from bertjax.train.progress import Progress, describe_devices
+from bertjax.train.state import TrainState
+
+_logger = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Inputs)
+
+
+class Outcome(NamedTuple):
+    """What a run says of its learning."""
+
+    lines: list[str]  # on a terminal
+    shown: Learned | None = None  # in its report; None where that has nothing of it to show
+
+
+class Course(NamedTuple, Generic[P]):
+    """What sets one kind of run apart from another, as plain functions."""
+
+    command: str  # of the command line
+    prepare: Prepare[P]
+    introduce: Callable[[P, Mesh], None]  # logs what is read and what learns from it
+    task: Callable[[P, Mesh], Task]
+    learned: Callable[[RunFolder, P, Mesh, Processes, TrainState], Outcome]  # in which all processes take part
+    what_next: Callable[[RunFolder], list[str]]  # says what to do with what was trained
+    reports: bool = True  # whether report.html can show such a run
+
+
+def run(
+    config: Config, course: Course[P], *, resume: bool = False, plot: bool = False, typed: Collection[str] = ()
+) -> Path:
+    """Trains as the configuration says and returns the run's folder.
+
+    It may be killed at any time: resumed, the run ends as if it never had been.
+
+    Args:
+      resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
+      plot: in a notebook, draw the losses as the run goes on.
+      typed: keys such as model.num_layers that are not to give way to what `config.init_from` says, as a recipe's do.
+
+    Raises:
+      BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
+      KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
+      SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
+    """
+    config, resume = as_type(config, Config, "config"), as_type(resume, bool, "resume")
+    if as_type(plot, bool, "plot"):
+        check_notebook()
+    with stopping_on_signals() as stop:
+        with joined(config.distributed) as processes:
+            # Who takes part is nothing of the run's own: it may go on with more or fewer.
+            config = dataclasses.replace(config, distributed=DistributedConfig())
+            finished = _train(config, course, processes, stop, resume=resume, plot=plot, typed=typed)
+        if not finished:
+            stop.leave()
+    return Path(config.run_dir)
+
+
+def _train(
+    config: Config,
+    course: Course[P],
+    processes: Processes,
+    stop: Stop,
+    *,
+    resume: bool,
+    plot: bool,
+    typed: Collection[str],
+) -> bool:
+    """False: a signal stopped it."""
+    began = time.monotonic()
+    # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
+    on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
+    folder = RunFolder(
+        config.run_dir,
+        writes=processes.first,
+        on_failure=on_failure,
+        tensorboard=config.logging.tensorboard,
+        command=course.command,
+    )
+    config = with_model_of_init(config, folder, resume=resume, typed=typed)
+    mesh = make_mesh(*config.mesh_sizes(len(find_devices())))
+    stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
+    processes.where = folder.how_to_go_on
+    with (
+        open_run(folder, config, processes, course.prepare, resume=resume, typed=typed) as prepared,
+        folder.writing(),
+    ):
+        course.introduce(prepared, mesh)
+        _logger.info(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}")
+        task, reports = course.task(prepared, mesh), prepared.config.logging.report and course.reports
+        title = f"{folder.path.name}, on {prepared.train.name}"
+        live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
+        with stop.finishing():
+            state, progress = fit(folder, task, processes=processes, stop=stop, began=began, plot=live)
+            if processes.first and progress.first_seconds:  # a step was made
+                # A signal leaves no time for it, nor does a run whose seconds are counted.
+                told = account(task.work if state is not None and reports else None, progress, began=began)
+                folder.metrics.append_account(told)
+            learned = None if state is None else course.learned(folder, prepared, mesh, processes, state)
+        if processes.first:
+            plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
+            if learned is not None and reports:
+                write_report(folder, prepared.config, learned.shown)
+        _conclude(folder, task, progress, None if learned is None else [*learned.lines, *course.what_next(folder)])
+    return learned is not None
+
+
+def _conclude(folder: RunFolder, task: Task, progress: Progress, learned: list[str] | None) -> None:
+    """The textbook's two lines, what was learned, and where everything is."""
+    if means := progress.running_means:
+        since = f" (mean over steps {progress.first_step} to {progress.step})"
+        _logger.info(
+            ", ".join(f"{name} loss {loss:.3f}" for name, loss, _ in figures(means, task.objective.heads)) + since
+        )
+        what = {"pairs": "sentence pairs"}.get(task.sequences, task.sequences)
+        _logger.info(
+            f"{progress.pairs_per_second:,.1f} {what}/s on {describe_devices(task.mesh)} "
+            f"(data loading included; the first step, compilation and all, took {progress.first_seconds:.1f} s more)"
+        )
+    elif learned is not None:
+        further = may_go_further(task.config)
+        how = "a greater --train.steps to go further" if further else "another --run_dir to train anew"
+        _logger.info(f"{folder.path} has made its {progress.steps} steps; give {how}")
+    if learned is None:
+        _logger.info(f"stopped after step {progress.step}, saved; go on with\n  {folder.resume_command}")
+    else:
+        for line in learned:
+            _logger.info(line)
