@@ -223,7 +223,7 @@ class Clock:
 def test_a_run_with_a_budget_ends_in_it(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """And, resumed from before the decision, ends as it did, whatever the clock says."""
     clock = types.SimpleNamespace(monotonic=Clock())
-    for module in ("loop", "pretrain"):
+    for module in ("loop", "run"):
         monkeypatch.setattr(f"bertjax.train.{module}.time", clock)
     monkeypatch.setattr("bertjax.train.loop.Budget", functools.partial(Budget, clock=Clock()))
     config = dataclasses.replace(

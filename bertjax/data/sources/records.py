@@ -1,4 +1,4 @@
-"""Records of a file, each with a text in one of its fields: JSON, tables of comma- or tab-separated values, Parquet."""
+"""Records of a file, each with texts in its fields: JSON, tables of comma- or tab-separated values, Parquet."""
 
 import contextlib
 import csv
@@ -6,9 +6,9 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bertjax.data.sources.lines import BadError, Part, in_a_line, kind_of, lines, lines_before, opened, unreadable
 from bertjax.errors import BertjaxError
@@ -19,11 +19,39 @@ _ROWS_AT_ONCE = 256
 _SPACE = re.compile(r"\s*")
 
 
-def texts(part: Part, field: str) -> Iterator[str | BadError]:
+class Place(NamedTuple):
+    """The place of a record, as complaints name it: "line 3 of train.csv"."""
+
+    part: Part
+    what: str
+    number: int
+
+    def __str__(self) -> str:
+        before = lines_before(self.part) if self.what == "line" else 0
+        return f"{self.what} {self.number + before:,} of {self.part.file}"
+
+
+def texts(part: Part, field: str, key: str = "data.text_field") -> Iterator[str | BadError]:
     """Yields the text of each record, or why it has none.
 
     Args:
       field: the name of its text; "a.b" is also the field b in the field a.
+      key: of the configuration, that names the field.
+
+    Raises:
+      BadError: the rest cannot be read.
+    """
+    for place, record in records(part, {field: key}):
+        value = record if isinstance(record, BadError) else as_text(in_field(record, field), field, key)
+        yield BadError(f"{place} {value}", value.reason) if isinstance(value, BadError) else value
+
+
+def records(part: Part, fields: Mapping[str, str] | None = None) -> Iterator[tuple[Place, Any]]:
+    """Yields the place of each record and what is there: a dict where all is well, or a BadError that says why not.
+
+    Args:
+      fields: those that are needed, each with the key of the configuration that names it; a file whose columns are
+        known must have them, and others need not come. By default all.
 
     Raises:
       BadError: the rest cannot be read.
@@ -36,12 +64,8 @@ def texts(part: Part, field: str) -> Iterator[str | BadError]:
         what = "row"
     elif kind == "json" and not part.start and not is_json_lines(file):
         what, reader = "record", _json_values
-    for number, value in reader(part, field):
-        value = _text(value, field)
-        if isinstance(value, BadError):
-            number += lines_before(part) if what == "line" else 0
-            value = BadError(f"{what} {number:,} of {file} {value}", value.reason)
-        yield value
+    for number, record in reader(part, fields):
+        yield Place(part, what, number), record
 
 
 def is_json_lines(file: Path) -> bool:
@@ -59,9 +83,8 @@ def is_json_lines(file: Path) -> bool:
     return not (text.startswith("[") or (line_feed and first.strip() == "{"))
 
 
-def _text(value: Any, field: str) -> str | BadError:
-    if isinstance(value, BadError):
-        return value
+def as_text(value: Any, field: str, key: str) -> str | BadError:
+    """Returns what is in a field as text, or why it is none."""
     try:
         if isinstance(value, bytes):
             return value.decode()
@@ -72,21 +95,21 @@ def _text(value: Any, field: str) -> str | BadError:
         return BadError("is not UTF-8 text", "not UTF-8")
     except UnicodeEncodeError:
         return BadError("holds half a character, a lone surrogate", "half a character")
-    return BadError(f"has no text as {field!r} (data.text_field)", f"no text as {field!r}")
+    return BadError(f"has no text as {field!r} ({key})", f"no text as {field!r}")
 
 
-def _in_field(record: Any, field: str) -> Any:
-    """Returns what a record has in a field, which may be one of another field's; None where it has not."""
+def in_field(record: Any, field: str) -> Any:
+    """Returns what a record has in a field, "a.b" being also the field b in the field a; None where it has not."""
     if not isinstance(record, dict):
         return None
     if field in record:
         return record[field]
     outer, _, inner = field.partition(".")
-    return _in_field(record.get(outer), inner) if inner else None
+    return in_field(record.get(outer), inner) if inner else None
 
 
-def _no_column(file: Path, field: str, names: list[str]) -> BadError:
-    return BadError(f"{file} has no column {field!r} (data.text_field), but {', '.join(names)}", f"no column {field!r}")
+def _no_column(file: Path, field: str, key: str, names: list[str]) -> BadError:
+    return BadError(f"{file} has no column {field!r} ({key}), but {', '.join(names)}", f"no column {field!r}")
 
 
 def _whole_lines(part: Part, *, strip: bool) -> Iterator[tuple[int, str]]:
@@ -97,18 +120,18 @@ def _whole_lines(part: Part, *, strip: bool) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _json_lines(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """Yields what is in the field of each line's record, with the number of the line in the part."""
+def _json_lines(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
+    """Yields each line's record, with the number of the line in the part."""
     for number, line in _whole_lines(part, strip=True):
         if line != "\n":
             try:
-                yield number, _in_field(json.loads(line), field)
+                yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
                 yield number, BadError(f"is no JSON ({error})", "no JSON")
 
 
-def _json_values(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """Yields what is in the field of each record, with its number: of an array's elements, or of one after another."""
+def _json_values(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
+    """Yields each record with its number: an array's elements, or one after another."""
     decode = json.JSONDecoder().raw_decode
     text, enough, inside, number = "", 0, False, 0
     for piece in itertools.chain((piece for _, piece in lines(part, _PIECE)), [None]):
@@ -131,15 +154,17 @@ def _json_values(part: Part, field: str) -> Iterator[tuple[int, Any]]:
             if end == len(text) and not at_end:  # a number may go on
                 break
             number, at = number + 1, end
-            yield number, _in_field(value, field)
+            yield number, value
         text = text[at:]
         enough = 2 * len(text)
     if inside:
         raise BadError(f"{part.file} is no JSON: its array has no end after {number:,} records", "no JSON")
 
 
-def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """Yields what is in the column of each row, with the number of its first line; the first row names the columns.
+def _table(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
+    """Yields each row by column, with the number of its first line; the first row names the columns.
+
+    What a row has beyond them is a list under None, as `csv.DictReader` has it; what it lacks is left out.
 
     Of comma-separated values a field in quotation marks may hold commas, line ends, and "" for a mark; in tab-separated
     ones marks are but marks, as in IANA's text/tab-separated-values: else an odd one would swallow the rows after it.
@@ -151,7 +176,7 @@ def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
         rows = csv.reader(numbered, strict=True)
     else:
         rows = csv.reader(numbered, delimiter="\t", quoting=csv.QUOTE_NONE)
-    column = None
+    names: list[str] = []
     while True:
         number = rows.line_num + 1
         try:
@@ -162,31 +187,33 @@ def _table(part: Part, field: str) -> Iterator[tuple[int, Any]]:
             why = f"is no row of a table, nor what follows to line {rows.line_num:,} ({error})"
             yield number, BadError(why, "no CSV")
             continue
-        if row and column is None:
+        if row and not names:
             names = [name.strip() for name in row]
-            if field not in names:
-                raise _no_column(file, field, names)
-            column = names.index(field)
+            for field, key in (fields or {}).items():
+                if field not in names:
+                    raise _no_column(file, field, key, names)
         elif row:
-            yield number, row[column] if column is not None and column < len(row) else None
+            record: dict[str | None, Any] = dict(zip(names, row, strict=False))
+            yield number, record if len(row) <= len(names) else record | {None: row[len(names) :]}
 
 
-def _parquet(part: Part, field: str) -> Iterator[tuple[int, Any]]:
-    """Yields what is in the column of each row, with the number of the row in the file."""
+def _parquet(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
+    """Yields each row by column, with the number of the row in the file."""
     file = Path(part.file)
     with opened(file) as bytes_of_it, parquet_reader(file) as parquet:
         plain = kind_of(file).compression is None
         table = parquet.ParquetFile(bytes_of_it if plain else io.BytesIO(bytes_of_it.read()))
         names = table.schema_arrow.names
-        column = field if field in names else field.partition(".")[0]
-        if column not in names:
-            raise _no_column(file, field, names)
+        columns = None if fields is None else [f if f in names else f.partition(".")[0] for f in fields]
+        for column, (field, key) in zip(columns or (), (fields or {}).items(), strict=True):
+            if column not in names:
+                raise _no_column(file, field, key, names)
         number = sum(table.metadata.row_group(group).num_rows for group in range(part.start))
         groups = range(part.start, table.num_row_groups if part.end is None else part.end)
-        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[column]):
-            for value in batch.column(0).to_pylist():
+        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=columns):
+            for record in batch.to_pylist():
                 number += 1
-                yield number, _in_field({column: value}, field)
+                yield number, record
 
 
 @contextlib.contextmanager
