@@ -13,6 +13,7 @@ import numpy as np
 
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.config.checks import as_type
+from bertjax.data.reader import Item, Reader, TokenIds
 from bertjax.data.tokenizer.template import A
 from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
 from bertjax.errors import BertjaxError
@@ -21,7 +22,7 @@ from bertjax.hub.folder import leaves
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
 from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed, local_mesh
-from bertjax.inference.inputs import Item, Reader, Text, TokenIds, as_items, as_text, as_words, elements
+from bertjax.inference.inputs import Text, as_items, as_text, as_words, elements
 from bertjax.models.bert import Bert, params_template
 
 _BATCHES_PER_WINDOW = 16

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import BertConfig, MeshConfig, TrainConfig
 from bertjax.data.batching.packing import Placement, pack
-from bertjax.inference.inputs import TokenIds
+from bertjax.data.reader import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
 from bertjax.parallel.sharding import (

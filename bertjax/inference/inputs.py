@@ -1,32 +1,15 @@
-"""Texts as users give them, and the token ids that a model reads of each."""
+"""Texts as users give them."""
 
-import functools
-import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from bertjax.data.batching import sequences
-from bertjax.data.tokenizer.template import A, B
-from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.reader import Item
 from bertjax.errors import BertjaxError
 
-Item = tuple[str, str | None]  # a text, and the second one of a pair
 Text = str | tuple[str, str]  # as users give them
-
-T = TypeVar("T", str, list[str])
-_EXAMPLES = 5  # unknown words that a warning names
-_CHARACTERS_A_TOKEN = 8  # of a text that is too long: with fewer it might have to be split again
-_AT_A_CUT = 128  # tokens that a cut through a text may change: pieces of a word, which has 100 characters at most
-
-
-class TokenIds(NamedTuple):
-    """Token ids of a text, or of a pair of texts, as the model reads them."""
-
-    ids: list[int]  # with special tokens
-    len_a: int  # how many of them are segment A's
 
 
 def as_items(
@@ -128,125 +111,3 @@ def _no_text(value: Any, name: str, wanted: str) -> BertjaxError:
     if _is_table(value):
         remedy = "give one of its columns"
     return BertjaxError(f"{name} is of type {type(value).__name__}; {remedy}")
-
-
-class Reader:
-    """Turns texts into token ids as in training, and counts the words that the vocabulary lacks.
-
-    Args:
-      tokenizer: the model's.
-      max_length: tokens that are read of a text, special ones included.
-      truncate: shorten what is longer, instead of an error.
-      limit: what an error calls so many tokens.
-    """
-
-    def __init__(
-        self, tokenizer: Tokenizer, max_length: int, *, truncate: bool, limit: str = "the model's {} positions"
-    ):
-        self._tokenizer, self._max_length, self._truncate = tokenizer, max_length, truncate
-        self._limit = limit.format(max_length)
-        self._num_texts, self._num_words, self._num_unknown = 0, 0, 0
-        self._examples: dict[str, None] = {}  # unknown words in the order in which they came
-
-    def read_all(self, items: Sequence[Item], name: Callable[[int], str]) -> list[TokenIds]:
-        """Returns the token ids of each item.
-
-        Args:
-          items: texts and pairs.
-          name: what an error calls an item, by its number, counted from the reader's first item on.
-
-        Raises:
-          BertjaxError: an item is too long.
-        """
-        most = _CHARACTERS_A_TOKEN * (self._max_length + _AT_A_CUT)
-        texts = [(self._kept(first, most),) if second is None else (first, second) for first, second in items]
-        splits = iter(self._tokenizer.split_all(list(itertools.chain.from_iterable(texts))))
-        read = []
-        for number, (first, second) in enumerate(items, self._num_texts):
-            words, pair = next(splits), None if second is None else next(splits)
-            more = second is None and len(first) > most
-            if more:
-                words, more = self._enough(first, words, most)
-            read.append(self.read(words, pair, functools.partial(name, number), more=more))
-        self._num_texts += len(items)
-        return read
-
-    def _kept(self, text: T, length: int) -> T:
-        """Returns the end of what is too long that is read of it."""
-        return text[-length:] if self._tokenizer.template.keep_end else text[:length]
-
-    def _enough(self, text: str, words: list[str], num_characters: int) -> tuple[list[str], bool]:
-        """Returns more tokens of a long text than can be read of it, but not all: of megabytes that would take minutes.
-
-        A word that is cut through may have other tokens than the whole one; so those beside the cut are left out.
-
-        Args:
-          words: the tokens of its first `num_characters`, or of its last ones where the end is read.
-
-        Returns:
-          the tokens, and whether the text has more.
-        """
-        while len(words) <= self._max_length + _AT_A_CUT:  # its words are long, or it is white space
-            num_characters *= 4
-            (words,) = self._tokenizer.split_all([self._kept(text, num_characters)])
-            if num_characters >= len(text):
-                return words, False
-        return self._kept(words, len(words) - _AT_A_CUT), True
-
-    def read(
-        self, words: Sequence[str], pair: Sequence[str] | None, name: Callable[[], str], *, more: bool = False
-    ) -> TokenIds:
-        """Returns the ids of `<cls> words <sep>`, or of `<cls> words <sep> pair <sep>`, as the template has it.
-
-        Args:
-          words: the text, split as the tokenizer splits.
-          pair: the second text likewise, if there is one.
-          name: what an error calls the text.
-          more: the text has more words than these.
-
-        Raises:
-          BertjaxError: they are too long, or there are none and the template has no special tokens.
-        """
-        template = self._tokenizer.template
-        frame = template.single if pair is None else template.pair
-        a, b = self._ids(words), self._ids(pair or ())
-        room = self._max_length - frame.num_special
-        if len(a) + len(b) > room:
-            if not self._truncate:
-                count = f"more than {len(a)}" if more else f"{len(a) + len(b)}"
-                raise BertjaxError(
-                    f"{name()} has {count} words, but only {room} fit beside special tokens in "
-                    f"{self._limit}; shorten it, or have it shortened by truncate"
-                )
-            # In other tools too the longer one keeps the odd token, and of equally long ones the second.
-            if len(a) > len(b):
-                len_a, len_b = sequences.truncate(len(a), len(b), room)
-            else:
-                len_b, len_a = sequences.truncate(len(b), len(a), room)
-            a, b = template.shortened(a, len_a), template.shortened(b, len_b)
-        parts = [a if place == A else b if place == B else [place] for place in frame.places]
-        if not (ids := list(itertools.chain.from_iterable(parts))):
-            raise BertjaxError(f"{name()} has no tokens, and this model has no special ones around it; leave it out")
-        return TokenIds(ids, sum(map(len, parts[: frame.num_first])))
-
-    def _ids(self, words: Sequence[str]) -> list[int]:
-        ids, unk = self._tokenizer.ids(words), self._tokenizer.vocabulary.unk
-        self._num_words += len(ids)
-        if unk in ids:
-            # A text may hold the unknown token itself.
-            unknown = [
-                word for word, token in zip(words, ids, strict=True) if token == unk and word != self._tokenizer.unk
-            ]
-            self._num_unknown += len(unknown)
-            if len(self._examples) < _EXAMPLES:
-                self._examples = dict.fromkeys([*self._examples, *unknown])
-        return ids
-
-    @property
-    def unknown_words(self) -> str | None:
-        """A message that counts the words which the vocabulary lacks and names some; None where there are none."""
-        if not self._num_unknown:
-            return None
-        some = ", ".join(list(self._examples)[:_EXAMPLES])
-        count = f"{self._num_unknown:,} of {self._num_words:,} words"
-        return f"read as {self._tokenizer.unk}, for the vocabulary lacks them: {count}, such as {some}"

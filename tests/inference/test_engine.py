@@ -8,8 +8,8 @@ import pytest
 
 from bertjax.cli.encode import POOLINGS
 from bertjax.config import BertConfig, MeshConfig
+from bertjax.data.reader import TokenIds
 from bertjax.inference.engine import _ALONE, Engine, Pooling, Recipe, delayed, local_mesh
-from bertjax.inference.inputs import TokenIds
 from bertjax.models import sentence
 from bertjax.models.bert import Bert, init_params
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from refusals import refusal
 
+from bertjax.data.reader import Reader
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.inference.inputs import Reader, as_items, as_text, as_words
+from bertjax.inference.inputs import as_items, as_text, as_words
 
 WORDS = "a crane is flying"
 

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer as Engine
 from tokenizers.processors import TemplateProcessing
 
+from bertjax.data.reader import Reader, TokenIds
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.inference.encoder import Encoder
-from bertjax.inference.inputs import Reader, TokenIds
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 BERT = REFERENCE / "bert"
