@@ -11,6 +11,7 @@ from bertjax.config.model import BertConfig as BertConfig
 from bertjax.config.optim import OptimConfig as OptimConfig
 from bertjax.config.parallel import DistributedConfig as DistributedConfig
 from bertjax.config.parallel import MeshConfig as MeshConfig
+from bertjax.config.task import TaskConfig as TaskConfig
 from bertjax.config.train import CheckpointConfig as CheckpointConfig
 from bertjax.config.train import EvalConfig as EvalConfig
 from bertjax.config.train import LoggingConfig as LoggingConfig

@@ -7,6 +7,7 @@ from bertjax.config.data import DataConfig, TokenizerConfig
 from bertjax.config.model import BertConfig
 from bertjax.config.optim import OptimConfig
 from bertjax.config.parallel import DistributedConfig, MeshConfig
+from bertjax.config.task import TaskConfig
 from bertjax.config.train import CheckpointConfig, EvalConfig, LoggingConfig, TrainConfig
 
 
@@ -22,6 +23,7 @@ class Config:
     """folder of a run or of a Hugging Face BERT to start from: its weights, its vocabulary and its model section
     are used, whatever a recipe says of them (except model.dropout and model.attention); a head that it lacks starts
     fresh, and so does the optimiser"""
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
@@ -42,6 +44,11 @@ class Config:
             self.init_from is None or self.tokenizer.path is None,
             f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
             "vocabulary; leave one of them out",
+        )
+        require(
+            self.train.epochs is None or self.task.kind != "pretrain",
+            f"train.epochs={self.train.epochs} is of labelled examples, as 'bertjax finetune' learns from; "
+            "give train.steps to pretrain",
         )
         if self.init_from is None:  # which brings its own model
             self.check_positions()
@@ -76,6 +83,13 @@ class Config:
             f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}"
             f"{f' of {self.init_from}' if self.init_from else ''}; shorten the pairs or {more} positions",
         )
+
+    def with_epochs(self, steps_in_epoch: int) -> "Config":
+        """Returns the configuration with the steps that `train.epochs` comes to, if it is given."""
+        if self.train.epochs is None:
+            return self
+        steps = max(1, round(self.train.epochs * steps_in_epoch))
+        return dataclasses.replace(self, train=dataclasses.replace(self.train, steps=steps))
 
     @property
     def held_out_data(self) -> DataConfig:

@@ -24,6 +24,8 @@ class OptimConfig:
     compares (model.nsp_features=pair) reads four times the features, so that the same rate moves it further"""
     warmup_steps: int = 0
     """number of steps in which the learning rate rises linearly to its peak"""
+    warmup_share: float | None = None
+    """share of all steps to warm up in, in place of optim.warmup_steps"""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
     """learning rate after the warm-up: constant; falling to 0 at the last step, linearly or along a cosine; or wsd
     (warm-up, stable, decay): constant first, then falling"""
@@ -55,6 +57,11 @@ class OptimConfig:
             value = getattr(self, name)
             require(0 <= value < 1, f"optim.{name}={value} is not a decay; give 0 <= {name} < 1")
         require(
+            self.warmup_share is None or (0 <= self.warmup_share < 1 and not self.warmup_steps),
+            f"optim.warmup_share={self.warmup_share} with optim.warmup_steps={self.warmup_steps} is no warm-up; "
+            "give a share below 1, or steps, not both",
+        )
+        require(
             self.name != "adam" or self.weight_decay == 0,
             f"optim.weight_decay={self.weight_decay} has no effect with optim.name=adam; use adamw or give 0",
         )
@@ -63,3 +70,11 @@ class OptimConfig:
             f"optim.ema_decay={self.ema_decay} is not a decay; give 0 < ema_decay < 1, or leave it out",
         )
         require_shares(self, "optim", "decay_share")
+
+    def warmup_of(self, steps: int) -> int:
+        """Returns how many of a run's steps the learning rate rises in."""
+        return self.warmup_steps if self.warmup_share is None else round(self.warmup_share * steps)
+
+    def over(self, steps: int) -> "OptimConfig":
+        """Returns the same with a share of so many steps in steps."""
+        return dataclasses.replace(self, warmup_steps=self.warmup_of(steps), warmup_share=None)

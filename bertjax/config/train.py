@@ -16,6 +16,8 @@ class TrainConfig:
 
     steps: int = 1000
     """number of optimiser steps"""
+    epochs: float | None = None
+    """number of times that each labelled example is learned from, from which train.steps follows, when fine-tuning"""
     budget: str | None = None
     """wall-clock time of the whole run, restarts and evaluations included, such as 90s, 10m or 2h; the learning rate,
     of optim.schedule=wsd, begins to fall when the time left requires it, and train.steps is the most steps taken"""
@@ -64,6 +66,10 @@ class TrainConfig:
         require(
             self.budget is None or self.budget_seconds is not None,
             f"train.budget={self.budget} is no time; give seconds, minutes or hours, such as 90s, 10m or 2h",
+        )
+        require(
+            self.epochs is None or 0 < self.epochs < 2**31,
+            f"train.epochs={self.epochs} is impossible; give a positive number",
         )
         require_at_least(self, "train", 0, "batch_warmup_steps")
         require(

@@ -88,7 +88,7 @@ def fit(
             progress,
             programs,
             _make_budget(folder, task, began),
-            RisingLoss(config.optim, losses, folder.metrics.read()),
+            RisingLoss(config.optim.over(config.train.steps), losses, folder.metrics.read()),
         )
         while True:
             try:

@@ -30,7 +30,8 @@ class Prepare(Protocol[P_co]):
 
 # What may differ from the run's own configuration when it is resumed: none of it changes a step already made.
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
-_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.eval_path"}
+_MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.eval_path", "task.train", "task.eval"}
+_MAY_CHANGE |= {"train.epochs"}  # train.steps, which come of it, tell
 _MAY_CHANGE |= {"data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "model.attention"}
@@ -96,8 +97,9 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     found = dataclasses.replace(config, model=model)
     _check_typed([key for key in typed if key.startswith("model.")], config, found)
     found.check_positions()
-    ours, theirs = flat(config), flat(found)
-    if other := [f"{key}={ours[key]}" for key in ours if ours[key] != theirs[key] and key != "model.vocab_size"]:
+    ours, theirs, defaults = flat(config), flat(found), flat(Config())
+    changed = [key for key in ours if ours[key] not in (theirs[key], defaults[key]) and key != "model.vocab_size"]
+    if other := [f"{key}={ours[key]}" for key in changed]:
         _logger.info(f"NOTICE:   the model is that of {config.init_from}; of the recipe fall away: {', '.join(other)}")
     return found
 
@@ -156,7 +158,8 @@ def _resume(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P:
 
 def may_go_further(config: Config) -> bool:
     """Returns whether a run may make more steps than it first meant to: nothing is on its way to the last one's."""
-    return config.optim.schedule == "constant" and config.data.mlm_probability_end is None
+    rates = config.optim.schedule == "constant" and config.optim.warmup_share is None
+    return rates and config.data.mlm_probability_end is None
 
 
 def check_same(folder: RunFolder, its_own: Config, prepared: Inputs) -> None:

@@ -25,7 +25,8 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
       config: the highest rate, and how it rises and falls.
       steps: updates in the whole run; the rate falls towards the last.
     """
-    highest, after = config.learning_rate, max(1, steps - config.warmup_steps)
+    highest, warmup_steps = config.learning_rate, config.warmup_of(steps)
+    after = max(1, steps - warmup_steps)
     falling = min(after, max(1, round(config.decay_share * steps)))
     decay = {
         "constant": optax.constant_schedule(highest),
@@ -33,10 +34,10 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
         "cosine": optax.cosine_decay_schedule(highest, after),
         "wsd": optax.linear_schedule(highest, 0.0, falling, transition_begin=after - falling),
     }[config.schedule]
-    if not config.warmup_steps:
+    if not warmup_steps:
         return decay
-    rise = highest / config.warmup_steps
-    return optax.join_schedules([lambda update: rise * (update + 1), decay], [config.warmup_steps])
+    rise = highest / warmup_steps
+    return optax.join_schedules([lambda update: rise * (update + 1), decay], [warmup_steps])
 
 
 def decay_mask(params: Any) -> Any:

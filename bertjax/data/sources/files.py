@@ -122,12 +122,13 @@ class Files:
         return self._files[split]
 
 
-def find_files(path: str) -> list[Path]:
-    """Returns the files that data.path or data.eval_path names, each once, in the order of names.
+def find_files(path: str, keys: str = "data.path or data.eval_path") -> list[Path]:
+    """Returns the files that a path of the user's names, each once, in the order of names.
 
     Args:
       path: files, folders and globs, apart by the system's `:`, which may also be in the name of what is there. Of a
         folder, all files that are in and below it, not hidden; folders that it has links to are followed.
+      keys: of the configuration, that may have named it.
 
     Raises:
       BertjaxError: one of them names nothing, or what cannot be read as often as a text is.
@@ -146,7 +147,7 @@ def find_files(path: str) -> list[Path]:
         if not files and f"{part}://" in path:
             raise BertjaxError(f"{path} is a URL, and text is read from files; download them, and give their folder")
         if not files:
-            raise BertjaxError(f"there is no file at {part!r}; give {remedy} as data.path or data.eval_path")
+            raise BertjaxError(f"there is no file at {part!r}; give {remedy} as {keys}")
         for file in sorted(map(Path, files)):
             found.setdefault(_real_name(file), file)
     return list(found.values())
