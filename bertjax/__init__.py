@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from bertjax.config import MeshConfig as MeshConfig
     from bertjax.config.recipes import load_config as load_config
     from bertjax.errors import BertjaxError as BertjaxError
+    from bertjax.inference.classifier import Classifier as Classifier
     from bertjax.inference.encoder import Encoder as Encoder
     from bertjax.models.bert import Bert as Bert
+    from bertjax.train.finetune import finetune as finetune
     from bertjax.train.pretrain import pretrain as pretrain
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
@@ -21,13 +23,26 @@ _MODULES = {
     "Bert": "models.bert",
     "BertConfig": "config",
     "BertjaxError": "errors",
+    "Classifier": "inference.classifier",
     "Config": "config",
     "Encoder": "inference.encoder",
     "MeshConfig": "config",
+    "finetune": "train.finetune",
     "load_config": "config.recipes",
     "pretrain": "train.pretrain",
 }
-__all__ = ["Bert", "BertConfig", "BertjaxError", "Config", "Encoder", "MeshConfig", "load_config", "pretrain"]
+__all__ = [
+    "Bert",
+    "BertConfig",
+    "BertjaxError",
+    "Classifier",
+    "Config",
+    "Encoder",
+    "MeshConfig",
+    "finetune",
+    "load_config",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> "Any":

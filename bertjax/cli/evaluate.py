@@ -1,12 +1,15 @@
 """The command that measures a trained model: evaluate."""
 
+from typing import Any
+
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
+from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
 
 def evaluate(argv: list[str]) -> None:
     """Runs `bertjax evaluate`."""
-    parser = Parser(prog="bertjax evaluate", description="Print the held-out losses and accuracies of a run.")
+    parser = Parser(prog="bertjax evaluate", description="Print the held-out figures of a run.")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run, such as runs/textbook")
     parser.add_argument(
         "--split", choices=("train", "valid", "test"), help="split to evaluate on; by default the one the run held out"
@@ -28,12 +31,26 @@ def evaluate(argv: list[str]) -> None:
         type=float,
         help="share of the tokens to predict; by default the run's own",
     )
+    parser.add_argument(
+        "--task.eval",
+        dest="task_eval",
+        metavar="FILE",
+        help="labelled examples for a run of 'bertjax finetune', in place of those that it held out",
+    )
     for name, kind in (("coordinator", str), ("num_processes", int), ("process_id", int), ("bind_address", str)):
         parser.add_argument(f"--distributed.{name}", dest=name, type=kind, help="as for 'bertjax pretrain'")
     add_mesh(parser, "the run's own, where it suits the devices there are")
     args = parser.parse_args(argv)
     if args.json is not None:
         check_new("--json", args.json)
+    from bertjax.runs.folder import RunFolder
+
+    of_text = ("split", "half", "path", "eval_path", "mlm_probability")
+    if RunFolder(args.run).config().task.kind != "pretrain":
+        _evaluate_task(args, [name for name in of_text if getattr(args, name) is not None])
+        return
+    if args.task_eval is not None:
+        raise BertjaxError(f"--task.eval is of runs that are fine-tuned, and {args.run} is not; give --split")
     from bertjax.config import DistributedConfig
     from bertjax.evaluation.evaluate import as_json, evaluate_run, render
     from bertjax.parallel.distributed import joined
@@ -53,6 +70,18 @@ def evaluate(argv: list[str]) -> None:
         )
     if not processes.first:
         return
+    print(render(evaluation))
+    if args.json is not None:
+        with new_file("--json", args.json) as file:
+            file.write(as_json(evaluation))
+
+
+def _evaluate_task(args: Any, of_text: list[str]) -> None:
+    from bertjax.evaluation.classification import as_json, evaluate_task, render
+
+    if of_text:
+        raise BertjaxError(f"--{of_text[0]} is of runs that pretrain, and {args.run} is fine-tuned; give --task.eval")
+    evaluation = evaluate_task(args.run, path=args.task_eval, mesh=mesh_of(args))
     print(render(evaluation))
     if args.json is not None:
         with new_file("--json", args.json) as file:

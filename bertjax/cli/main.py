@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from bertjax.cli import encode, evaluate, explore, export, report, train
+from bertjax.cli import encode, evaluate, explore, export, finetune, report, train
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError
@@ -15,10 +15,12 @@ from bertjax.runs.signals import interrupted_for_sure
 _HELP = """\
 usage: bertjax COMMAND ...
 
-Pretrain BERT encoders in JAX.
+Pretrain and fine-tune BERT encoders in JAX.
 
 commands:
   pretrain   train on a corpus as a recipe says:   bertjax pretrain --config textbook
+  finetune   train to tell labels, from examples:  bertjax finetune --config classify --init_from runs/bert ...
+  predict    labels of a file's texts:             bertjax predict runs/classify --input a.csv --out b.csv
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
   fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
   neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
@@ -33,6 +35,8 @@ bertjax COMMAND --help tells more; bertjax --version tells the version."""
 
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "pretrain": train.pretrain,
+    "finetune": finetune.finetune,
+    "predict": finetune.predict,
     "encode": encode.encode,
     "fill-mask": encode.fill_mask,
     "neighbours": encode.neighbours,
@@ -44,7 +48,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "launch": train.launch,
 }
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
-_TUNED = ("pretrain", "evaluate", "explore", "report", "encode", "fill-mask", "neighbours")
+_TUNED = ("pretrain", "finetune", "predict", "evaluate", "explore", "report", "encode", "fill-mask", "neighbours")
 
 
 def program(*leading: str) -> int:

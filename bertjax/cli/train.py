@@ -28,7 +28,7 @@ def pretrain(argv: list[str]) -> None:
         action="store_true",
         help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
     )
-    config, options = _parse(parser, argv)
+    config, options = parse_recipe(parser, argv)
     from bertjax.config.parser import typed_keys
     from bertjax.train.pretrain import pretrain
 
@@ -44,7 +44,7 @@ def prepare(argv: list[str]) -> None:
         usage="bertjax prepare --config RECIPE [--KEY VALUE ...]",
         description="Fetch a corpus, build its vocabulary and tokenise it, as 'bertjax pretrain' does before training.",
     )
-    config, _ = _parse(parser, argv)
+    config, _ = parse_recipe(parser, argv)
     from bertjax.data.prepare import describe, prepare
 
     if config.init_from is not None:
@@ -78,7 +78,8 @@ def launch(argv: list[str]) -> int:
     return launch(module_command("bertjax", *command), args.n, environment=tuned_environment(os.environ))
 
 
-def _parse(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:
+def parse_recipe(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:
+    """Returns the configuration that is asked for, and all options. Raises BertjaxError where no recipe is given."""
     from bertjax.config.parser import parse_config
     from bertjax.config.recipes import recipe_names
 

@@ -84,7 +84,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
         source, instead_of = open_source(data, list(dict.fromkeys((data.train_split, data.eval_split))), _cache(config))
     there = config.init_from or config.tokenizer.path
     if tokenizer is None:
-        tokenizer = _read_tokenizer(there) if there else _train_tokenizer(config, source)
+        tokenizer = read_tokenizer(there) if there else _train_tokenizer(config, source)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {source.name}/{data.train_split} is seen tokenizer.min_frequency="
@@ -99,7 +99,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(data, source=data.fallback or data.source) if instead_of else data,
-        tokenizer=_as_read(config.tokenizer, tokenizer.rules) if there else config.tokenizer,
+        tokenizer=as_read(config.tokenizer, tokenizer.rules) if there else config.tokenizer,
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
     corpus = _tokenise(config, source, data.train_split, tokenizer)
@@ -231,16 +231,23 @@ class _Sentences:
         return (sentence for document in self._documents() for paragraph in document for sentence in paragraph)
 
 
-def _as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
+def as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
     """Returns what a vocabulary that was read is: what the recipe says of it gives way."""
     strip_accents = rules.strip_accents if rules.kind == "wordpiece" else None
     return TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents, path=config.path)
 
 
-def _read_tokenizer(there: str) -> Tokenizer:
-    """Reads a vocabulary to train with: texts are laid out as BERT's are, and so is what the run's encoder reads."""
+def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:
+    """Reads a vocabulary to train with: texts are laid out as BERT's are, and so is what the run's encoder reads.
+
+    Args:
+      masks: words are to be hidden.
+
+    Raises:
+      BertjaxError: it cannot be read, or has no mask.
+    """
     read = load_tokenizer(there)
-    if read.vocabulary.mask is None:
+    if masks and read.vocabulary.mask is None:
         raise BertjaxError(f"the vocabulary of {there} has no mask to hide words with; give one that has [MASK]")
     tokenizer = read.with_template(None)
     if tokenizer.template != read.template:

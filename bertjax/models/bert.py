@@ -3,6 +3,8 @@
 Letters: b rows, t tokens of a row, n = b*t, p predictions of a row, k sequences of a row, d hidden, v vocabulary.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,8 @@ class Bert(nn.Module):
     Parameter paths are API: `block_0/attention/query/kernel`, `mlm/hidden/bias`, ... Parameters are float32. The other
     attributes change how the model is computed, not what it is: parameters and checkpoints are the same.
     """
+
+    NUM_INPUTS: ClassVar[int] = 6
 
     config: BertConfig
     dtype: DTypeLike = jnp.float32  # of what matrix products multiply; their sums, softmax and norms are float32

@@ -1,6 +1,6 @@
-"""The heads of pretraining: masked words, and pairs of sentences (Devlin et al. 2019, section 3.1).
+"""The heads: masked words and pairs of sentences, to pretrain (Devlin et al. 2019, section 3.1), and labels.
 
-Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden, v vocabulary.
+Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden, v vocabulary, c labels.
 """
 
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from bertjax.config import BertConfig
 from bertjax.models.layers import Linear, Norm, Weights
 from bertjax.ops.activations import ACTIVATIONS
+from bertjax.ops.dropout import dropout
 
 
 class Predictions(NamedTuple):
@@ -53,6 +54,26 @@ class NspHead(nn.Module):
 
     def __call__(self, features_mf: Array) -> Array:
         return self.nsp(jnp.tanh(self.pooler(features_mf))).astype(jnp.float32)
+
+
+class ClassificationHead(nn.Module):
+    """Logits of a sequence's labels, float32 [m, c], from its first token's [m, d]: a pooler, then a linear layer.
+
+    The pooler is that of the NSP head, whose start it takes where that reads the first token alone.
+    """
+
+    config: BertConfig
+    dtype: DTypeLike
+    num_labels: int
+
+    def setup(self) -> None:
+        self.pooler = Linear(self.config.hidden_size, self.config, self.dtype)
+        self.classifier = Linear(self.num_labels, self.config, self.dtype)
+
+    def __call__(self, x_md: Array, *, train: bool) -> Array:
+        pooled_md = jnp.tanh(self.pooler(x_md))
+        pooled_md = dropout(pooled_md, self.config.dropout, self.make_rng("dropout") if train else None)
+        return self.classifier(pooled_md).astype(jnp.float32)
 
 
 def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:

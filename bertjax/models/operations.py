@@ -41,10 +41,16 @@ def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: in
     return 2 * predictions * (hidden * hidden + hidden * vocabulary) + 2 * pairs * (hidden * hidden + 2 * hidden)
 
 
-def training_operations(model: BertConfig, batch: Batch) -> int:
-    """Counts a training step on this batch, forward and backward."""
+def training_operations(model: BertConfig, batch: Any) -> int:
+    """Counts a training step on this batch, forward and backward; heads other than pretraining's are next to nothing.
+
+    Args:
+      batch: of pretraining, or another with `sequences_bt`.
+    """
     assert model.vocab_size is not None
     encoder = encoder_operations(sequence_lengths(batch.sequences_bt), **_sizes(model))
+    if not isinstance(batch, Batch):
+        return FORWARD_AND_BACKWARD * encoder
     predictions, pairs = int(batch.mlm_weights_bp.sum()), int(batch.nsp_weights_bk.sum())
     heads = head_operations(predictions, pairs, hidden=model.hidden_size, vocabulary=model.vocab_size)
     return FORWARD_AND_BACKWARD * (encoder + heads)

@@ -15,11 +15,11 @@ def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
     """Returns fresh parameters, a plain nested dict of float32 arrays.
 
     Args:
-      model: a `Bert`.
+      model: a `Bert`, or another that has so many arrays of a batch as its NUM_INPUTS says.
       key: a `jax.random.key`; the same one gives the same parameters, bit for bit.
     """
     b1 = jnp.zeros((1, 1), jnp.int32)
-    params: dict[str, Any] = model.init(key, b1, b1, b1, b1, b1, b1)["params"]
+    params: dict[str, Any] = model.init(key, *[b1] * model.NUM_INPUTS)["params"]
     return params
 
 

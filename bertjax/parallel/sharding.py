@@ -41,8 +41,8 @@ RULES = (
     (r"ffn/(in|gate)/bias", PartitionSpec("tensor")),
     (r"ffn/out/kernel", PartitionSpec("tensor", "fsdp")),
     (r"ffn/out/bias", WHOLE),
-    (r"(pooler|nsp|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
-    (r"(pooler|nsp|mlm/hidden)/bias", WHOLE),
+    (r"(pooler|nsp|classifier|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
+    (r"(pooler|nsp|classifier|mlm/hidden)/bias", WHOLE),
     (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
     (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
     (r"ns_coeffs", WHOLE),  # no parameter: three numbers in Muon's state

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from bertjax.config import Config
-from bertjax.data.batching.batches import Batches
 from bertjax.models.operations import sequence_lengths, training_operations
+from bertjax.objectives.objective import BatchStream
 from bertjax.ops.peak import product_rate
 from bertjax.runs.checkpoints import reason_of
 from bertjax.runs.memory import peak_memory
@@ -18,7 +18,7 @@ from bertjax.train.progress import Progress, Work
 _logger = logging.getLogger(__name__)
 
 
-def work_of(config: Config, batches: Batches) -> Work:
+def work_of(config: Config, batches: BatchStream) -> Work:
     """Returns the work of a batch, and measures the devices within a second."""
     batch = next(batches.first_epoch())
     sequences = sequence_lengths(batch.sequences_bt).size

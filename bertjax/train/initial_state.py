@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -30,12 +31,28 @@ def initial_state(prepared: Prepared, mesh: Mesh, state: TrainState) -> TrainSta
     config = prepared.config
     if config.init_from is None:
         return state._replace(params=_from_counts(prepared, mesh, state.params))
-    found = load(config.init_from, mesh).params
-    _logger.info(f"weights:  those of {config.init_from} to begin with")
-    if lacking := [part for part in state.params if part not in found]:
-        parts = ", ".join(lacking)
-        _logger.info(f"NOTICE:   {config.init_from} has no weights of {parts}: the run starts with fresh ones")
-    return state._replace(params=state.params | found)
+    return state._replace(params=from_folder(config.init_from, mesh, state.params))
+
+
+def from_folder(folder: str, mesh: Mesh, params: dict[str, Any], *, anew: Collection[str] = ()) -> dict[str, Any]:
+    """Returns fresh parameters with the weights of a trained folder in place of all parts that it has too.
+
+    Args:
+      folder: of a run or a Hugging Face model.
+      params: over the mesh.
+      anew: parts that stay fresh whatever the folder has.
+
+    Raises:
+      BertjaxError: the folder has no weights that can be read.
+    """
+    found = load(folder, mesh).params
+    _logger.info(f"weights:  those of {folder} to begin with")
+    shapes, there = jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, found)
+    fitting = {part: found[part] for part in params if part not in anew and there.get(part) == shapes[part]}
+    if lacking := [part for part in params if part not in fitting]:
+        has = ", ".join(lacking)
+        _logger.info(f"NOTICE:   {folder} has no weights of {has}: the run starts with fresh ones")
+    return params | fitting
 
 
 def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bertjax.config import BertConfig, OptimConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
+from bertjax.models.classifier import SequenceClassifier
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, spec_of
 from bertjax.train.optimizer import decay_mask, make_optimizer
@@ -53,6 +54,8 @@ ANSWERS = {
     "pooler/bias": (WHOLE, False),
     "nsp/kernel": (HIDDEN, True),
     "nsp/bias": (WHOLE, False),
+    "classifier/kernel": (HIDDEN, True),
+    "classifier/bias": (WHOLE, False),
     "mlm/hidden/kernel": (HIDDEN, True),
     "mlm/hidden/bias": (WHOLE, False),
     "mlm/norm/scale": (WHOLE, False),
@@ -101,8 +104,8 @@ def configs() -> dict[str, BertConfig]:
     return found
 
 
-def answers(config: BertConfig) -> dict[str, tuple[PartitionSpec, bool]]:
-    params = params_template(Bert(config))
+def answers(model: Any) -> dict[str, tuple[PartitionSpec, bool]]:
+    params = params_template(model)
     specs = dict(leaves(by_name(params, make_mesh(2, 2, 2))))
     return {name: (specs[name].spec, decayed) for name, decayed in leaves(decay_mask(params))}
 
@@ -114,8 +117,10 @@ def test_every_setting_of_the_model_is_looked_at() -> None:
 
 def test_what_becomes_of_every_parameter_of_every_model() -> None:
     found = set()
-    for name, config in configs().items():
-        for path, answer in answers(config).items():
+    models: dict[str, Any] = {name: Bert(config) for name, config in configs().items()}
+    models |= {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
+    for name, model in models.items():
+        for path, answer in answers(model).items():
             kind = re.sub(r"block_\d+", "block", path)
             assert answer == ANSWERS[kind], f"{path} of {name}"
             found.add(kind)

@@ -1,0 +1,223 @@
+"""Labelled examples: rows of the user's files as token ids and label numbers, and which of them are held out."""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bertjax.config import TaskConfig
+from bertjax.data.reader import Item, Reader
+from bertjax.data.sources.files import find_files
+from bertjax.data.sources.formats import LAYOUT, parts_of
+from bertjax.data.sources.lines import BadError, kind_of
+from bertjax.data.sources.records import Place, as_text, in_field, records
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+
+_logger = logging.getLogger(__name__)
+
+_AT_ONCE = 8192  # texts that are split together
+
+
+class Row(NamedTuple):
+    """A labelled text or pair, as a file has it."""
+
+    item: Item
+    label: str
+    place: Place
+
+    @property
+    def key(self) -> bytes:
+        """Sixteen bytes of what it says: rows that differ in nothing have one."""
+        return _digest(*self.item, self.label)
+
+
+class Examples(NamedTuple):
+    """n labelled sequences of tokens, in an order that their files' does not change."""
+
+    name: str
+    digest: str
+    ids: np.ndarray  # int32, those of all, one after the other
+    starts_n: np.ndarray  # where each begins in them, and at last where the last one ends
+    len_a_n: np.ndarray  # of the first segment, special tokens included
+    labels_n: np.ndarray  # int32
+
+    @property
+    def lengths_n(self) -> np.ndarray:
+        """Number of tokens, special ones included."""
+        return np.diff(self.starts_n)
+
+
+def read_records(path: str, needed: Mapping[str, str], key: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yields every record of the files, and its place.
+
+    Args:
+      path: as `find_files` takes it.
+      needed: columns that a file must have, each with the key of the configuration that names it.
+      key: the option that gave the path.
+
+    Raises:
+      BertjaxError: a file or a row cannot be read, or has more fields than columns.
+    """
+    for file in find_files(path, key):
+        if kind_of(file).format == "text":
+            raise BertjaxError(f"{file} has no columns; give {key} files of .csv, .tsv, .jsonl, .json or .parquet")
+        try:
+            for part in parts_of(file, LAYOUT, 1 << 40):
+                for place, record in records(part, None):
+                    if isinstance(record, BadError):
+                        raise BadError(f"{place} {record}", record.reason)
+                    if isinstance(record, dict) and None in record:
+                        raise BertjaxError(
+                            f"{place} has {len(record[None])} fields more than there are columns; put quotation marks "
+                            "around a field with a comma in it, or leave them out"
+                        )
+                    for column, name in needed.items():
+                        if in_field(record, column) is None:
+                            there = ", ".join(record) if isinstance(record, dict) else "is no record"
+                            raise BertjaxError(
+                                f"{place} has nothing in the column {column!r} ({name}), but in {there}; "
+                                "mend the row, or name another column"
+                            )
+                    yield place, record
+        except BadError as error:
+            raise BertjaxError(f"{error}; mend it, or leave it out") from None
+
+
+def columns_of(task: TaskConfig, *, labelled: bool = True) -> dict[str, str]:
+    """Returns the columns that the task needs, each with the key that names it."""
+    named = {"task.text": task.text, "task.pair": task.pair, "task.label": task.label if labelled else None}
+    return {column: key for key, column in named.items() if column is not None}
+
+
+def item_of(task: TaskConfig, place: Place, record: Mapping[str, Any]) -> Item:
+    """Returns the text of a record, or its pair of them. Raises BertjaxError where one is no text."""
+
+    def text(column: str, key: str) -> str:
+        value = as_text(in_field(record, column), column, key)
+        if isinstance(value, BadError):
+            raise BertjaxError(f"{place} {value}; mend the row, or name another column")
+        return value
+
+    return text(task.text, "task.text"), None if task.pair is None else text(task.pair, "task.pair")
+
+
+def read_rows(task: TaskConfig, path: str, key: str) -> list[Row]:
+    """Returns the labelled rows of files, in an order that the files' does not change.
+
+    Args:
+      path, key: as of `read_records`.
+
+    Raises:
+      BertjaxError: there is no row, or one cannot be read or has no label.
+    """
+    rows = []
+    for place, record in read_records(path, columns_of(task), key):
+        label = in_field(record, task.label)
+        if isinstance(label, bool | int | float):
+            label = json.dumps(label)
+        if not isinstance(label, str) or not label.strip():
+            raise BertjaxError(f"{place} has no label in {task.label!r} (task.label), but {label!r}; give text")
+        rows.append(Row(item_of(task, place, record), label.strip(), place))
+    if not rows:
+        raise BertjaxError(f"{path} has no rows; give {key} labelled ones")
+    return sorted(rows, key=lambda row: row.key)
+
+
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """Returns the labels of the rows: as numbers are in order where all are whole ones, else as letters are.
+
+    Raises:
+      BertjaxError: there is but one.
+    """
+    found = Counter(row.label for row in rows)
+    if len(found) == 1:
+        raise BertjaxError(
+            f"every one of {len(rows):,} rows has the label {next(iter(found))!r}; give rows of two labels or more"
+        )
+    whole = all(label.removeprefix("-").isdecimal() for label in found)
+    return sorted(found, key=lambda label: (int(label) if whole else 0, label))
+
+
+def check_labels(rows: Sequence[Row], labels: Sequence[str]) -> None:
+    """Raises BertjaxError where a row has another label than these."""
+    for row in rows:
+        if row.label not in labels:
+            known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+            raise BertjaxError(
+                f"{row.place} has the label {row.label!r}, which no example to learn from has; they have {known}"
+            )
+
+
+def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Returns the rows to learn from and those to hold out, of each label the share, at random.
+
+    Rows of one text and one label stay on one side. A label keeps one text at least to learn from.
+
+    Args:
+      rows: sorted, as `read_rows` returns them.
+      seed: another one, another split.
+    """
+    held_out: set[bytes] = set()
+    counts, texts = Counter(row.label for row in rows), Counter(row.key for row in rows)
+    by_label: dict[str, dict[bytes, bytes]] = {}  # of each text its place in a random order, and its key
+    for row in rows:
+        by_label.setdefault(row.label, {})[_digest(str(seed), *row.item)] = row.key
+    for label, keys in by_label.items():
+        left = round(share * counts[label])
+        for place in sorted(keys)[: len(keys) - 1]:
+            if texts[keys[place]] <= left:
+                held_out.add(keys[place])
+                left -= texts[keys[place]]
+    return [row for row in rows if row.key not in held_out], [row for row in rows if row.key in held_out]
+
+
+def make_examples(
+    rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer, *, max_length: int, name: str
+) -> Examples:
+    """Returns the rows as a model reads them; what is longer than `max_length` tokens is shortened, which is logged.
+
+    An empty text is read as one.
+
+    Args:
+      name: what messages call them.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    reader = Reader(tokenizer, max_length, truncate=True)
+    items = [row.item for row in rows]
+    read = [
+        tokens
+        for first in range(0, len(items), _AT_ONCE)
+        for tokens in reader.read_all(items[first : first + _AT_ONCE], lambda number: str(rows[number].place))
+    ]
+    if reader.num_shortened:
+        share = reader.num_shortened / len(rows)
+        _logger.info(f"NOTICE:   {share:.1%} of {name} are shortened to data.max_length={max_length} tokens")
+    if empty := sum(not all(part is None or part.strip() for part in item) for item in items):
+        _logger.info(f"NOTICE:   {empty:,} of {name} have an empty text, and are read as such")
+    starts_n = np.concatenate(([0], np.cumsum([len(tokens.ids) for tokens in read]))).astype(np.int64)
+    digest = hashlib.blake2b(b"".join(row.key for row in rows), digest_size=16)
+    return Examples(
+        name,
+        digest.hexdigest(),
+        np.fromiter(itertools.chain.from_iterable(tokens.ids for tokens in read), np.int32),
+        starts_n,
+        np.array([tokens.len_a for tokens in read], np.int32),
+        np.array([numbers[row.label] for row in rows], np.int32),
+    )
+
+
+def named(path: str) -> str:
+    """Returns what messages call the examples of a path: a file's name, or all of a pattern."""
+    return Path(path).name or path
+
+
+def _digest(*texts: str | None) -> bytes:
+    parts = (b"" if text is None else b"\1" + text.encode("utf-8", "surrogatepass") for text in texts)
+    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()

@@ -1,0 +1,131 @@
+"""Labelled examples: rows of any kind of file, their labels, and which are held out."""
+
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from bertjax.config import TaskConfig
+from bertjax.data.examples import Row, check_labels, labels_of, make_examples, read_rows, split
+from bertjax.data.sources.lines import Part
+from bertjax.data.sources.records import Place
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+
+TASK = TaskConfig("classify")
+ROWS = [("a good film", "pos"), ('a "bad" one, too', "neg"), ("so\nso", "neg"), ("", "pos")]
+
+
+def rows_of(path: Path, task: TaskConfig = TASK) -> list[tuple[str, str]]:
+    return sorted((row.item[0], row.label) for row in read_rows(task, str(path), "task.train"))
+
+
+def made(labels: str, texts: str = "") -> list[Row]:
+    """A row for each letter, which is its label; the texts are numbers, or letters."""
+    place = Place(Part("a.csv"), "row", 1)
+    return sorted(
+        (Row((str(text), None), label, place) for text, label in zip(texts or range(len(labels)), labels, strict=True)),
+        key=lambda row: row.key,
+    )
+
+
+def test_rows_are_the_same_from_every_kind_of_file(tmp_path: Path) -> None:
+    table = 'text,label\na good film,pos\n"a ""bad"" one, too", neg\n"so\nso",neg\n,pos\n'
+    records = [{"text": text, "label": label} for text, label in ROWS]
+    (tmp_path / "a.csv").write_text(table)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(table.encode()))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.csv.gz", "a.jsonl", "a.json", "a.parquet"):
+        assert rows_of(tmp_path / name) == sorted(ROWS), name
+    assert len(rows_of(tmp_path / "a.*[vnt]")) == 3 * len(ROWS)  # several files, by a pattern
+
+
+def test_columns_go_by_name_and_numbers_are_labels(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"a": {"b": "one"}, "c": "two", "n": 10}\n{"a": {"b": "1"}, "c": "2", "n": 9}\n')
+    rows = read_rows(TaskConfig("classify", text="a.b", pair="c", label="n"), str(file), "task.train")
+    assert sorted((row.item, row.label) for row in rows) == [(("1", "2"), "9"), (("one", "two"), "10")]
+    assert labels_of(rows) == ["9", "10"] and labels_of(made("ba")) == ["a", "b"]
+
+
+WRONG = [  # a file's name and text, what the task has otherwise, and what the line must hold
+    ("a.csv", "text,labl\nx,a\n", {}, ["line 2 of", "nothing in the column 'label' (task.label), but in text, labl"]),
+    ("a.csv", "text,label\nx,a\ny,b,c\n", {}, ["line 3 of", "1 fields more than there are columns"]),
+    ("a.csv", "text,label\nx,a\ny\n", {}, ["line 3 of", "task.label"]),
+    ("a.csv", "text,label\nx, \n", {}, ["line 2 of", "no label in 'label' (task.label)"]),
+    ("a.csv", "text,label\n", {}, ["has no rows", "task.train"]),
+    ("a.csv", 'text,label\n"x,a\n', {}, ["line 2 of", "no row of a table"]),
+    ("a.tsv", "text\tlabel\nx\ta\n", {"pair": "other"}, ["line 2 of", "'other' (task.pair)"]),
+    ("a.jsonl", '{"text": "x", "label": null}\n', {}, ["line 1 of", "nothing in the column 'label'"]),
+    ("a.jsonl", '{"text": 1, "label": "a"}\n', {}, ["line 1 of", "no text as 'text' (task.text)"]),
+    ("a.jsonl", '{"text": "x", "label": ["a"]}\n', {}, ["line 1 of", "no label", "['a']"]),
+    ("a.jsonl", '{"text": "x"\n', {}, ["line 1 of", "is no JSON"]),
+    ("a.jsonl", "[1]\n2\n", {}, ["line 1 of", "is no record"]),
+    ("a.txt", "x\n", {}, ["a.txt has no columns", ".csv, .tsv, .jsonl"]),
+]
+
+
+@pytest.mark.parametrize("name, text, other, parts", WRONG)
+def test_what_cannot_be_read_is_named_by_file_row_and_column(
+    tmp_path: Path, name: str, text: str, other: dict, parts: list[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BertjaxError) as error:
+        read_rows(TaskConfig("classify", **other), str(tmp_path / name), "task.train")
+    assert [part for part in (*parts, name) if part not in str(error.value)] == [] and "\n" not in str(error.value)
+
+
+def test_no_file_and_labels_that_will_not_do() -> None:
+    with pytest.raises(BertjaxError, match="no file at 'none.csv'.*as task.eval"):
+        read_rows(TASK, "none.csv", "task.eval")
+    with pytest.raises(BertjaxError, match="every one of 3 rows has the label 'a'"):
+        labels_of(made("aaa"))
+    with pytest.raises(BertjaxError, match="row 1 of a.csv has the label 'c', which no example.*a, b"):
+        check_labels(made("abc"), ["a", "b"])
+
+
+def test_a_split_is_stratified_and_seeded_and_does_not_look_at_the_order() -> None:
+    rows = made("a" * 100 + "b" * 20 + "c" + "dd")
+    train, held_out = split(rows, 0.1, seed=0)
+    assert Counter(row.label for row in held_out) == {"a": 10, "b": 2}
+    assert sorted(train + held_out, key=lambda row: row.key) == rows
+    other = random.Random(0).sample(rows, len(rows))
+    assert {row.item for row in split(other, 0.1, seed=0)[1]} == {row.item for row in held_out}
+    assert {row.item for row in split(rows, 0.1, seed=1)[1]} != {row.item for row in held_out}
+    assert [len(part) for part in split(made("aabb"), 0.9, seed=0)] == [2, 2]  # each label has something to teach
+
+
+def test_equal_texts_stay_on_one_side() -> None:
+    rows = made("ab" * 60, "xxyyzz" * 20)
+    train, held_out = split(rows, 0.4, seed=3)
+    assert held_out and not {row.key for row in train} & {row.key for row in held_out}
+    assert len(train) + len(held_out) == 120
+
+
+def test_shuffled_rows_are_the_same_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = Tokenizer.train(["one two three four five six"], min_frequency=1)
+    lines = [*(f"{text},{label}\n" for text, label in zip("one two three four".split(), "abab", strict=True)), ",a\n"]
+    lines.append("one two three four five six,b\n")
+
+    def examples(lines: list[str]) -> list:
+        file = tmp_path / "a.csv"
+        file.write_text("text,label\n" + "".join(lines))
+        rows = read_rows(TASK, str(file), "task.train")
+        return [*make_examples(rows, ["a", "b"], tokenizer, max_length=6, name="a.csv")]
+
+    name, digest, *arrays = examples(lines)
+    said = capsys.readouterr().out
+    assert "16.7% of a.csv are shortened to data.max_length=6 tokens" in said
+    assert "1 of a.csv have an empty text" in said
+    _, again, *others = examples(lines[::-1])
+    assert digest == again and all((one == other).all() for one, other in zip(arrays, others, strict=True))
+    assert examples(lines[1:])[1] != digest
+    ids, starts_n, len_a_n, labels_n = arrays
+    assert sorted(zip((starts_n[1:] - starts_n[:-1]).tolist(), labels_n.tolist(), strict=True))[0] == (2, 0)

@@ -1,0 +1,252 @@
+"""A whole run of fine-tuning: it learns, is killed and goes on, and says what is wrong."""
+
+import csv
+import dataclasses
+import functools
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax import Classifier, Encoder, finetune, load_config
+from bertjax.cli.main import main
+from bertjax.config import BertConfig, Config
+from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
+from bertjax.data.prepare_task import prepare_task
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.evaluation.classification import evaluate_task
+from bertjax.hub.folder import write_folder
+from bertjax.models.bert import Bert, init_params
+from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
+from bertjax.runs.folder import RunFolder
+from bertjax.train.finetune import finetuning_task
+from bertjax.train.programs import make_programs
+from bertjax.train.state import saved_trees
+
+WORDS = [f"word{number}" for number in range(12)]
+
+
+def examples(count: int, seed: int) -> list[tuple[str, str]]:
+    """Texts of words, among them one of three that tell the label."""
+    choose = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        label = choose.choice(["red", "green", "blue"])
+        words = choose.choices(WORDS, k=choose.randint(1, 9))
+        words.insert(choose.randint(0, len(words)), f"{label}ish")
+        rows.append((" ".join(words), label))
+    return rows
+
+
+def write(file: Path, rows: list[tuple[str, str]]) -> Path:
+    with open(file, "w", newline="", encoding="utf-8") as opened:
+        csv.writer(opened).writerows([("text", "label"), *rows])
+    return file
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with random weights, as from elsewhere."""
+    tokenizer = Tokenizer.train([" ".join([*WORDS, "redish greenish blueish"])], min_frequency=1)
+    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16, init_scale=0.2)
+    params = jax.device_get(init_params(Bert(config), jax.random.key(5)))
+    folder = tmp_path_factory.mktemp("models") / "base"
+    write_folder(
+        config, {part: params[part] for part in params if part not in ("mlm", "nsp")}, tokenizer, folder, card=""
+    )
+    return folder
+
+
+@pytest.fixture
+def config(base: Path, tmp_path: Path, two_devices: None) -> Config:
+    """Forty examples, in batches of 12: an epoch has three of them and one of four."""
+    train, valid = write(tmp_path / "train.csv", examples(40, 1)), write(tmp_path / "valid.csv", examples(20, 2))
+    typed = {"init_from": base, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
+    typed |= {"data.max_length": 16, "train.batch_size": 12, "train.epochs": 3, "train.log_every": 1}
+    typed |= {"checkpoint.every": 4, "eval.every": 5, "optim.learning_rate": 0.01}
+    return load_config("classify", [f"{key}={value}" for key, value in typed.items()])
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """All that the newest checkpoint holds."""
+    folder, mesh = RunFolder(run), make_mesh()
+    task = finetuning_task(prepare_task(folder.config(), folder.tokenizer()), mesh)
+    template = make_programs(task.config, task.objective, mesh).template
+    with folder.checkpoints() as checkpoints:
+        templates = saved_trees(with_sharding(template, by_name(template, mesh)))
+        return checkpoints.restore(checkpoints.newest_step(), templates)
+
+
+def but(config: Config, **keys: Any) -> Config:
+    for key, value in keys.items():
+        section, _, name = key.rpartition("__")
+        value = dataclasses.replace(getattr(config, section), **{name: value}) if section else value
+        config = dataclasses.replace(config, **{section or name: value})
+    return config
+
+
+def test_a_run_learns_and_tells_what_it_has_learned(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same from the files, the folder and each of the calls."""
+    run = finetune(but(config, train__epochs=40.0, model__dropout=0.0, eval__every=0, checkpoint__every=0))
+    said = capsys.readouterr().out.splitlines()
+    folder = RunFolder(run)
+    assert folder.labels() == ["blue", "green", "red"] and folder.config().train.steps == 160
+    assert "labels:   blue (" in "\n".join(said)
+    assert any("has no weights of classifier: the run starts with fresh ones" in line for line in said)
+    line = [line for line in said if line.startswith("held out: ")][-1]
+    assert "valid.csv, 20 examples: accuracy 100.00%, macro F1 1.0000, MCC 1.0000" in line
+    assert any("examples/s on" in line for line in said)
+    assert folder.metrics.read()[-2]["label_loss"] < 0.05  # every batch is known by heart
+
+    evaluation = evaluate_task(run)
+    assert evaluation.judgement.accuracy == 1.0 and evaluation.judgement.confusion_cc.trace() == 20
+    classifier = Classifier.load(run)
+    rows = examples(20, 2)
+    predicted = classifier.predict([text for text, _ in rows])
+    assert [prediction.label for prediction in predicted] == [label for _, label in rows]
+    probabilities_nc = classifier.probabilities([text for text, _ in rows])
+    np.testing.assert_allclose(probabilities_nc.sum(-1), 1, rtol=1e-5)
+    assert predicted[3].probability == pytest.approx(probabilities_nc[3].max())
+    loss = -np.log(probabilities_nc[range(20), [classifier.labels.index(label) for _, label in rows]]).mean()
+    assert loss == pytest.approx(folder.metrics.newest_evaluation()["held_out_label_loss"], rel=1e-3)
+    with pytest.warns(UserWarning, match="1 of 1 texts are shortened to 16 tokens"):
+        classifier.predict(" ".join(WORDS * 3))
+
+    # What came of it is an encoder too, and another run may start from it, with labels of its own.
+    assert Encoder.load(run).encode("word1 redish").shape == (1, 16)
+    with pytest.raises(BertjaxError, match="no head that predicts words"):
+        Encoder.load(run).fill_mask("word1 <mask>")
+    on = but(config, init_from=str(run), run_dir=str(tmp_path / "on"), train__epochs=1.0, optim__learning_rate=1e-9)
+    kept, fresh = (state_of(path)["params"] for path in (run, finetune(on)))
+    np.testing.assert_allclose(fresh["token_embedding"], kept["token_embedding"], rtol=0, atol=1e-6)
+    assert np.abs(fresh["classifier"]["kernel"] - kept["classifier"]["kernel"]).max() > 0.01
+
+    # By the command line: all columns, and two more, whole or not at all.
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(run), "--input", str(tmp_path / "valid.csv"), "--out", str(out)]) == 0
+    with open(out, newline="", encoding="utf-8") as opened:
+        written = list(csv.DictReader(opened))
+    assert [(row["text"], row["label"], row["prediction"]) for row in written] == [(*row, row[1]) for row in rows]
+    assert all(0.3 < float(row["probability"]) <= 1 for row in written)
+    assert main(["evaluate", str(run), "--task.eval", str(tmp_path / "train.csv"), "--json", str(tmp_path / "j")]) == 0
+    assert "train.csv, 40 examples: accuracy 100.00%" in capsys.readouterr().out
+    assert np.trace(json.loads((tmp_path / "j").read_text())["confusion"]) == 40
+    bad = write(tmp_path / "bad.csv", [("word1", "x"), *[("word2", "y", "z")]])  # type: ignore[list-item]
+    for input, name, reason in (
+        (tmp_path / "valid.csv", "out.csv", "out.csv exists and is left as it is"),
+        (tmp_path / "valid.csv", "out.npy", "does not end in .csv, .tsv, .jsonl"),
+        (out, "more.csv", "has a column prediction already"),
+        (bad, "bad-out.csv", "line 3 of"),
+    ):
+        assert main(["predict", str(run), "--input", str(input), "--out", str(tmp_path / name)]) == 2
+        assert reason in capsys.readouterr().err
+    assert not (tmp_path / "bad-out.csv").exists() and not list(tmp_path.glob(".*unfinished"))
+    for words, reason in (
+        (["evaluate", str(run), "--split", "test"], "--split is of runs that pretrain"),
+        (["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))], "the label 'pink'"),
+    ):
+        assert main(words) == 2 and reason in capsys.readouterr().err
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing is written after it."""
+
+
+def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order of the rows in its file, which changes nothing either."""
+    whole = state_of(finetune(config))
+    lines = RunFolder(config.run_dir).metrics.read()
+    assert [line["step"] for line in lines if "held_out_label_loss" in line] == [5, 10, 12]
+    shuffled = but(
+        config, run_dir=str(tmp_path / "killed"), task__train=str(write(tmp_path / "s.csv", examples(40, 1)[::-1]))
+    )
+    batch_at: Callable = LabelledBatches.batch_at
+    for kill in (2, 7, 11):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(LabelledBatches, "batch_at", functools.partialmethod(until, kill, batch_at))
+            finetune(shuffled, resume=True)
+    run = finetune(shuffled, resume=True)
+    assert RunFolder(run).metrics.read() == lines
+    jax.tree.map(np.testing.assert_array_equal, state_of(run), whole)
+
+    write(tmp_path / "s.csv", examples(40, 3))
+    with pytest.raises(BertjaxError, match="made with another text than the s.csv found now"):
+        finetune(shuffled, resume=True)
+    with pytest.raises(BertjaxError, match=r"train.steps=16 \(the run has 12\)"):
+        finetune(but(config, train__epochs=4.0), resume=True)
+
+
+def until(self: LabelledBatches, last: int, batch_at: Callable, step: int, rows: range | None = None) -> LabelledBatch:
+    if step == last:
+        raise Killed
+    return batch_at(self, step, rows)
+
+
+def test_it_is_the_same_on_two_devices_and_on_four(
+    config: Config, tmp_path: Path, devices: Callable[[int], None]
+) -> None:
+    """With examples shared out by rows, and with parameters and computation split too."""
+    losses = []
+    for number, mesh in ((2, {}), (4, {"mesh__fsdp": 2, "mesh__tensor": 2})):
+        devices(number)
+        run = finetune(but(config, run_dir=str(tmp_path / f"on{number}"), **mesh))
+        losses.append([line["label_loss"] for line in RunFolder(run).metrics.read() if "label_loss" in line])
+    assert len(losses[0]) == 12
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_pairs_balanced_labels_and_a_share_that_is_held_out(config: Config, tmp_path: Path) -> None:
+    rows = [{"a": text, "b": f"word{n % 3}", "y": n % 4 == 0} for n, (text, _) in enumerate(examples(40, 1))]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = but(config, task__train=str(file), task__eval=None, task__text="a", task__pair="b", task__label="y")
+    run = finetune(but(pairs, task__class_weights="balanced", task__label_smoothing=0.1, task__eval_share=0.2))
+    told = RunFolder(run).environment()["corpus"]
+    assert told["train"]["labels"] == {"false": 24, "true": 8} and told["held_out"]["labels"] == {"false": 6, "true": 2}
+    assert evaluate_task(run).judgement.confusion_cc.sum() == 8
+    classifier = Classifier.load(run)
+    assert classifier.predict([("word1", "word2")]) == classifier.predict(["word1"], ["word2"])
+    assert classifier.probabilities([("word1", "word2")])[0] != pytest.approx(classifier.probabilities("word1")[0])
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"init_from": None}, "no model to fine-tune; give --init_from"),
+    ({"task__train": None}, "no examples to learn from; give --task.train"),
+    ({"train__epochs": None, "task__kind": "pretrain"}, "what 'bertjax pretrain' does"),
+    ({"task__label": "colour"}, "nothing in the column 'colour' (task.label), but in text, label"),
+    ({"task__eval": "none.csv"}, "no file at 'none.csv'"),
+    ({"task__eval": None, "task__eval_share": 0.001}, "holds none out"),
+    ({"data__max_length": 32}, "above model.max_position=16"),
+    ({"init_from": "none"}, "none is not a run's folder nor a Hugging Face one"),
+]
+
+
+@pytest.mark.parametrize("keys, reason", WRONG)
+def test_what_is_wrong_is_said_before_a_folder_is_made(config: Config, keys: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BertjaxError) as error:
+        finetune(but(config, **keys))
+    assert reason in str(error.value) and "\n" not in str(error.value)
+    assert not Path(config.run_dir).exists()
+
+
+def test_keys_that_do_not_go_together() -> None:
+    for key, reason in (
+        ("task.eval_share=1", "is not a share"),
+        ("task.label_smoothing=1", "is not a share"),
+        ("task.pair=text", "not columns of their own"),
+        ("train.epochs=0", "impossible"),
+        ("optim.warmup_steps=3", "not both"),
+        ("task.kind=pretrain", "give train.steps to pretrain"),
+    ):
+        with pytest.raises(BertjaxError, match=reason):
+            load_config("classify", key)
