@@ -78,6 +78,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     Raises:
       BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
+    check_pretrains(config)
     data, train = config.data, config.train
     instead_of = None
     if source is None:
@@ -123,10 +124,20 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
 
 def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, Batches]:
     """Opens the held-out split alone, and its batches. Raises BertjaxError where it cannot be had."""
+    check_pretrains(config)
     split = config.data.eval_split
     source, _ = open_source(config.data, [split], _cache(config))
     corpus = _tokenise(config, source, split, tokenizer)
     return corpus, _held_out_batches(config, corpus, tokenizer)
+
+
+def check_pretrains(config: Config) -> None:
+    """Raises BertjaxError where the configuration is not of a run that learns from plain text."""
+    if config.task.kind != "pretrain":
+        raise BertjaxError(
+            f"task.kind={config.task.kind} learns from labelled examples, and has no text of its own; "
+            "'bertjax finetune' makes such runs, 'bertjax evaluate' and 'bertjax predict' use them"
+        )
 
 
 def describe(prepared: Prepared) -> str:

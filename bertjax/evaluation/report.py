@@ -13,7 +13,7 @@ import numpy as np
 from bertjax.config import Config
 from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.prepare import prepare_held_out
+from bertjax.data.prepare import check_pretrains, prepare_held_out
 from bertjax.data.statistics.frequencies import (
     CLASSES,
     guessing_accuracy,
@@ -242,6 +242,8 @@ def report_runs(paths: Sequence[str | Path]) -> str:
     """
     folders = [RunFolder(path) for path in paths]
     check_runs(folders)
+    for folder in folders:
+        check_pretrains(folder.config())
     reports = []
     for folder, config in [(folder, folder.config()) for folder in folders]:
         try:

@@ -47,6 +47,8 @@ def predict_file(classifier: Classifier, task: TaskConfig, source: str, file: IO
                 raise BertjaxError(f"{place} has a column {there[0]} already; name it otherwise, or leave it out")
             write(place, record | dict(zip(ADDED, (prediction.label, round(prediction.probability, 6)), strict=True)))
         number += len(some)
+    if not number:
+        raise BertjaxError(f"{source} has no rows; give --input some")
     seconds = time.perf_counter() - began
     return f"{number:,} texts in {seconds:,.1f} s, {number / seconds:,.0f} texts/s, compilation included; {out}"
 

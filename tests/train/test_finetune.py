@@ -145,12 +145,15 @@ def test_a_run_learns_and_tells_what_it_has_learned(
         (tmp_path / "valid.csv", "out.npy", "does not end in .csv, .tsv, .jsonl"),
         (out, "more.csv", "has a column prediction already"),
         (bad, "bad-out.csv", "line 3 of"),
+        (write(tmp_path / "none.csv", []), "none-out.csv", "none.csv has no rows"),
     ):
         assert main(["predict", str(run), "--input", str(input), "--out", str(tmp_path / name)]) == 2
         assert reason in capsys.readouterr().err
     assert not (tmp_path / "bad-out.csv").exists() and not list(tmp_path.glob(".*unfinished"))
     for words, reason in (
         (["evaluate", str(run), "--split", "test"], "--split is of runs that pretrain"),
+        (["report", str(run)], "task.kind=classify learns from labelled examples"),
+        (["export", str(run), str(tmp_path / "exported")], "head cannot be exported yet"),
         (["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))], "the label 'pink'"),
     ):
         assert main(words) == 2 and reason in capsys.readouterr().err

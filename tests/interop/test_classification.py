@@ -1,0 +1,90 @@
+"""Classification against transformers' BertForSequenceClassification: logits, loss and every gradient, packed here."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.data.batching.labelled import LabelledBatches
+from bertjax.data.examples import Examples
+from bertjax.hub.bert import names
+from bertjax.hub.folder import leaves, read_model_config
+from bertjax.hub.tensors import read_tensors
+from bertjax.models.bert import Bert
+from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.parameters import params_template
+from bertjax.objectives.classification import apply, classification_objective
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
+torch = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
+transformers = pytest.importorskip("transformers", reason="it is not installed; make test-interop installs it")
+pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to mend
+
+LENGTHS, LABELS, WEIGHTS = [9, 3, 5, 12, 2, 7], [0, 2, 1, 1, 0, 2], [0.5, 1.0, 2.5]
+OF_HEAD = {"kernel": "weight", "bias": "bias"}
+
+
+def test_logits_loss_and_gradients_are_theirs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+    sizes |= {"intermediate_size": 40, "max_position_embeddings": 16, "num_labels": 3, "initializer_range": 0.2}
+    theirs = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    )
+    theirs.save_pretrained(tmp_path)
+    config = read_model_config(tmp_path)
+    table = names(config) | {f"classifier/{ours}": f"classifier.{name}" for ours, name in OF_HEAD.items()}
+    model = SequenceClassifier(Bert(config), 3)
+    ours = filled(params_template(model), table, read_tensors(tmp_path))
+
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(5, 50, length).astype(np.int32) for length in LENGTHS]
+    starts_n, len_a_n = np.concatenate(([0], np.cumsum(LENGTHS))), np.array(LENGTHS) // 2 + 1
+    examples = Examples("made", "", np.concatenate(texts), starts_n, len_a_n, np.array(LABELS, np.int32))
+    batch = LabelledBatches(examples, batch_size=6, seed=0).batch_at(0)
+    assert len(batch.tokens_bt) < 6
+
+    padded, mask, segments = (torch.zeros(6, 12, dtype=torch.long) for _ in range(3))
+    for number, text in enumerate(texts):
+        padded[number, : len(text)] = torch.from_numpy(text)
+        mask[number, : len(text)] = 1
+        segments[number, len_a_n[number] : len(text)] = 1
+    logits = theirs.train()(padded, attention_mask=mask, token_type_ids=segments).logits
+    loss = torch.nn.CrossEntropyLoss(torch.tensor(WEIGHTS), label_smoothing=0.1)(logits, torch.tensor(LABELS))
+    loss.backward()
+
+    there = batch.weights_bk > 0
+    rows, slots = np.nonzero(there)
+    first_tokens = batch.tokens_bt[rows, batch.cls_positions_bk[rows, slots]]
+    order = [next(n for n, text in enumerate(texts) if text[0] == token) for token in first_tokens]
+    found = np.asarray(apply(model, ours, batch))[there]
+    np.testing.assert_allclose(found, logits.detach().numpy()[order], rtol=0, atol=1e-5)
+    objective = classification_objective(model, label_smoothing=0.1, class_weights=WEIGHTS)
+
+    def loss_of(params: dict[str, Any]) -> jax.Array:
+        total, weight = objective.metrics(params, batch, jax.random.key(0))["label_loss"]
+        return total / weight
+
+    value, gradients = jax.value_and_grad(loss_of)(ours)
+    assert float(value) == pytest.approx(loss.item(), abs=1e-6)
+    of_theirs = {name: tensor.grad.numpy() for name, tensor in theirs.named_parameters()}
+    for path, gradient in leaves(gradients):
+        expected = of_theirs[table[path]]
+        expected = expected.T if path.endswith("kernel") else expected
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5, err_msg=path)
+
+
+def filled(tree: dict[str, Any], table: dict[str, str], tensors: Any, prefix: str = "") -> dict[str, Any]:
+    """Their tensors in the places of our parameters."""
+    made: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            made[name] = filled(value, table, tensors, f"{path}/")
+        else:
+            tensor = np.asarray(tensors[table[path]], np.float32)
+            made[name] = tensor.T if name == "kernel" else tensor
+    return made
