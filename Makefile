@@ -43,7 +43,8 @@ train textbook: setup
 	.venv/bin/bertjax neighbours $(RUN) --word crane --instead ship --instead file \
 		--text "a crane is flying" --text "a crane driver came"
 	@echo
-	@echo 'go on: .venv/bin/bertjax fill-mask $(RUN) "the <mask> of the song", or learn more: .venv/bin/bertjax pretrain --config wikitext2'
+	@echo 'go on: .venv/bin/bertjax fill-mask $(RUN) "the <mask> of the song", or try it on a page: .venv/bin/bertjax explore $(RUN)'
+	@echo 'learn more: .venv/bin/bertjax pretrain --config wikitext2'
 
 test: check
 	.venv/bin/pytest --numprocesses 2 --dist worksteal

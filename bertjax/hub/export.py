@@ -20,11 +20,11 @@ def export_run(run: RunFolder, folder: Path) -> None:
         the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
+    if config.task.kind != "pretrain":
+        raise BertjaxError(f"{run.path} tells labels, whose head cannot be exported yet; 'bertjax predict' uses it")
     steps = run.decisions.last_step() or config.train.steps
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
-    if config.task.kind != "pretrain":
-        raise BertjaxError(f"{run.path} tells labels, whose head cannot be exported yet; 'bertjax predict' uses it")
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     try:
         card = make_card(config, run.environment(), run.metrics.newest_evaluation(), tokenizer)
