@@ -1,15 +1,14 @@
 """The commands of tasks: finetune, which learns one from labelled examples, and predict."""
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
-from bertjax.cli.train import parse_recipe
+from bertjax.cli.train import parse_training
 from bertjax.storage.paths import user_path
 
 
 def finetune(argv: list[str]) -> None:
     """Runs `bertjax finetune`."""
-    from bertjax.config.parser import config_parser
-
-    parser = config_parser(
+    config, how = parse_training(
+        argv,
         "bertjax finetune",
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
@@ -18,16 +17,9 @@ def finetune(argv: list[str]) -> None:
             "wins."
         ),
     )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
-    )
-    config, options = parse_recipe(parser, argv)
-    from bertjax.config.parser import typed_keys
     from bertjax.train.finetune import finetune
 
-    finetune(config, resume=options.resume, typed=typed_keys(argv))
+    finetune(config, **how)
 
 
 def predict(argv: list[str]) -> None:

@@ -13,9 +13,8 @@ from bertjax.storage.interpreter import module_command
 
 def pretrain(argv: list[str]) -> None:
     """Runs `bertjax pretrain`."""
-    from bertjax.config.parser import config_parser
-
-    parser = config_parser(
+    config, how = parse_training(
+        argv,
         "bertjax pretrain",
         usage="bertjax pretrain --config RECIPE [--KEY VALUE ...] [--resume]",
         description=(
@@ -23,16 +22,9 @@ def pretrain(argv: list[str]) -> None:
             "as in --train.steps 200 or --data.train_split test; what is given here wins."
         ),
     )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
-    )
-    config, options = parse_recipe(parser, argv)
-    from bertjax.config.parser import typed_keys
     from bertjax.train.pretrain import pretrain
 
-    pretrain(config, resume=options.resume, typed=typed_keys(argv))
+    pretrain(config, **how)
 
 
 def prepare(argv: list[str]) -> None:
@@ -76,6 +68,28 @@ def launch(argv: list[str]) -> int:
     from bertjax.parallel.launch import launch
 
     return launch(module_command("bertjax", *command), args.n, environment=tuned_environment(os.environ))
+
+
+def parse_training(argv: list[str], prog: str, **texts: str) -> tuple[Config, dict[str, Any]]:
+    """Returns the configuration that is asked for, and the other arguments of what trains by it.
+
+    Args:
+      prog: the command.
+      texts: its usage and description, for --help.
+
+    Raises:
+      BertjaxError: no recipe is given.
+    """
+    from bertjax.config.parser import config_parser, typed_keys
+
+    parser = config_parser(prog, **texts)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
+    )
+    config, options = parse_recipe(parser, argv)
+    return config, {"resume": options.resume, "typed": typed_keys(argv)}
 
 
 def parse_recipe(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:

@@ -147,8 +147,9 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
 
 def check_labels(rows: Sequence[Row], labels: Sequence[str]) -> None:
     """Raises BertjaxError where a row has another label than these."""
+    there = set(labels)
     for row in rows:
-        if row.label not in labels:
+        if row.label not in there:
             known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
             raise BertjaxError(
                 f"{row.place} has the label {row.label!r}, which no example to learn from has; they have {known}"
