@@ -51,7 +51,7 @@ class Config:
             "give train.steps to pretrain",
         )
         if self.init_from is None:  # which brings its own model
-            self.check_positions()
+            self.check_model()
         require(
             self.eval.max_length is None or self.eval.max_length <= self.data.max_length,
             f"eval.max_length={self.eval.max_length} is above data.max_length={self.data.max_length}; "
@@ -75,14 +75,21 @@ class Config:
                 "not tell beforehand; leave one of them out",
             )
 
-    def check_positions(self) -> None:
-        """Raises BertjaxError where sequences are longer than the model's positions."""
+    def check_model(self) -> None:
+        """Raises BertjaxError where sequences are longer than the model's positions, or layers asked for lack."""
         more = "start from a model with more" if self.init_from else "give the model more"
+        whose = f" of {self.init_from}" if self.init_from else ""
         require(
             self.data.max_length <= self.model.max_position,
-            f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}"
-            f"{f' of {self.init_from}' if self.init_from else ''}; shorten the pairs or {more} positions",
+            f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}{whose}; "
+            f"shorten the pairs or {more} positions",
         )
+        of_layers = {"optim.freeze_layers": self.optim.freeze_layers, "task.reinit_layers": self.task.reinit_layers}
+        for key, layers in of_layers.items():
+            require(
+                layers is None or layers <= self.model.num_layers,
+                f"{key}={layers} is above model.num_layers={self.model.num_layers}{whose}; give as many at most",
+            )
 
     def with_epochs(self, steps_in_epoch: int) -> "Config":
         """Returns the configuration with the steps that `train.epochs` comes to, if it is given."""

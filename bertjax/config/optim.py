@@ -22,6 +22,12 @@ class OptimConfig:
     nsp_learning_rate: float | None = None
     """peak learning rate of the NSP head's parameters, on the same schedule; by default optim.learning_rate. One that
     compares (model.nsp_features=pair) reads four times the features, so that the same rate moves it further"""
+    layer_decay: float = 1.0
+    """learning rate of each encoder layer as a share of that of the layer above it, such as 0.9; the last layer's is
+    this share of the heads', and the embeddings' that of the first layer's. 1 for the same rate in all"""
+    freeze_layers: int | None = None
+    """number of first encoder layers that stay as they are, and the embeddings with them: 0 for the embeddings alone;
+    by default everything learns"""
     warmup_steps: int = 0
     """number of steps in which the learning rate rises linearly to its peak"""
     warmup_share: float | None = None
@@ -53,6 +59,10 @@ class OptimConfig:
             require(
                 value is None or 0 < value < math.inf, f"optim.{name}={value} is impossible; give a positive number"
             )
+        require(
+            self.freeze_layers is None or self.freeze_layers >= 0,
+            f"optim.freeze_layers={self.freeze_layers} is no number of layers; give 0 or more, or leave it out",
+        )
         for name in ("b1", "b2"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optim.{name}={value} is not a decay; give 0 <= {name} < 1")
@@ -69,7 +79,7 @@ class OptimConfig:
             self.ema_decay is None or 0 < self.ema_decay < 1,
             f"optim.ema_decay={self.ema_decay} is not a decay; give 0 < ema_decay < 1, or leave it out",
         )
-        require_shares(self, "optim", "decay_share")
+        require_shares(self, "optim", "decay_share", "layer_decay")
 
     def warmup_of(self, steps: int) -> int:
         """Returns how many of a run's steps the learning rate rises in."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from bertjax.config.checks import expand_homes, require, require_types
+from bertjax.config.checks import expand_homes, require, require_at_least, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +30,14 @@ class TaskConfig:
     """share of each label's probability that is spread evenly over all of them, in training alone"""
     class_weights: Literal["none", "balanced"] = "none"
     """what an example counts for in training: all the same, or such that every label counts for as much in all"""
+    reinit_layers: int = 0
+    """number of last encoder layers of init_from that start anew, with the pooler above them (Zhang et al. 2021)"""
 
     def __post_init__(self) -> None:
         require_types(self, "task")
         for name in ("train", "eval"):
             expand_homes(self, name)
+        require_at_least(self, "task", 0, "reinit_layers")
         require(0 < self.eval_share < 1, f"task.eval_share={self.eval_share} is not a share; give 0 < eval_share < 1")
         require(
             0 <= self.label_smoothing < 1,

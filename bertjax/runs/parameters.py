@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from bertjax.config import Config
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.parts import joined, split
 from bertjax.parallel.sharding import by_name, with_sharding
 from bertjax.runs.folder import RunFolder
 
@@ -24,7 +25,8 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     model: Any = Bert(config.model)
     if config.task.kind == "classify":
         model = SequenceClassifier(model, len(run.labels()))
-    template = params_template(model)
-    template = with_sharding(template, by_name(template, mesh))
+    learning, frozen = split(params_template(model), config.optim.freeze_layers)
+    trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
     with run.checkpoints() as checkpoints:
-        return checkpoints.restore(checkpoints.newest_step(), {name: template})[name]
+        found = checkpoints.restore(checkpoints.newest_step(), with_sharding(trees, by_name(trees, mesh)))
+    return joined(found[name], found.get("frozen"))

@@ -71,9 +71,8 @@ def finetuning_task(prepared: PreparedTask, mesh: Mesh) -> Task:
 
 
 def _initial_state(config: Config, mesh: Mesh, state: TrainState) -> TrainState:
-    assert config.init_from is not None
     # Another run's labels are others, though there may be as many.
-    return state._replace(params=from_folder(config.init_from, mesh, state.params, anew=("classifier",)))
+    return state._replace(params=from_folder(config, mesh, state.params, anew=("classifier",)))
 
 
 def _model(prepared: PreparedTask, mesh: Mesh, *, learning: bool = True) -> SequenceClassifier:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from bertjax.config import Config
 from bertjax.data.prepare import Prepared
 from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
 from bertjax.data.statistics.frequencies import log_frequencies
@@ -31,25 +32,29 @@ def initial_state(prepared: Prepared, mesh: Mesh, state: TrainState) -> TrainSta
     config = prepared.config
     if config.init_from is None:
         return state._replace(params=_from_counts(prepared, mesh, state.params))
-    return state._replace(params=from_folder(config.init_from, mesh, state.params))
+    return state._replace(params=from_folder(config, mesh, state.params))
 
 
-def from_folder(folder: str, mesh: Mesh, params: dict[str, Any], *, anew: Collection[str] = ()) -> dict[str, Any]:
-    """Returns fresh parameters with the weights of a trained folder in place of all parts that it has too.
+def from_folder(config: Config, mesh: Mesh, params: dict[str, Any], *, anew: Collection[str] = ()) -> dict[str, Any]:
+    """Returns fresh parameters with the weights of the folder of `config.init_from` in place of all parts it has too.
 
     Args:
-      folder: of a run or a Hugging Face model.
       params: over the mesh.
-      anew: parts that stay fresh whatever the folder has.
+      anew: parts that stay fresh whatever the folder has, and so do those that `config.task.reinit_layers` names.
 
     Raises:
       BertjaxError: the folder has no weights that can be read.
     """
+    folder, reinit = config.init_from, config.task.reinit_layers
+    assert folder is not None
+    last = range(config.model.num_layers - reinit, config.model.num_layers)
+    again = {*(f"block_{layer}" for layer in last), *(["pooler"] if reinit else [])} & params.keys()
     found = load(folder, mesh).params
-    _logger.info(f"weights:  those of {folder} to begin with")
+    but = f", but for {', '.join(sorted(again))}, which start anew" if again else ""
+    _logger.info(f"weights:  those of {folder} to begin with{but}")
     shapes, there = jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, found)
-    fitting = {part: found[part] for part in params if part not in anew and there.get(part) == shapes[part]}
-    if lacking := [part for part in params if part not in fitting]:
+    fitting = {part: found[part] for part in params if part not in {*anew, *again} and there.get(part) == shapes[part]}
+    if lacking := [part for part in params if part not in {*fitting, *again}]:
         has = ", ".join(lacking)
         _logger.info(f"NOTICE:   {folder} has no weights of {has}: the run starts with fresh ones")
     return params | fitting

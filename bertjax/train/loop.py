@@ -29,7 +29,7 @@ from bertjax.train.budget import Budget
 from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
 from bertjax.train.programs import Programs, make_programs
 from bertjax.train.progress import Progress, Work
-from bertjax.train.state import TrainState, saved_trees
+from bertjax.train.state import TrainState, saved_trees, with_params
 
 
 class Task(NamedTuple):
@@ -41,7 +41,7 @@ class Task(NamedTuple):
     held_out_batches: BatchStream
     mesh: Mesh
     initial_state: Callable[[TrainState], TrainState] = lambda state: state
-    """Puts the weights that the run starts from into a fresh state."""
+    """Puts the weights that the run starts from into a fresh state, whose `params` are those of the whole model."""
     sequences: str = "sequences"
     """What people call what is learned from, in the plural."""
     work: Callable[[], Work] | None = None
@@ -234,7 +234,9 @@ def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
         trees = checkpoints.restore(step, saved_trees(template))
         state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
     else:
-        state = run.task.initial_state(run.programs.init())
+        fresh = run.programs.init()
+        whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
+        state = with_params(fresh, whole.params)
     run.folder.metrics.drop_after(step)
     return step, state
 

@@ -85,7 +85,7 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
       typed: keys, such as model.num_layers, which the folder must bear out.
 
     Raises:
-      BertjaxError: the folder has no model that can be read, or another than was typed; or too few positions.
+      BertjaxError: the folder has no model that can be read, or another than was typed; or too few positions or layers.
     """
     if config.init_from is None:
         return config
@@ -96,7 +96,7 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     )
     found = dataclasses.replace(config, model=model)
     _check_typed([key for key in typed if key.startswith("model.")], config, found)
-    found.check_positions()
+    found.check_model()
     ours, theirs, defaults = flat(config), flat(found), flat(Config())
     changed = [key for key in ours if ours[key] not in (theirs[key], defaults[key]) and key != "model.vocab_size"]
     if other := [f"{key}={ours[key]}" for key in changed]:

@@ -10,6 +10,7 @@ from optax import contrib
 
 from bertjax.config import OptimConfig
 from bertjax.errors import BertjaxError
+from bertjax.models.parts import depths
 
 # Whether a parameter is decayed, by the last part of its path, which fits exactly one: matrices and embedding tables
 # are, biases and norms are not, as BERT's own optimiser has it. A new kind of parameter needs its rule here.
@@ -86,6 +87,12 @@ def _scale_nsp(updates: Any, _: Any, *, share: float) -> Any:
     return updates | {part: jax.tree.map(lambda x: share * x, updates[part]) for part in NSP_HEAD if part in updates}
 
 
+def _scale_by_depth(updates: Any, _: Any, *, share: float) -> Any:
+    """Scales the updates of each layer by a share of those of the layer above it; embeddings are below the first."""
+    depth_of, top = depths(updates)
+    return jax.tree.map(lambda update, depth: share ** (top - depth) * update, updates, depth_of)
+
+
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Returns the optimiser, behind gradient clipping if asked for.
 
@@ -113,6 +120,8 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     if config.nsp_learning_rate is not None:
         scale = functools.partial(_scale_nsp, share=config.nsp_learning_rate / config.learning_rate)
         update = optax.chain(update, optax.stateless(scale))
+    if config.layer_decay != 1:
+        update = optax.chain(update, optax.stateless(functools.partial(_scale_by_depth, share=config.layer_decay)))
     if config.clip_norm is None:
         return update
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -29,7 +29,7 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     Args:
       objective: one made for this mesh.
     """
-    averaging = config.optim.ema_decay is not None
+    how: Any = {"averaging": config.optim.ema_decay is not None, "freeze_layers": config.optim.freeze_layers}
 
     @functools.cache
     def train_step(steps: int) -> TrainStep:
@@ -41,12 +41,13 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
             seed=config.seed,
             gradient_accumulation_steps=config.train.gradient_accumulation_steps,
             ema_decay=config.optim.ema_decay,
+            freeze_layers=config.optim.freeze_layers,
         )
 
     optimizer = make_optimizer(config.optim, config.train.steps)
     return Programs(
         train_step,
         compile_eval_step(mesh, objective),
-        compile_init(mesh, objective, optimizer, config.seed, averaging=averaging),
-        state_template(objective, optimizer, averaging=averaging),
+        compile_init(mesh, objective, optimizer, config.seed, **how),
+        state_template(objective, optimizer, **how),
     )

@@ -10,6 +10,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from bertjax.models.parts import joined, split
 from bertjax.objectives.metrics import Mean
 from bertjax.objectives.objective import Objective, Params
 from bertjax.parallel.sharding import by_name
@@ -31,50 +32,88 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     health: Health
     average: Params | None = None  # of the parameters over the good steps, the older the less, if asked for
+    frozen: Params | None = None  # parameters that stay as they are, if some do; the others are in `params`
+
+    @property
+    def all_params(self) -> Params:
+        """Returns the parameters of the whole model."""
+        return joined(self.params, self.frozen)
 
     @property
     def eval_params(self) -> Params:
         """The parameters that are evaluated, encoded with and exported: the average where there is one."""
-        return self.params if self.average is None else self.average
+        return joined(self.params if self.average is None else self.average, self.frozen)
 
 
 def init_state(
-    objective: Objective, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    *,
+    averaging: bool = False,
+    freeze_layers: int | None = None,
 ) -> TrainState:
     """Makes a fresh state. Jit it to make it on the devices.
 
     Args:
       averaging: keep an average of the parameters too.
+      freeze_layers: as of `split`.
     """
-    params = objective.init(jax.random.key(seed))
+    params, frozen = split(objective.init(jax.random.key(seed)), freeze_layers)
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
     average = jax.tree.map(jnp.zeros_like, params) if averaging else None
-    return TrainState(step, params, optimizer.init(params), health, average)
+    return TrainState(step, params, optimizer.init(params), health, average, frozen)
+
+
+def with_params(state: TrainState, params: Params) -> TrainState:
+    """Returns the state with these parameters, those of the whole model, in place of its own."""
+    if state.frozen is None:
+        return state._replace(params=params)
+    return state._replace(params=_those_in(state.params, params), frozen=_those_in(state.frozen, params))
+
+
+def _those_in(some: Params, params: Params) -> Params:
+    return {
+        name: _those_in(part, params[name]) if isinstance(part, dict) else params[name] for name, part in some.items()
+    }
 
 
 def compile_init(
-    mesh: Mesh, objective: Objective, optimizer: optax.GradientTransformation, seed: int, *, averaging: bool = False
+    mesh: Mesh,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    *,
+    averaging: bool = False,
+    freeze_layers: int | None = None,
 ) -> Callable[[], TrainState]:
     """Makes a program that makes a fresh state, spread over the mesh by name; no device ever holds more than its share.
 
     Args:
-      averaging: keep an average of the parameters too.
+      averaging, freeze_layers: as of `init_state`.
     """
-    places = by_name(state_template(objective, optimizer, averaging=averaging), mesh)
-    init = functools.partial(init_state, objective, optimizer, seed, averaging=averaging)
-    return jax.jit(init, out_shardings=places)
+    template = state_template(objective, optimizer, averaging=averaging, freeze_layers=freeze_layers)
+    how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
+    return jax.jit(
+        functools.partial(init_state, objective, optimizer, seed, **how), out_shardings=by_name(template, mesh)
+    )
 
 
 def state_template(
-    objective: Objective, optimizer: optax.GradientTransformation, *, averaging: bool = False
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    averaging: bool = False,
+    freeze_layers: int | None = None,
 ) -> TrainState:
     """Returns the shapes and dtypes of a state, as `init_state` would make it; nothing is computed.
 
     Args:
-      averaging: with an average of the parameters.
+      averaging, freeze_layers: as of `init_state`.
     """
-    return jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, averaging=averaging))
+    how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
+    return jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, **how))
 
 
 def saved_trees(state: TrainState) -> dict[str, Any]:

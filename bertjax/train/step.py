@@ -11,6 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from bertjax.models.parts import joined
 from bertjax.objectives.metrics import Mean, Metrics
 from bertjax.objectives.objective import Objective, Params
 from bertjax.parallel.sharding import by_name, by_rows, replicated
@@ -42,7 +43,9 @@ def train_step(
       ema_decay: decay of the parameters' average, if the state has one.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradients(objective, state.params, batch, dropout_key, gradient_accumulation_steps)
+    grads, metrics = gradients(
+        objective, state.params, batch, dropout_key, gradient_accumulation_steps, frozen=state.frozen
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params, norm = optax.apply_updates(state.params, updates), optax.tree.norm(grads)
     means = [metrics[name].total / jnp.maximum(metrics[name].weight, 1) for name in objective.loss_weights]
@@ -60,21 +63,28 @@ def train_step(
     of_step = {"gradient_norm": norm, "learning_rate": rate, "loss_rise": rise}
     of_step |= {"skipped_steps": health.skipped_steps, "skipped_in_a_row": health.skipped_in_a_row}
     metrics |= {name: Mean(jnp.float32(value), jnp.ones(())) for name, value in of_step.items()}
-    return TrainState(state.step + 1, params, opt_state, health, average), metrics
+    return TrainState(state.step + 1, params, opt_state, health, average, state.frozen), metrics
 
 
 def gradients(
-    objective: Objective, params: Params, batch: Any, dropout_key: Array, gradient_accumulation_steps: int = 1
+    objective: Objective,
+    params: Params,
+    batch: Any,
+    dropout_key: Array,
+    gradient_accumulation_steps: int = 1,
+    *,
+    frozen: Params | None = None,
 ) -> tuple[Params, Metrics]:
     """Returns gradients of the weighted sum of the losses, each the mean over the whole batch, and the metrics.
 
     Args:
       gradient_accumulation_steps: parts that compute it, one after the other; the gradients are the same.
+      frozen: the model's other parameters, where it has some that no gradients are taken of.
     """
     counts = {name: jnp.maximum(count, 1) for name, count in objective.loss_counts(batch).items()}
 
     def share_of_loss(params: Params, part: Any, key: Array) -> tuple[Array, Metrics]:
-        metrics = objective.metrics(params, part, key)
+        metrics = objective.metrics(joined(params, frozen), part, key)
         shares = [weight * metrics[name].total / counts[name] for name, weight in objective.loss_weights.items()]
         return sum(shares[1:], start=shares[0]), metrics
 
@@ -124,11 +134,13 @@ def compile_train_step(
     seed: int,
     gradient_accumulation_steps: int = 1,
     ema_decay: float | None = None,
+    freeze_layers: int | None = None,
 ) -> TrainStep:
     """Jits `train_step` over the mesh: batches by rows, the state by name; the old state is given up.
 
     Args:
       objective: one made for this mesh.
+      freeze_layers: as of the state.
     """
     step = functools.partial(
         train_step,
@@ -139,7 +151,8 @@ def compile_train_step(
         gradient_accumulation_steps=gradient_accumulation_steps,
         ema_decay=ema_decay,
     )
-    places = by_name(state_template(objective, optimizer, averaging=ema_decay is not None), mesh)
+    template = state_template(objective, optimizer, averaging=ema_decay is not None, freeze_layers=freeze_layers)
+    places = by_name(template, mesh)
     return jax.jit(
         step,
         in_shardings=(places, by_rows(mesh)),

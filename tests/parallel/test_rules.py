@@ -14,6 +14,7 @@ from bertjax.errors import BertjaxError
 from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.parts import depths, joined, split
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, spec_of
 from bertjax.train.optimizer import decay_mask, make_optimizer
@@ -115,16 +116,38 @@ def test_every_setting_of_the_model_is_looked_at() -> None:
     assert {field.name for field in dataclasses.fields(BertConfig)} == OPTIONS.keys() | SAME_PARAMETERS
 
 
+def every_model() -> dict[str, Any]:
+    models: dict[str, Any] = {name: Bert(config) for name, config in configs().items()}
+    return models | {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
+
+
 def test_what_becomes_of_every_parameter_of_every_model() -> None:
     found = set()
-    models: dict[str, Any] = {name: Bert(config) for name, config in configs().items()}
-    models |= {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
-    for name, model in models.items():
+    for name, model in every_model().items():
         for path, answer in answers(model).items():
             kind = re.sub(r"block_\d+", "block", path)
             assert answer == ANSWERS[kind], f"{path} of {name}"
             found.add(kind)
     assert found == ANSWERS.keys()
+
+
+def test_how_deep_every_parameter_of_every_model_lies() -> None:
+    for name, model in every_model().items():
+        params = params_template(model)
+        found, top = depths(params)
+        assert top == 3, name
+        for path, depth in leaves(found):
+            layer = re.match(r"block_(\d+)/", path)
+            below = path.endswith("_embedding") or path.startswith("embedding_norm/")
+            assert depth == (int(layer[1]) + 1 if layer else 0 if below else top), f"{path} of {name}"
+        for freeze, learn in ((0, "block_0"), (1, "block_1"), (2, "classifier")):
+            learning, frozen = split(params, freeze)
+            assert frozen is not None and "token_embedding" in frozen
+            assert learn in learning or learn == "classifier" and not {"block_0", "block_1"} & learning.keys()
+            assert dict(leaves(joined(learning, frozen))) == dict(leaves(params))
+            assert not dict(leaves(learning)).keys() & dict(leaves(frozen)).keys()
+    with pytest.raises(BertjaxError, match="router/kernel fits none of the rules of .*give it one in DEPTHS"):
+        depths({"router": {"kernel": jnp.ones((4, 4))}})
 
 
 def test_a_parameter_without_a_rule_is_an_error_where_a_mesh_splits() -> None:

@@ -74,6 +74,21 @@ def test_the_nsp_head_may_have_a_rate_of_its_own(name: Any) -> None:
         np.testing.assert_allclose(updates[1][path], share * step, rtol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
+def test_lower_layers_have_lower_rates(name: Any) -> None:
+    """The heads' is the peak, each layer's a share of the one above; weight decay follows the rate."""
+    shares = {"token_embedding": 0.125, "block_0": 0.25, "block_1": 0.5, "pooler": 1.0}
+    params: dict[str, Any] = {part: {"ffn": {"kernel": jnp.eye(2) + 1}} for part in shares}
+    params["token_embedding"] = jnp.eye(2) + 1
+    updates = []
+    for decay in (1.0, 0.5):
+        optimizer = make_optimizer(OptimConfig(name, 0.1, layer_decay=decay, weight_decay=0.1), steps=4)
+        updates.append(answers(jax.jit(optimizer.update)(params, optimizer.init(params), params)[0]))
+    assert len(updates[0]) == 4
+    for path, step in updates[0].items():
+        np.testing.assert_allclose(updates[1][path], shares[path.split("/")[0]] * step, rtol=1e-5, err_msg=path)
+
+
 def update(config: OptimConfig, gradient: float) -> dict[str, jax.Array]:
     params = {"kernel": jnp.full((2, 2), 10.0), "bias": jnp.full(2, 10.0)}
     optimizer = make_optimizer(config, steps=10)
