@@ -1,12 +1,14 @@
-"""Texts whose label is told by a word, and a tiny model to start from."""
+"""Texts whose label is told by a word, a tiny model to start from, and changes of a configuration."""
 
 import csv
+import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from bertjax.config import BertConfig
+from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert, init_params
@@ -40,3 +42,12 @@ def write_model(folder: Path, *, num_layers: int = 1) -> Path:
     params = {part: params[part] for part in params if part not in ("mlm", "nsp")}
     write_folder(config, params, tokenizer, folder, card="")
     return folder
+
+
+def but(config: Config, **keys: Any) -> Config:
+    """Returns it with other values, such as train__steps=3."""
+    for key, value in keys.items():
+        section, _, name = key.rpartition("__")
+        value = dataclasses.replace(getattr(config, section), **{name: value}) if section else value
+        config = dataclasses.replace(config, **{section or name: value})
+    return config

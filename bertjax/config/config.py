@@ -50,6 +50,10 @@ class Config:
             f"train.epochs={self.train.epochs} is of labelled examples, as 'bertjax finetune' learns from; "
             "give train.steps to pretrain",
         )
+        require(
+            self.eval.best is None or self.eval.every > 0 or self.task.kind != "pretrain",
+            f"eval.best={self.eval.best} has one evaluation to choose from; give eval.every",
+        )
         if self.init_from is None:  # which brings its own model
             self.check_model()
         require(
@@ -92,11 +96,14 @@ class Config:
             )
 
     def with_epochs(self, steps_in_epoch: int) -> "Config":
-        """Returns the configuration with the steps that `train.epochs` comes to, if it is given."""
-        if self.train.epochs is None:
-            return self
-        steps = max(1, round(self.train.epochs * steps_in_epoch))
-        return dataclasses.replace(self, train=dataclasses.replace(self.train, steps=steps))
+        """Returns the configuration with the steps that its epochs come to, of training and between evaluations."""
+        config = self
+        if self.train.epochs is not None:
+            steps = max(1, round(self.train.epochs * steps_in_epoch))
+            config = dataclasses.replace(config, train=dataclasses.replace(self.train, steps=steps))
+        if self.eval.best is not None and not self.eval.every:
+            config = dataclasses.replace(config, eval=dataclasses.replace(self.eval, every=steps_in_epoch))
+        return config
 
     @property
     def held_out_data(self) -> DataConfig:

@@ -100,7 +100,13 @@ class EvalConfig:
     """Held-out evaluation; runs whose figures are compared need the same values here"""
 
     every: int = 0
-    """number of steps between evaluations; 0 for one at the end only"""
+    """number of steps between evaluations; 0 for one at the end only, or after each epoch where eval.best is given"""
+    best: str | None = None
+    """held-out figure by which the best step is what the run gives, its checkpoint kept: loss, or one by its name;
+    by default the last step is, whatever its figures"""
+    patience: int | None = None
+    """number of evaluations in a row without a better eval.best, of the loss by default, after which the run ends; by
+    default it makes all its steps"""
     mlm_probability: float | None = None
     """share of a held-out sequence's words to mask for prediction; by default data.mlm_probability"""
     max_length: int | None = None
@@ -111,6 +117,9 @@ class EvalConfig:
     def __post_init__(self) -> None:
         require_types(self, "eval")
         require_at_least(self, "eval", 0, "every")
+        if self.patience is not None:
+            require_at_least(self, "eval", 1, "patience")
+            object.__setattr__(self, "best", self.best or "loss")
         if self.max_length is not None:
             require_at_least(self, "eval", 5, "max_length")
         require_shares(self, "eval", "mlm_probability")

@@ -273,5 +273,5 @@ def _learned_of(folder: RunFolder, config: Config) -> Learned:
         held_out=held_out,
         batches=batches,
         counts_v=folder.word_counts(),
-        evaluation=folder.metrics.newest_evaluation(),
+        evaluation=folder.metrics.evaluation(config.eval.best),
     )

@@ -22,12 +22,15 @@ def export_run(run: RunFolder, folder: Path) -> None:
     config, tokenizer = run.config(), run.tokenizer()
     if config.task.kind != "pretrain":
         raise BertjaxError(f"{run.path} tells labels, whose head cannot be exported yet; 'bertjax predict' uses it")
+    evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
+    if config.eval.best is not None:
+        steps = evaluation.get("step", steps)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     try:
-        card = make_card(config, run.environment(), run.metrics.newest_evaluation(), tokenizer)
+        card = make_card(config, run.environment(), evaluation, tokenizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     write_folder(config.model, params, tokenizer, folder, card=card)

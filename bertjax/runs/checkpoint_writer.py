@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ class CheckpointWriter(Checkpoints):
     """Writes the checkpoints of a folder, and reads them. Leaving it as a context manager waits for the last save.
 
     Args:
-      keep: as many of the newest stay; damaged ones, which are set aside, do not count among them.
+      keep: as many of the newest stay, and the best; damaged ones, which are set aside, do not count among them.
       on_failure: a save that failed is a BertjaxError, or a warning unless it is the last one. A save in the background
         fails when the next is begun, or on leaving.
     """
@@ -62,10 +63,10 @@ class CheckpointWriter(Checkpoints):
         elif self._failure:
             raise self._failure
 
-    def latest_step(self) -> int | None:
+    def first_sound(self, order: Callable[[list[int]], Iterable[int]]) -> int | None:
         """Returns what `Checkpoints` does, with the last save finished; damaged checkpoints are set aside."""
         self._finish()
-        return super().latest_step()
+        return super().first_sound(order)
 
     def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
         """Returns what `Checkpoints` does, with the last save finished."""
@@ -84,8 +85,11 @@ class CheckpointWriter(Checkpoints):
             raise BertjaxError(f"cannot set damaged checkpoint {path} aside: {error.strerror}") from error
         return f" and set aside as {name}"
 
-    def save(self, step: int, trees: dict[str, Any]) -> None:
+    def save(self, step: int, trees: dict[str, Any], *, best: Sequence[int] = ()) -> None:
         """Starts to save; the trees may be donated as soon as this returns.
+
+        Args:
+          best: steps, the first of which that has a checkpoint stays, whatever its age.
 
         Raises:
           BertjaxError: there is such a checkpoint, or this save or the one before it failed.
@@ -102,16 +106,18 @@ class CheckpointWriter(Checkpoints):
         except Exception as error:  # Orbax raises bare exceptions of many kinds
             self._fail(step, error)
         else:
-            self._saving = step, self._background.submit(self._publish, step, partial)
+            self._saving = step, self._background.submit(self._publish, step, partial, best)
 
-    def _publish(self, step: int, partial: Path) -> None:
+    def _publish(self, step: int, partial: Path, best: Sequence[int]) -> None:
         """Makes what Orbax writes a checkpoint, once it is written."""
         self._orbax.wait_until_finished()
         if jax.process_index() == 0:
             write_manifest(partial, step)
             partial.rename(self._folder / str(step))
             sync_folder(self._folder)
-            for old in self.steps()[: -self._keep]:
+            steps = self.steps()
+            stays = [step for step in best if step in steps][:1]
+            for old in [old for old in steps[: -self._keep] if old not in stays]:
                 with contextlib.suppress(OSError):  # it is tried again after the next save
                     # Under another name first: a reader must not take what is half removed for damaged.
                     shutil.rmtree((self._folder / str(old)).rename(self._folder / f"partial-{old}-0"))

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,8 +56,21 @@ class Checkpoints:
         Raises:
           BertjaxError: there are checkpoints and none is sound. They all stay where they are.
         """
+        return self.first_sound(reversed)
+
+    def first_sound(self, order: Callable[[list[int]], Iterable[int]]) -> int | None:
+        """Returns the first sound checkpoint's number, None where there are no checkpoints.
+
+        Damaged ones that go before it are named in warnings.
+
+        Args:
+          order: puts those to choose from, of the numbers given, in order.
+
+        Raises:
+          BertjaxError: there are checkpoints and none is sound. They all stay where they are.
+        """
         found: dict[int, str] = {}
-        for step in reversed(self.steps()):
+        for step in order(self.steps()):
             reason = damage(self._folder / str(step), step)
             if reason is None:
                 self._vouched_for = step
@@ -68,7 +81,7 @@ class Checkpoints:
                     warnings.warn(message, stacklevel=2)
                 return step
             if not os.path.lexists(self._folder / str(step)):  # the run goes on, and has just removed its oldest
-                return self.latest_step()
+                return self.first_sound(order)
             found[step] = reason
         if found:
             newest, reason = next(iter(found.items()))

@@ -1,5 +1,6 @@
 """The figures that a run keeps of itself: metrics.jsonl, timings.jsonl and TensorBoard's events."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,20 @@ class RunMetrics:
         """Returns the last line that holds held-out figures, an empty one where there is none."""
         return next((line for line in reversed(self.read()) if _is_evaluation(line)), {})
 
+    def evaluation(self, best: str | None) -> dict[str, Any]:
+        """Returns the line of held-out figures that tells of what a run gives: the best one by a figure, or the last.
+
+        Args:
+          best: as the run's `eval.best`.
+        """
+        lines = {line["step"]: line for line in self.read() if _is_evaluation(line)}
+        steps = best_first(self.values(best), best) if best else list(lines)[-1:]
+        return lines[steps[0]] if steps else {}
+
+    def values(self, figure: str) -> dict[int, float | None]:
+        """Returns a held-out figure after each step that was evaluated, in order; None where it was no number."""
+        return {line["step"]: line.get(f"held_out_{figure}") for line in self.read() if _is_evaluation(line)}
+
     def has_evaluation(self, step: int) -> bool:
         """Tells whether there are held-out figures of a step."""
         return any(line["step"] == step and _is_evaluation(line) for line in self.read())
@@ -93,6 +108,23 @@ class RunMetrics:
             # The same words each time: Python shows them once.
             message = f"cannot write to {lines.path}: {error.strerror}; its lines are kept until they can be written"
             warnings.warn(message, stacklevel=3)
+
+
+def best_first(values: Mapping[int, float | None], figure: str) -> list[int]:
+    """Returns the steps whose value is a number, the best first; of equal ones the earliest.
+
+    Args:
+      values: of a held-out figure, by step.
+      figure: its name; the less of a loss or an error the better, the more of anything else.
+    """
+    sign = 1 if is_better_less(figure) else -1
+    there = {step: value for step, value in values.items() if value is not None and math.isfinite(value)}
+    return sorted(there, key=lambda step: (sign * there[step], step))
+
+
+def is_better_less(figure: str) -> bool:
+    """Returns whether a figure is the better the less there is of it, as its name tells."""
+    return any(word in ("loss", "error", "mse", "mae", "rmse", "ece") for word in figure.split("_"))
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:

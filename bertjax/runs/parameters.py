@@ -1,4 +1,4 @@
-"""A run's parameters, as its newest sound checkpoint has them."""
+"""A run's parameters, as its newest sound checkpoint has them, or its best."""
 
 from typing import Any
 
@@ -9,11 +9,15 @@ from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.parts import joined, split
 from bertjax.parallel.sharding import by_name, with_sharding
+from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.metrics import best_first
 
 
 def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
-    """Returns the newest sound checkpoint's parameters over the mesh, averaged if the run does that.
+    """Returns the parameters that a run gives over the mesh, averaged if the run does that.
+
+    They are those of its best step that is saved, where its configuration asks for that, else of its last.
 
     Args:
       config: the run's own.
@@ -28,5 +32,13 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     learning, frozen = split(params_template(model), config.optim.freeze_layers)
     trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
     with run.checkpoints() as checkpoints:
-        found = checkpoints.restore(checkpoints.newest_step(), with_sharding(trees, by_name(trees, mesh)))
+        found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
     return joined(found[name], found.get("frozen"))
+
+
+def _step(run: RunFolder, config: Config, checkpoints: Checkpoints) -> int:
+    step = None
+    if config.eval.best is not None:
+        best = best_first(run.metrics.values(config.eval.best), config.eval.best)
+        step = checkpoints.first_sound(lambda steps: [step for step in best if step in steps])
+    return checkpoints.newest_step() if step is None else step

@@ -132,7 +132,7 @@ def render_report(runs: Sequence[RunReport]) -> str:
 def _told(run: RunReport, number: int, name: str, most_heads: int) -> dict[str, Any]:
     folder = run.folder
     config, metrics, timings = run.config, folder.metrics.read(), _merged(folder.metrics.read_timings())
-    environment, evaluation = folder.environment(), folder.metrics.newest_evaluation()
+    environment, evaluation = folder.environment(), folder.metrics.evaluation(config.eval.best)
     step = max((line["step"] for line in metrics), default=0)
     recipe, its_own = _nearest_recipe(flat(config))
     corpus = environment.get("corpus") or {}

@@ -8,7 +8,7 @@ at any time goes on as if it had not been.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -16,15 +16,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.config import Config
+from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.objectives.metrics import Metrics
-from bertjax.objectives.objective import BatchStream, Objective
+from bertjax.objectives.objective import BatchStream, Objective, Params
 from bertjax.parallel.process_group import Processes, SingleProcess
 from bertjax.parallel.sharding import by_name, place_rows, rows_here, with_sharding
 from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import LivePlot
 from bertjax.runs.signals import Stop
+from bertjax.train.best import Best
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
 from bertjax.train.programs import Programs, make_programs
@@ -46,12 +48,14 @@ class Task(NamedTuple):
     """What people call what is learned from, in the plural."""
     work: Callable[[], Work] | None = None
     """Tells what a sequence takes, for whoever looks on."""
+    figures: Callable[[Params], Mapping[str, float]] | None = None
+    """Computes held-out figures that are not among the metrics, by name, of the whole model's parameters."""
 
 
 class Outcome(NamedTuple):
     """The end of a loop."""
 
-    state: TrainState | None  # None: a signal stopped it
+    state: TrainState | None  # that of the best step, where there is one; None: a signal stopped it
     progress: Progress
 
 
@@ -79,6 +83,7 @@ def fit(
     programs = make_programs(config, task.objective, task.mesh)
     progress = Progress(folder.metrics, config.train, task.objective.heads, task.sequences, work=task.work, plot=plot)
     losses = tuple(task.objective.loss_weights)
+    _check_best(task, programs)
     with contextlib.closing(progress):
         run = _Run(
             folder,
@@ -118,20 +123,21 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     config, progress, decisions = run.task.config, run.progress, run.folder.decisions
     batches, skips, mesh = run.task.train_batches, decisions.skips(), run.task.mesh
     start, state = _newest(run, checkpoints)
+    best = _best_so_far(run)
     decided = decisions.last_step()
     steps, budget = decided or config.train.steps, None if decided else run.budget
     train_step = run.programs.train_step(steps)
     progress.start_at(start, lambda step: batches.batch_size_at(batch_of(step, skips)))
-    progress.end_at(steps, seconds_left=budget.seconds_left if budget else None)
+    progress.end_at(start if best.over else steps, seconds_left=budget.seconds_left if budget else None)
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):
-        if not _evaluated(run, state):
+        if not _evaluated(run, state, best):
             return None
     pending: Metrics | None = None
     step = start
     if budget is not None:
         budget.begin()
-    while step < steps:
+    while step < steps and not best.over:
         step += 1
         number = batch_of(step, skips)
         rows = rows_here(batches.num_rows_at(number), mesh, parts=config.train.gradient_accumulation_steps)
@@ -148,24 +154,25 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
             _read(run, pending, state)
             pending = None
         if evaluating:
-            stopping = not _evaluated(run, state)
+            stopping = not _evaluated(run, state, best)
+            saving = saving or best.needs(step)
         if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
-            _save(run, checkpoints, step, state)
+            _save(run, checkpoints, step, state, best)
         if stopping:
             return None
         if evaluating or saving:
             progress.restart_clock()
-    return state
+    return _best_of(run, checkpoints, state, best)
 
 
-def _save(run: _Run, checkpoints: CheckpointWriter, step: int, state: TrainState) -> None:
+def _save(run: _Run, checkpoints: CheckpointWriter, step: int, state: TrainState, best: Best) -> None:
     """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
     try:
         run.folder.metrics.flush()
     except OSError as error:
         checkpoints.failed(step, error)
     else:
-        checkpoints.save(step, saved_trees(state))
+        checkpoints.save(step, saved_trees(state), best=best.steps)
 
 
 def _make_budget(folder: RunFolder, task: Task, began: float) -> Budget | None:
@@ -214,7 +221,37 @@ def _read(run: _Run, metrics: Metrics, state: TrainState) -> None:
     check_step(run.progress.step, means, run.task.config.train, state.params)
 
 
-def _evaluated(run: _Run, state: TrainState) -> bool:
+def _check_best(task: Task, programs: Programs) -> None:
+    """Raises BertjaxError where there is no such figure as is to tell which step is the best."""
+    best, held_out = task.config.eval.best, task.held_out_batches
+    if best in (None, "loss"):
+        return
+    rows = rows_here(held_out.num_rows, task.mesh)
+    batch = place_rows(next(held_out.first_epoch(rows.some)), rows, task.mesh)
+    names = {"loss", *jax.eval_shape(programs.eval_step, programs.template.all_params, batch)}
+    if best not in names and task.figures is not None:
+        names |= {*task.figures(programs.init().all_params)}
+    if best not in names:
+        raise BertjaxError(f"there is no held-out figure eval.best={best}; give one of {', '.join(sorted(names))}")
+
+
+def _best_so_far(run: _Run) -> Best:
+    config = run.task.config.eval
+    values = run.processes.broadcast(lambda: run.folder.metrics.values(config.best) if config.best else {})
+    return Best(config, values)
+
+
+def _best_of(run: _Run, checkpoints: CheckpointWriter, state: TrainState, best: Best) -> TrainState:
+    """The state of the best step whose checkpoint is sound, in place of the last one's."""
+
+    def choose() -> int | None:
+        return checkpoints.first_sound(lambda steps: [step for step in best.steps if step in steps])
+
+    step = run.processes.broadcast(choose) if best.steps else None
+    return state if step in (None, int(state.step)) else _restored(run, checkpoints, step)
+
+
+def _evaluated(run: _Run, state: TrainState, best: Best) -> bool:
     """Evaluates. False where a signal cut it short: then it counts for nothing, and is made when the run is resumed."""
     held_out, mesh = run.task.held_out_batches, run.task.mesh
     rows = rows_here(held_out.num_rows, mesh)
@@ -222,7 +259,18 @@ def _evaluated(run: _Run, state: TrainState) -> bool:
     means = evaluate(run.programs.eval_step, state.eval_params, batches, rows, mesh)
     if run.stop.after_step():
         return False
+    if best.figure == "loss":
+        weights = run.task.objective.loss_weights
+        means["loss"] = sum(weights[name] * means[name] for name in weights if name in means)
+    elif best.figure and best.figure not in means and run.task.figures is not None:
+        means |= run.task.figures(state.eval_params)
     run.progress.held_out(means)
+    if best.figure:
+        best.add(run.progress.step, means.get(best.figure))
+    if best.over:
+        than = f" than that of step {best.steps[0]}" if best.steps else ""
+        run.progress.say(f"step {run.progress.step}: no better {best.figure}{than} so far; the run ends")
+        run.progress.end_at(run.progress.step)
     return True
 
 
@@ -230,15 +278,19 @@ def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
     """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
     step = run.processes.broadcast(lambda: checkpoints.latest_step() or 0)
     if step:
-        template = with_sharding(run.programs.template, by_name(run.programs.template, run.task.mesh))
-        trees = checkpoints.restore(step, saved_trees(template))
-        state = TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
+        state = _restored(run, checkpoints, step)
     else:
         fresh = run.programs.init()
         whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
         state = with_params(fresh, whole.params)
     run.folder.metrics.drop_after(step)
     return step, state
+
+
+def _restored(run: _Run, checkpoints: CheckpointWriter, step: int) -> TrainState:
+    template = with_sharding(run.programs.template, by_name(run.programs.template, run.task.mesh))
+    trees = checkpoints.restore(step, saved_trees(template))
+    return TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
 
 
 def _leave_out(run: _Run, spike: LossSpike) -> None:

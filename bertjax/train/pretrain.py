@@ -73,7 +73,7 @@ def _learned(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Proce
     max_length = config.data.max_length
     look = Look(make_model(config.model, config.train), state.eval_params, mesh, tokenizer, max_length=max_length)
     hidden = hide_words(held_out, tokenizer, number=HIDDEN, max_length=max_length)
-    guessed, evaluation = look.guesses(hidden), folder.metrics.newest_evaluation()
+    guessed, evaluation = look.guesses(hidden), folder.metrics.evaluation(config.eval.best)
     shown = None
     if config.logging.report:
         try:

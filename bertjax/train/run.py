@@ -125,8 +125,20 @@ def _train(
             plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
             if learned is not None and reports:
                 write_report(folder, prepared.config, learned.shown)
-        _conclude(folder, task, progress, None if learned is None else [*learned.lines, *course.what_next(folder)])
+        lines = None
+        if state is not None and learned is not None:
+            best = [_describe_best(folder, task, progress, int(state.step))] if task.config.eval.best else []
+            lines = [*best, *learned.lines, *course.what_next(folder)]
+        _conclude(folder, task, progress, lines)
     return learned is not None
+
+
+def _describe_best(folder: RunFolder, task: Task, progress: Progress, step: int) -> str:
+    figure = task.config.eval.best
+    assert figure is not None
+    value = folder.metrics.values(figure).get(step)
+    told = "" if value is None else f", held-out {figure} {value:.4f}"
+    return f"best:     step {step} of {progress.step}{told}; it is what the run gives"
 
 
 def _conclude(folder: RunFolder, task: Task, progress: Progress, learned: list[str] | None) -> None:

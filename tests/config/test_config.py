@@ -88,6 +88,8 @@ IMPOSSIBLE = [
         ["train.batch_warmup_steps=9", "train.budget=10m", "optim.schedule=wsd"],
         ["train.batch_warmup_steps=9", "train.budget=10m", "leave one of them out"],
     ),
+    (["eval.best=loss"], ["eval.best=loss", "give eval.every"]),
+    (["eval.patience=0", "eval.every=1"], ["eval.patience=0", "1 or more"]),
     (["optim.layer_decay=0"], ["optim.layer_decay=0", "layer_decay <= 1"]),
     (["optim.freeze_layers=-1"], ["optim.freeze_layers=-1", "0 or more"]),
     (["optim.freeze_layers=3", "model.num_layers=2"], ["optim.freeze_layers=3", "model.num_layers=2", "at most"]),

@@ -1,0 +1,68 @@
+"""Fine-tuning that takes a second: a model to start from, a run of six steps, and ways to look at it and to kill it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from labelled_texts import examples, write_model, write_table
+
+from bertjax import finetune, load_config
+from bertjax.config import Config
+from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
+from bertjax.runs.folder import RunFolder
+from bertjax.train.loop import Task, fit
+
+
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two layers, as from elsewhere."""
+    return write_model(tmp_path_factory.mktemp("models") / "base", num_layers=2)
+
+
+@pytest.fixture
+def small(two_layers: Path, tmp_path: Path, two_devices: None) -> Config:
+    """Six steps: an epoch has one batch of eight examples and one of four."""
+    train, valid = write_table(tmp_path / "train.csv", examples(12, 1)), write_table(tmp_path / "v.csv", examples(8, 2))
+    typed = {"init_from": two_layers, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
+    typed |= {"data.max_length": 16, "train.batch_size": 8, "train.epochs": 3, "train.log_every": 1}
+    typed |= {"optim.learning_rate": 0.01, "optim.schedule": "constant", "optim.warmup_share": "null"}
+    return load_config("classify", [f"{key}={value}" for key, value in typed.items()])
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing is written after it."""
+
+
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config, int], None]:
+    """Runs until the batch of a step, counted from 0, is asked for."""
+    batch_at: Callable = LabelledBatches.batch_at
+
+    def until(self: LabelledBatches, last: int, step: int, rows: range | None = None) -> LabelledBatch:
+        if step == last:
+            raise Killed
+        return batch_at(self, step, rows)
+
+    def run(config: Config, step: int) -> None:
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(LabelledBatches, "batch_at", functools.partialmethod(until, step))
+            finetune(config, resume=True)
+
+    return run
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The state that each run ends with."""
+    found: list[Any] = []
+
+    def kept(folder: RunFolder, task: Task, **how: Any) -> Any:
+        outcome = fit(folder, task, **how)
+        found.append(jax.device_get(outcome.state))
+        return outcome
+
+    monkeypatch.setattr("bertjax.train.run.fit", kept)
+    return found
