@@ -29,6 +29,7 @@ from bertjax.config.recipes import load_config, save_config
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.batches import Batches
 from bertjax.data.prepare import prepare
+from bertjax.data.sources import python_docs
 from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, log_frequencies, word_counts
@@ -39,12 +40,13 @@ from bertjax.hub.folder import leaves
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.objectives.pretraining import pretraining_objective
-from bertjax.parallel.sharding import with_sharding
+from bertjax.parallel.sharding import make_mesh, with_sharding
 from bertjax.runs.folder import RunFolder
+from bertjax.train import loop
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import Skip
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.pretrain import pretrain
+from bertjax.train.pretrain import pretrain, pretraining_task
 from bertjax.train.state import saved_trees as trees_of
 from bertjax.train.state import state_template
 
@@ -75,6 +77,7 @@ def test_the_recipes_train(recipe: str, kind: str, tiny: Config, devices: Callab
     devices(1)
     sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "vocab_size": "null"}
     shorter = {"train.steps": 2, "train.batch_size": 8, "train.log_every": 1, "optim.warmup_steps": 1, "eval.every": 0}
+    shorter |= {"logging.report": False}
     where = {"run_dir": tiny.run_dir, "data.path": tiny.data.path, "data.cache": tiny.data.cache}
     where |= {"data.max_length": 24, "data.row_length": 48, "eval.max_length": "null"}  # so that 8 pairs fill some rows
     changes = {f"model.{name}": size for name, size in sizes.items()} | shorter | where
@@ -143,29 +146,48 @@ def test_the_chapter_recipe_learns(tiny: Config) -> None:
     assert held_out["held_out_mlm_loss"] < 0.6 * guessing
 
 
-@pytest.mark.parametrize("tie_word_embeddings", [True, False])
-def test_weights_that_start_from_counts(tiny: Config, tmp_path: Path, tie_word_embeddings: bool) -> None:
-    """The run's only step changes nothing."""
-    model = dataclasses.replace(tiny.model, tie_word_embeddings=tie_word_embeddings, init_scale=0.5, vocab_size=48)
-    still = dataclasses.replace(
-        tiny, model=model, optim=OptimConfig("adam", 1e-30), train=dataclasses.replace(tiny.train, steps=1)
-    )
-    plain = load(pretrain(still)).params
-    counted = dataclasses.replace(
-        still,
-        run_dir=str(tmp_path / "counted"),
-        model=dataclasses.replace(model, frequency_bias=True, cooccurrence_embedding=True),
+@pytest.fixture
+def counted(tiny: Config) -> Config:
+    """A run whose weights start from counts, on a mesh that splits them; its only step changes nothing."""
+    changes = {"frequency_bias": True, "cooccurrence_embedding": True, "init_scale": 0.5, "vocab_size": 48}
+    return dataclasses.replace(
+        tiny,
+        model=dataclasses.replace(tiny.model, **changes),
+        optim=OptimConfig("adam", 1e-30),
+        train=dataclasses.replace(tiny.train, steps=1),
         mesh=MeshConfig(data=1, fsdp=1, tensor=2),
     )
-    pretrained = load(pretrain(counted))
-    vocabulary, corpus = pretrained.tokenizer.vocabulary, prepare(counted).train
+
+
+def fresh_and_initial(config: Config) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The parameters of a run before and after those it starts from are put in."""
+    prepared, mesh = prepare(config), make_mesh(*config.mesh_sizes(2))
+    task = pretraining_task(prepared, mesh)
+    fresh = loop.make_programs(prepared.config, task.objective, mesh).init()
+    return dict(leaves(fresh.params)), dict(leaves(task.initial_state(fresh).params))
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+def test_weights_that_start_from_counts(counted: Config, tie_word_embeddings: bool) -> None:
+    model = dataclasses.replace(counted.model, tie_word_embeddings=tie_word_embeddings)
+    fresh, initial = fresh_and_initial(dataclasses.replace(counted, model=model))
+    prepared = prepare(counted)
+    vocabulary, corpus = prepared.tokenizer.vocabulary, prepared.train
     bias_v = log_frequencies(corpus, vocabulary, 48, predict_unk=False)
     table_vd, known_v = cooccurrence_embedding(corpus, vocabulary, 48, 16, scale=0.5, seed=counted.seed)
     assert set(np.flatnonzero(~known_v)) == {*range(5), *range(vocabulary.size, 48)}
-    expected = dict(leaves(plain)) | {"mlm/bias" if tie_word_embeddings else "mlm/vocab/bias": bias_v}
-    expected["token_embedding"] = np.where(known_v[:, None], table_vd, plain["token_embedding"])
-    for name, leaf in leaves(pretrained.params):
+    expected = fresh | {"mlm/bias" if tie_word_embeddings else "mlm/vocab/bias": bias_v}
+    expected["token_embedding"] = np.where(known_v[:, None], table_vd, fresh["token_embedding"])
+    assert initial.keys() == expected.keys()
+    for name, leaf in initial.items():
         np.testing.assert_allclose(leaf, expected[name], rtol=0, atol=1e-20, err_msg=name)
+
+
+def test_a_run_begins_with_weights_from_counts(counted: Config) -> None:
+    fresh, initial = fresh_and_initial(counted)
+    for name, leaf in leaves(load(pretrain(counted)).params):
+        np.testing.assert_allclose(leaf, initial[name], rtol=0, atol=1e-20, err_msg=name)
+        assert np.array_equal(fresh[name], initial[name]) == (name not in ("token_embedding", "mlm/bias"))
 
 
 @pytest.mark.parametrize("stop", [2, 3])
@@ -592,8 +614,14 @@ def test_only_a_run_or_nothing_is_resumed(tiny: Config) -> None:
 
 
 def test_the_fallback_is_said_and_recorded(
-    tiny: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    (stdlib := tmp_path / "stdlib").mkdir()
+    for number in range(40):  # of which some are held out
+        words = " and ".join(f"noun{number % 7 + i}" for i in range(4))
+        (stdlib / f"m{number}.py").write_text(f'"""They see {words}. They are near {number}. Nobody knows why."""')
+    documents = functools.partial(python_docs.documents, stdlib=stdlib)
+    monkeypatch.setattr(python_docs, "documents", documents)
     monkeypatch.setattr(wikitext_room, "download", functools.partial(wikitext_room.download, mirrors=()))
     monkeypatch.delenv("BERTJAX_DATA", raising=False)
     data = dataclasses.replace(tiny.data, path=None)
