@@ -43,7 +43,7 @@ def race(config: Config, target: float, started: float, say: Callable[[str], Non
     task = pretraining_task(prepared, mesh)
     programs = make_programs(config, task.objective, mesh)
     eval_rows = rows_here(held_out.num_rows, mesh)
-    state = task.initial_state(programs.init())
+    state = task.initial_state(programs.init(config.seed))
     train_step = _compiled(programs, prepared, mesh, state)
     jax.block_until_ready(state)
     trained = evaluated = 0.0
@@ -93,7 +93,7 @@ def _compiled(
     programs: Programs, prepared: Prepared, mesh: Mesh, state: TrainState
 ) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
     """Returns the training step of a number, counted from 0, compiled for every size that batches have."""
-    train, batches = prepared.config.train, prepared.train_batches
+    train, seed, batches = prepared.config.train, prepared.config.seed, prepared.train_batches
     jitted: Any = programs.train_step(train.steps)
 
     def placed(step: int) -> Batch:
@@ -101,8 +101,8 @@ def _compiled(
         return place_rows(batches.batch_at(step, rows.some), rows, mesh)
 
     step_of_size = {batches.num_rows_at(step): step for step in reversed(range(train.steps))}
-    compiled = {size: jitted.lower(state, placed(step)).compile() for size, step in step_of_size.items()}
-    return lambda state, step: compiled[batches.num_rows_at(step)](state, placed(step))
+    compiled = {size: jitted.lower(state, placed(step), seed).compile() for size, step in step_of_size.items()}
+    return lambda state, step: compiled[batches.num_rows_at(step)](state, placed(step), seed)
 
 
 def render(report: dict[str, Any]) -> str:

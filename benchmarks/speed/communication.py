@@ -129,14 +129,13 @@ def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[
         objective,
         optimizer,
         schedule,
-        seed=0,
         gradient_accumulation_steps=config.train.gradient_accumulation_steps,
     )
     state = state_template(objective, optimizer)
     state = with_sharding(state, by_name(state, mesh))
     predictions = max(1, round(config.data.mlm_probability * config.data.max_length))
     batch = batch_shapes(config.train.batch_size, config.data.max_length, predictions)
-    return collectives(step.lower(state, batch).compile().as_text())
+    return collectives(step.lower(state, batch, 0).compile().as_text())
 
 
 def batch_shapes(rows: int, tokens: int, predictions: int) -> Batch:

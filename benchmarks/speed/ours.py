@@ -49,13 +49,13 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
     programs = make_programs(config, objective, mesh)
-    train_step, state = programs.train_step(config.train.steps), programs.init()
+    train_step, state = programs.train_step(config.train.steps), programs.init(config.seed)
     ends = [time.perf_counter()]
     read: list[Metrics] = []
     pending = None
     for step in range(steps):
         batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
-        state, metrics = train_step(state, batch)
+        state, metrics = train_step(state, batch, config.seed)
         if pending is not None:
             read.append(jax.device_get(pending))
             ends.append(time.perf_counter())
@@ -75,7 +75,7 @@ def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:
     batch = place_batch(prepare(recipe).train_batches.batch_at(0), mesh)
     state = programs.template
     start = time.perf_counter()
-    program = train_step.lower(state, batch).compile()
+    program = train_step.lower(state, batch, recipe.seed).compile()
     seconds = time.perf_counter() - start
     return {"compile_seconds": seconds, "step_bytes": program.memory_analysis().temp_size_in_bytes}
 

@@ -21,7 +21,7 @@ from bertjax.evaluation.evaluate import evaluate
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.objective import BatchStream, Objective, Params
 from bertjax.parallel.process_group import Processes, SingleProcess
-from bertjax.parallel.sharding import by_name, place_rows, rows_here, with_sharding
+from bertjax.parallel.sharding import by_name, place_rows, replicated, rows_here, with_sharding
 from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import LivePlot
@@ -125,6 +125,7 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     start, state = _newest(run, checkpoints)
     best = _best_so_far(run)
     decided = decisions.last_step()
+    seed = _seed(run.task)
     steps, budget = decided or config.train.steps, None if decided else run.budget
     train_step = run.programs.train_step(steps)
     progress.start_at(start, lambda step: batches.batch_size_at(batch_of(step, skips)))
@@ -141,7 +142,7 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
         step += 1
         number = batch_of(step, skips)
         rows = rows_here(batches.num_rows_at(number), mesh, parts=config.train.gradient_accumulation_steps)
-        state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, mesh))
+        state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, mesh), seed)
         if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
             steps, train_step, budget = last, run.programs.train_step(last), None
         if pending is not None:
@@ -163,6 +164,10 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
         if evaluating or saving:
             progress.restart_clock()
     return _best_of(run, checkpoints, state, best)
+
+
+def _seed(task: Task) -> jax.Array:
+    return jax.device_put(jnp.uint32(task.config.seed), replicated(task.mesh))
 
 
 def _save(run: _Run, checkpoints: CheckpointWriter, step: int, state: TrainState, best: Best) -> None:
@@ -230,7 +235,7 @@ def _check_best(task: Task, programs: Programs) -> None:
     batch = place_rows(next(held_out.first_epoch(rows.some)), rows, task.mesh)
     names = {"loss", *jax.eval_shape(programs.eval_step, programs.template.all_params, batch)}
     if best not in names and task.figures is not None:
-        names |= {*task.figures(programs.init().all_params)}
+        names |= {*task.figures(programs.init(_seed(task)).all_params)}
     if best not in names:
         raise BertjaxError(f"there is no held-out figure eval.best={best}; give one of {', '.join(sorted(names))}")
 
@@ -280,7 +285,7 @@ def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
     if step:
         state = _restored(run, checkpoints, step)
     else:
-        fresh = run.programs.init()
+        fresh = run.programs.init(_seed(run.task))
         whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
         state = with_params(fresh, whole.params)
     run.folder.metrics.drop_after(step)

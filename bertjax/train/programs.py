@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from bertjax.config import Config
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
@@ -15,11 +16,11 @@ from bertjax.train.step import TrainStep, compile_train_step
 
 
 class Programs(NamedTuple):
-    """The programs of a run."""
+    """The programs of a run, and of those that differ from it in the seed alone."""
 
     train_step: Callable[[int], TrainStep]  # of a run of so many steps
     eval_step: EvalStep
-    init: Callable[[], TrainState]  # makes a fresh state
+    init: Callable[[ArrayLike], TrainState]  # makes a fresh state of a seed
     template: TrainState  # shapes and dtypes of a state
 
 
@@ -38,7 +39,6 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
             objective,
             make_optimizer(config.optim, steps),
             make_schedule(config.optim, steps),
-            seed=config.seed,
             gradient_accumulation_steps=config.train.gradient_accumulation_steps,
             ema_decay=config.optim.ema_decay,
             freeze_layers=config.optim.freeze_layers,
@@ -48,6 +48,6 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     return Programs(
         train_step,
         compile_eval_step(mesh, objective),
-        compile_init(mesh, objective, optimizer, config.seed, **how),
+        compile_init(mesh, objective, optimizer, **how),
         state_template(objective, optimizer, **how),
     )

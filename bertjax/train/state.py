@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from bertjax.models.parts import joined, split
 from bertjax.objectives.metrics import Mean
 from bertjax.objectives.objective import Objective, Params
-from bertjax.parallel.sharding import by_name
+from bertjax.parallel.sharding import by_name, replicated
 
 
 class Health(NamedTuple):
@@ -48,7 +49,7 @@ class TrainState(NamedTuple):
 def init_state(
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    seed: int,
+    seed: ArrayLike,
     *,
     averaging: bool = False,
     freeze_layers: int | None = None,
@@ -56,6 +57,7 @@ def init_state(
     """Makes a fresh state. Jit it to make it on the devices.
 
     Args:
+      seed: of the parameters, uint32.
       averaging: keep an average of the parameters too.
       freeze_layers: as of `split`.
     """
@@ -83,21 +85,21 @@ def compile_init(
     mesh: Mesh,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    seed: int,
     *,
     averaging: bool = False,
     freeze_layers: int | None = None,
-) -> Callable[[], TrainState]:
-    """Makes a program that makes a fresh state, spread over the mesh by name; no device ever holds more than its share.
+) -> Callable[[ArrayLike], TrainState]:
+    """Makes a program that makes a fresh state of a seed, spread over the mesh by name.
+
+    No device ever holds more than its share.
 
     Args:
       averaging, freeze_layers: as of `init_state`.
     """
     template = state_template(objective, optimizer, averaging=averaging, freeze_layers=freeze_layers)
     how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
-    return jax.jit(
-        functools.partial(init_state, objective, optimizer, seed, **how), out_shardings=by_name(template, mesh)
-    )
+    init = functools.partial(init_state, objective, optimizer, **how)
+    return jax.jit(init, in_shardings=replicated(mesh), out_shardings=by_name(template, mesh))
 
 
 def state_template(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from bertjax.models.parts import joined
 from bertjax.objectives.metrics import Mean, Metrics
@@ -17,7 +18,7 @@ from bertjax.objectives.objective import Objective, Params
 from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.train.state import Health, TrainState, state_template
 
-TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Any, ArrayLike], tuple[TrainState, Metrics]]
 
 _RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
 
@@ -25,11 +26,11 @@ _RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: 
 def train_step(
     state: TrainState,
     batch: Any,
+    seed: ArrayLike,
     *,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    seed: int,
     gradient_accumulation_steps: int = 1,
     ema_decay: float | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -37,8 +38,8 @@ def train_step(
 
     Args:
       batch: a NamedTuple of arrays whose first axis is the rows, of the objective's kind.
+      seed: of dropout, uint32; each step folds its number into the key.
       schedule: the optimizer's own learning rate, to be reported.
-      seed: of dropout; each step folds its number into the key.
       gradient_accumulation_steps: parts the batch is computed in, which divide its rows.
       ema_decay: decay of the parameters' average, if the state has one.
     """
@@ -131,7 +132,6 @@ def compile_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    seed: int,
     gradient_accumulation_steps: int = 1,
     ema_decay: float | None = None,
     freeze_layers: int | None = None,
@@ -147,7 +147,6 @@ def compile_train_step(
         objective=objective,
         optimizer=optimizer,
         schedule=schedule,
-        seed=seed,
         gradient_accumulation_steps=gradient_accumulation_steps,
         ema_decay=ema_decay,
     )
@@ -155,7 +154,7 @@ def compile_train_step(
     places = by_name(template, mesh)
     return jax.jit(
         step,
-        in_shardings=(places, by_rows(mesh)),
+        in_shardings=(places, by_rows(mesh), replicated(mesh)),
         out_shardings=(places, replicated(mesh)),
         donate_argnums=0,
     )

@@ -112,7 +112,7 @@ def test_a_vocabulary_that_tensor_does_not_divide_is_whole() -> None:
 def test_bytes_on_a_device_fall_as_the_mesh_says(sizes: tuple[int, int, int]) -> None:
     config = dataclasses.replace(TIED, hidden_size=64, intermediate_size=256)
     mesh, optimizer = make_mesh(*sizes), make_optimizer(OptimConfig(), 9)
-    state = compile_init(mesh, pretraining_objective(Bert(config)), optimizer, 0)()
+    state = compile_init(mesh, pretraining_objective(Bert(config)), optimizer)(0)
     leaves = jax.tree.leaves(state)
     total = sum(leaf.nbytes for leaf in leaves)
     held: dict[jax.Device, int] = dict.fromkeys(mesh.devices.flat, 0)

@@ -55,13 +55,13 @@ def random_batch(rows: int, seed: int = 0) -> Batch:
 
 @functools.cache  # many a test compares with the same
 def compiled(
-    model: Bert, optimizer: optax.GradientTransformation, nsp_weight: float, z_loss: float, seed: int, parts: int
-) -> tuple[Callable[[], TrainState], TrainStep]:
+    model: Bert, optimizer: optax.GradientTransformation, nsp_weight: float, z_loss: float, parts: int
+) -> tuple[Callable[[int], TrainState], TrainStep]:
     """What makes a state, and the step, over the model's mesh."""
     assert model.mesh is not None
     objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
-    step = compile_train_step(model.mesh, objective, optimizer, RATE, seed=seed, gradient_accumulation_steps=parts)
-    return compile_init(model.mesh, objective, optimizer, 0), step
+    step = compile_train_step(model.mesh, objective, optimizer, RATE, gradient_accumulation_steps=parts)
+    return compile_init(model.mesh, objective, optimizer), step
 
 
 def train(
@@ -80,11 +80,11 @@ def train(
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     optimizer, model = optimizer or ADAM, Bert(config, mesh=mesh, **computed)
-    init, step = compiled(model, optimizer, nsp_weight, z_loss, seed, gradient_accumulation_steps)
-    state = init()
+    init, step = compiled(model, optimizer, nsp_weight, z_loss, gradient_accumulation_steps)
+    state = init(0)
     history = []
     for batch in batches:
-        state, metrics = step(state, place_batch(batch, mesh))
+        state, metrics = step(state, place_batch(batch, mesh), seed)
         history.append({name: float(mean.total / mean.weight) for name, mean in metrics.items()})
     return state, history
 
@@ -105,10 +105,10 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     objective = pretraining_objective(reference.model)
     fresh = init_state(objective, optimizer, 0)
     state = fresh._replace(params=params, opt_state=optimizer.init(params))
-    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE, seed=0)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE)
     losses = []
     for _ in range(10):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, 0)
         losses.append([float(metrics[name].total / metrics[name].weight) for name in ("mlm_loss", "nsp_loss")])
     theirs = reference.arrays["train/losses"]
     assert np.abs(theirs[0] - theirs[-1]).max() > 0.5  # the ten steps do change the losses
@@ -173,8 +173,8 @@ def test_dropout_is_new_in_every_step() -> None:
 def test_the_old_state_is_given_up() -> None:
     mesh, optimizer = make_mesh(devices=jax.devices()[:1]), optax.adam(1e-2)
     objective = pretraining_objective(Bert(SMALL, mesh=mesh))
-    state = compile_init(mesh, objective, optimizer, 0)()
-    compile_train_step(mesh, objective, optimizer, RATE, seed=0)(state, place_batch(random_batch(8), mesh))
+    state = compile_init(mesh, objective, optimizer)(0)
+    compile_train_step(mesh, objective, optimizer, RATE)(state, place_batch(random_batch(8), mesh), 0)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -189,8 +189,8 @@ def test_the_compiled_step_holds_no_logits_of_every_token() -> None:
     mesh, optimizer = make_mesh(devices=jax.devices()[:2]), optax.adam(1e-2)
     objective = pretraining_objective(Bert(config, mesh=mesh))
     state = state_template(objective, optimizer)
-    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0)
-    program = step.lower(state, random_batch(16)).compile().as_text()
+    step = compile_train_step(mesh, objective, optimizer, RATE)
+    program = step.lower(state, random_batch(16), 0).compile().as_text()
     assert "[24,997]" in program or "[8,3,997]" in program  # a device's 8 rows of 3 predictions: the search can find
     for tokens in ("[96,997]", "[8,12,997]", "[192,997]", "[16,12,997]"):
         assert tokens not in program
@@ -201,8 +201,8 @@ def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.Mo
     mesh, optimizer = make_mesh(), optax.adam(1e-2)
     objective = pretraining_objective(Bert(SMALL, mesh=mesh))
     state = state_template(objective, optimizer)
-    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0)
-    program = step.lower(state, random_batch(32)).compile().as_text()
+    step = compile_train_step(mesh, objective, optimizer, RATE)
+    program = step.lower(state, random_batch(32), 0).compile().as_text()
     bodies = set(re.findall(r"body=%?([\w.\-]+)", program))
     waiting = [part.strip() for part in re.split(r"\n(?=%|ENTRY)", program) if " all-reduce(" in part]
     assert bodies and waiting
@@ -334,8 +334,8 @@ def test_gradients_alone_can_be_too_large() -> None:
     batch = random_batch(8)
     batch.mlm_weights_bp[:2, 0] = 1e25, -1e25
     objective, optimizer = pretraining_objective(Bert(dataclasses.replace(SMALL, dropout=0.0))), optax.sgd(1.0)
-    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE, seed=0)
-    state, metrics = step(init_state(objective, optimizer, 0), batch)
+    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE)
+    state, metrics = step(init_state(objective, optimizer, 0), batch, 0)
     assert np.isfinite(metrics["mlm_loss"].total) and np.isinf(metrics["gradient_norm"].total)
     assert_equal(state.params, init_state(objective, optimizer, 0).params)
 
@@ -381,12 +381,12 @@ def test_the_average_of_the_weights_equals_the_closed_form() -> None:
     """Steps that are not finite count for nothing."""
     mesh, optimizer = make_mesh(2, 2, 2), optax.adam(1e-2)
     objective = pretraining_objective(Bert(WIDER, mesh=mesh))
-    step = compile_train_step(mesh, objective, optimizer, RATE, seed=0, ema_decay=0.7)
-    state = compile_init(mesh, objective, optimizer, 0, averaging=True)()
+    step = compile_train_step(mesh, objective, optimizer, RATE, ema_decay=0.7)
+    state = compile_init(mesh, objective, optimizer, averaging=True)(0)
     params = []
     for number in (0, 1, 2, 3):
         batch = random_batch(16, number)
-        state, _ = step(state, place_batch(weighing(batch, np.nan) if number == 2 else batch, mesh))
+        state, _ = step(state, place_batch(weighing(batch, np.nan) if number == 2 else batch, mesh), 0)
         params.append(jax.device_get(state.params))
         if number == 0:
             jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), state.average, params[0])
