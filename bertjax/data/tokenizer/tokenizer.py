@@ -64,6 +64,13 @@ class Added(NamedTuple):
     single_word: bool = False  # found only between what is not part of a word
 
 
+class Pieces(NamedTuple):
+    """Tokens of a text that is split into words already, and of which word each is a piece, counted from 0."""
+
+    ids: list[int]
+    words: list[int]
+
+
 class Rules(NamedTuple):
     """Rules by which text becomes tokens.
 
@@ -243,6 +250,30 @@ class Tokenizer:
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Returns the token of each id; `<unk>` for an id outside the vocabulary."""
         return [self._tokens.get(number, self.unk) for number in map(int, ids)]
+
+    def encode_words(self, texts: list[list[str]]) -> list[Pieces]:
+        """Returns the pieces of each text's words, each word by itself; one of no characters that count has none.
+
+        Raises:
+          BertjaxError: a word is not Unicode.
+        """
+        with _unicode(*itertools.chain.from_iterable(texts)):
+            read = self._engine.encode_batch(texts, is_pretokenized=True)
+        # No special tokens are added, so that each token is of a word.
+        return [Pieces(one.ids, [word for word in one.word_ids if word is not None]) for one in read]
+
+    def word_spans(self, text: str) -> list[tuple[int, int]]:
+        """Returns where the words of a text begin and end, in characters, as they are told apart before any is split.
+
+        Raises:
+          BertjaxError: the text is not Unicode.
+        """
+        with _unicode(text):
+            read = self._engine.encode(text)
+        spans: dict[int | None, tuple[int, int]] = {}
+        for word, (start, end) in zip(read.word_ids, read.offsets, strict=True):
+            spans[word] = (spans[word][0] if word in spans else start, end)
+        return list(spans.values())
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
