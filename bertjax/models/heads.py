@@ -76,6 +76,21 @@ class ClassificationHead(nn.Module):
         return self.classifier(pooled_md).astype(jnp.float32)
 
 
+class TaggingHead(nn.Module):
+    """Logits of tokens' labels, float32 [m, c], from their representations [m, d]: a linear layer after dropout."""
+
+    config: BertConfig
+    dtype: DTypeLike
+    num_labels: int
+
+    def setup(self) -> None:
+        self.classifier = Linear(self.num_labels, self.config, self.dtype)
+
+    def __call__(self, x_md: Array, *, train: bool) -> Array:
+        x_md = dropout(x_md, self.config.dropout, self.make_rng("dropout") if train else None)
+        return self.classifier(x_md).astype(jnp.float32)
+
+
 def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:
     """Returns a * b, |a - b| and a + b of the means a and b of a sequence's segments, [b, k, 3d].
 

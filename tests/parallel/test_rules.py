@@ -15,6 +15,7 @@ from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.parts import depths, joined, split
+from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, spec_of
 from bertjax.train.optimizer import decay_mask, make_optimizer
@@ -119,6 +120,7 @@ def test_every_setting_of_the_model_is_looked_at() -> None:
 def every_model() -> dict[str, Any]:
     models: dict[str, Any] = {name: Bert(config) for name, config in configs().items()}
     return models | {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
+    models |= {f"tagger of {name}": TokenClassifier(models[name], 3) for name in ("BERT", "modern")}
 
 
 def test_what_becomes_of_every_parameter_of_every_model() -> None:
