@@ -1,6 +1,7 @@
 """The task section: labelled examples, and what is learned of them when a model is fine-tuned."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from bertjax.config.checks import expand_homes, require, require_at_least, require_types
@@ -33,6 +34,21 @@ class TaskConfig:
     reinit_layers: int = 0
     """number of last encoder layers of init_from that start anew, with the pooler above them (Zhang et al. 2021)"""
 
+    loss: Literal["in_batch", "cosent"] = "in_batch"
+    """what vectors are to be like (embed): that of task.text nearer to that of task.pair than to all others of the
+    batch (in_batch), or cosines in the order of the scores in task.label (cosent)"""
+    negatives: str | list[str] | None = None
+    """columns of texts that task.text does not belong to although they are like it (hard negatives), or one that holds
+    a list of them; empty ones are left out"""
+    temperature: float = 0.05
+    """what cosines are divided by in the loss: the lower, the more the nearest ones count"""
+    symmetric: bool = False
+    """whether the text of task.pair is to be nearest to its task.text too, the loss being the mean of both ways"""
+    matryoshka: list[int] | None = None
+    """sizes such as [384, 128, 64], so many of a vector's first numbers being learned to do alone; by default all"""
+    pooling: Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None
+    """how the vector of a text is made of its tokens'; by default as the folder of init_from says, else by the mean"""
+
     def __post_init__(self) -> None:
         require_types(self, "task")
         for name in ("train", "eval"):
@@ -48,4 +64,24 @@ class TaskConfig:
             all(columns) and len(set(columns)) == len(columns),
             f"task.text={self.text}, task.pair={self.pair} and task.label={self.label} are not columns of their own; "
             "give each another name",
+        )
+        self._check_embed()
+
+    def _check_embed(self) -> None:
+        require(0 < self.temperature < math.inf, f"task.temperature={self.temperature} is impossible; give more than 0")
+        sizes = self.matryoshka
+        require(
+            sizes is None or (len(sizes) > 0 and min(sizes) > 0 and len(set(sizes)) == len(sizes)),
+            f"task.matryoshka={sizes} are not sizes; give some such as [384, 128, 64], or leave it out",
+        )
+        negatives = [self.negatives] if isinstance(self.negatives, str) else self.negatives
+        require(
+            negatives is None or (all(negatives) and len({*negatives, self.text, self.pair}) == len(negatives) + 2),
+            f"task.negatives={self.negatives} are not columns of their own beside task.text={self.text} and task.pair="
+            f"{self.pair}; name others, or leave it out",
+        )
+        require(
+            self.loss == "in_batch" or (self.pair is not None and not self.symmetric and self.negatives is None),
+            f"task.loss={self.loss} learns from scored pairs alone; give task.pair, and neither task.negatives nor "
+            "task.symmetric",
         )

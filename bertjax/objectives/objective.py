@@ -33,6 +33,10 @@ class Objective(NamedTuple):
     """Counts what each loss is the mean over, from the batch alone: the weights of `metrics`, before a batch is cut
     into parts."""
 
+    cut_by_step: bool = True
+    """Whether the step may cut a batch by rows and add up what comes of the parts. Where the losses are no sums over
+    rows, `metrics` sees whole batches, and saves memory in a way of its own."""
+
 
 class BatchStream(Protocol):
     """Batches as a pure function of the step: NamedTuples of arrays whose first axis is the rows.

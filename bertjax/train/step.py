@@ -79,7 +79,8 @@ def gradients(
     """Returns gradients of the weighted sum of the losses, each the mean over the whole batch, and the metrics.
 
     Args:
-      gradient_accumulation_steps: parts that compute it, one after the other; the gradients are the same.
+      gradient_accumulation_steps: parts that compute it, one after the other, if the objective can be cut; the
+        gradients are the same.
       frozen: the model's other parameters, where it has some that no gradients are taken of.
     """
     counts = {name: jnp.maximum(count, 1) for name, count in objective.loss_counts(batch).items()}
@@ -92,7 +93,7 @@ def gradients(
     def part_gradients(part: Any, key: Array) -> tuple[Params, Metrics]:
         return jax.grad(share_of_loss, has_aux=True)(params, part, key)
 
-    if gradient_accumulation_steps == 1:
+    if gradient_accumulation_steps == 1 or not objective.cut_by_step:
         return part_gradients(batch, dropout_key)
     # A part has every so-many-th row, so that its rows lie on all devices as the batch's do.
     parts = jax.tree.map(lambda x: x.reshape(-1, gradient_accumulation_steps, *x.shape[1:]).swapaxes(0, 1), batch)

@@ -58,7 +58,7 @@ class LabelledBatches:
         self.steps_in_epoch = self._whole + (self._left > 0)
         # Whichever examples the last batch takes, the longest of group g is among the longest of what is left.
         longest_n = np.sort(examples.lengths_n)[::-1][np.arange(self.batch_size) * self._whole]
-        self._places, self.row_length = _places(longest_n, row_length or 2 * int(longest_n[0]))
+        self._places, self.row_length = places_for(longest_n, row_length or 2 * int(longest_n[0]))
         self.num_rows, self.max_sequences = self._places.num_rows, int(self._places.slot_n.max()) + 1
         self._epoch: tuple[int, np.ndarray] | None = None
 
@@ -141,7 +141,7 @@ class LabelledBatches:
         )
 
 
-def _places(longest_n: np.ndarray, row_length: int) -> tuple[Placement, int]:
+def places_for(longest_n: np.ndarray, row_length: int) -> tuple[Placement, int]:
     """Returns places for sequences that are at most so long, and the length of a row.
 
     Of all numbers of rows, that with the fewest places in all is taken, or a greater one with hardly more: short rows
