@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bertjax.models.bert import Bert as Bert
     from bertjax.train.finetune import finetune as finetune
     from bertjax.train.pretrain import pretrain as pretrain
+    from bertjax.train.sweep import sweep as sweep
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
 _MODULES = {
@@ -30,6 +31,7 @@ _MODULES = {
     "finetune": "train.finetune",
     "load_config": "config.recipes",
     "pretrain": "train.pretrain",
+    "sweep": "train.sweep",
 }
 __all__ = [
     "Bert",
@@ -42,6 +44,7 @@ __all__ = [
     "finetune",
     "load_config",
     "pretrain",
+    "sweep",
 ]
 
 

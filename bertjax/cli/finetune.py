@@ -1,14 +1,17 @@
 """The commands of tasks: finetune, which learns one from labelled examples, and predict."""
 
+import itertools
+from collections.abc import Sequence
+
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
-from bertjax.cli.train import parse_training
+from bertjax.cli.train import parse_recipe, training_parser
+from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
 
 def finetune(argv: list[str]) -> None:
     """Runs `bertjax finetune`."""
-    config, how = parse_training(
-        argv,
+    parser = training_parser(
         "bertjax finetune",
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
@@ -17,9 +20,50 @@ def finetune(argv: list[str]) -> None:
             "wins."
         ),
     )
-    from bertjax.train.finetune import finetune
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="make N runs, of the seeds from --seed on, in run_dir/seed-0 and so on; a table tells their mean figures",
+    )
+    parser.add_argument(
+        "--grid",
+        action="append",
+        metavar="KEY=VALUE,...",
+        help="make a run with each value of a key, in folders within run_dir; given again, with each combination",
+    )
+    from bertjax.config.parser import typed_keys
 
-    finetune(config, **how)
+    config, options = parse_recipe(parser, argv)
+    typed = typed_keys(argv)
+    if options.seeds is None and options.grid is None:
+        from bertjax.train.finetune import finetune
+
+        finetune(config, resume=options.resume, typed=typed)
+        return
+    from bertjax.train.sweep import Setting, sweep_settings
+
+    grid = parse_grid(options.grid or [])
+    settings = []
+    for combined in itertools.product(*grid.values()):
+        values = dict(zip(grid, combined, strict=True))
+        given = [f"--{key}={value}" for key, value in values.items()]
+        settings.append(Setting(values, parse_recipe(parser, [*argv, *given])[0]))
+    sweep_settings(settings, seeds=options.seeds, resume=options.resume, typed=[*typed, *grid])
+
+
+def parse_grid(given: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the values of each key, from KEY=VALUE,... Raises BertjaxError where a key or a value lacks."""
+    from bertjax.train.sweep import check_key
+
+    grid: dict[str, list[str]] = {}
+    for text in given:
+        key, _, values = text.partition("=")
+        check_key(key)
+        grid[key] = [value.strip() for value in values.split(",")]
+        if not all(grid[key]):
+            raise BertjaxError(f"--grid {text} lacks a value; give them as in --grid optim.learning_rate=1e-5,3e-5")
+    return grid
 
 
 def predict(argv: list[str]) -> None:

@@ -80,7 +80,15 @@ def parse_training(argv: list[str], prog: str, **texts: str) -> tuple[Config, di
     Raises:
       BertjaxError: no recipe is given.
     """
-    from bertjax.config.parser import config_parser, typed_keys
+    from bertjax.config.parser import typed_keys
+
+    config, options = parse_recipe(training_parser(prog, **texts), argv)
+    return config, {"resume": options.resume, "typed": typed_keys(argv)}
+
+
+def training_parser(prog: str, **texts: str) -> Any:
+    """Returns the parser of a command that trains by a recipe; the arguments are those of `parse_training`."""
+    from bertjax.config.parser import config_parser
 
     parser = config_parser(prog, **texts)
     parser.add_argument(
@@ -88,8 +96,7 @@ def parse_training(argv: list[str], prog: str, **texts: str) -> tuple[Config, di
         action="store_true",
         help="continue from the newest checkpoint in run_dir, exactly where it stopped; start anew if there is none",
     )
-    config, options = parse_recipe(parser, argv)
-    return config, {"resume": options.resume, "typed": typed_keys(argv)}
+    return parser
 
 
 def parse_recipe(parser: Any, argv: Sequence[str]) -> tuple[Config, Any]:

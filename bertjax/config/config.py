@@ -106,6 +106,11 @@ class Config:
         return config
 
     @property
+    def split_seed(self) -> int:
+        """Seed of the choice of the examples that are held out from those of training."""
+        return self.seed if self.task.split_seed is None else self.task.split_seed
+
+    @property
     def held_out_data(self) -> DataConfig:
         """Data section for held-out sequences: that of training, with what the eval section gives in its place."""
         of_eval = {name: getattr(self.eval, name) for name in ("mlm_probability", "max_length", "too_long")}

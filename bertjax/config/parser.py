@@ -85,6 +85,8 @@ def _in_our_words(message: str) -> str:
         key, value = wrong.groups()
         if key in TYPES:
             return f"{key}: expected {describe_type(TYPES[key])}, got {value or 'nothing'}"
+        if "<class 'int'>" in message:  # an option of one command
+            return f"--{key}: expected {describe_type(int)}, got {value or 'nothing'}"
     if (whole := re.match(r"Parser key \"(\w+)\": Unable to load config", message)) and whole[1] in SECTIONS:
         return takes_keys(whole[1])
     if unknown := re.search(r"Group '(.+?)' does not accept option '(.+?)'", message):

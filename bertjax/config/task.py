@@ -21,6 +21,8 @@ class TaskConfig:
     """files of examples to hold out, given likewise; by default a share of task.train, of each label alike"""
     eval_share: float = 0.1
     """share of the examples of task.train that is held out where there is no task.eval; equal texts stay together"""
+    split_seed: int | None = None
+    """seed of that choice, for runs of several seeds that hold out the same; by default seed"""
     text: str = "text"
     """column that holds the text, a.b for b within a"""
     pair: str | None = None

@@ -76,7 +76,10 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     rows = read_rows(task, task.train, "task.train")
     labels = labels_of(rows)
     if task.eval is None:
-        rows, held_out, name = *split(rows, task.eval_share, config.seed), f"held-out share of {named(task.train)}"
+        rows, held_out, name = (
+            *split(rows, task.eval_share, config.split_seed),
+            f"held-out share of {named(task.train)}",
+        )
         if not held_out:
             raise BertjaxError(
                 f"of {len(rows):,} rows task.eval_share={task.eval_share} holds none out; give a greater one, more "
@@ -118,7 +121,7 @@ def prepare_examples(config: Config, labels: Sequence[str], tokenizer: Tokenizer
         rows, name = read_rows(task, there, "task.eval"), named(there)
     else:
         assert task.train is not None
-        rows = split(read_rows(task, task.train, "task.train"), task.eval_share, config.seed)[1]
+        rows = split(read_rows(task, task.train, "task.train"), task.eval_share, config.split_seed)[1]
         name = f"held-out share of {named(task.train)}"
     check_labels(rows, labels)
     return make_examples(rows, labels, tokenizer, max_length=config.data.max_length, name=name)

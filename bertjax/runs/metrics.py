@@ -1,6 +1,7 @@
 """The figures that a run keeps of itself: metrics.jsonl, timings.jsonl and TensorBoard's events."""
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,7 +125,7 @@ def best_first(values: Mapping[int, float | None], figure: str) -> list[int]:
 
 def is_better_less(figure: str) -> bool:
     """Returns whether a figure is the better the less there is of it, as its name tells."""
-    return any(word in ("loss", "error", "mse", "mae", "rmse", "ece") for word in figure.split("_"))
+    return any(word in ("loss", "error", "mse", "mae", "rmse") for word in re.split(r"[\W_]+", figure.lower()))
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:

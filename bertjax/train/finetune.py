@@ -47,9 +47,14 @@ def finetune(config: Config, *, resume: bool = False, plot: bool = False, typed:
       SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
     """
     config = as_type(config, Config, "config")
+    return run(config, course_of(config), resume=resume, plot=plot, typed=typed)
+
+
+def course_of(config: Config) -> Course[PreparedTask]:
+    """Returns what runs of the configuration's task do. Raises BertjaxError where that is no fine-tuning."""
     if config.task.kind == "pretrain":
         raise BertjaxError("task.kind=pretrain is what 'bertjax pretrain' does; give a recipe such as classify")
-    return run(config, _COURSE, resume=resume, plot=plot, typed=typed)
+    return _COURSE
 
 
 def finetuning_task(prepared: PreparedTask, mesh: Mesh) -> Task:

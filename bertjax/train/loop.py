@@ -29,7 +29,7 @@ from bertjax.runs.signals import Stop
 from bertjax.train.best import Best
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
-from bertjax.train.programs import Programs, make_programs
+from bertjax.train.programs import MakePrograms, Programs, make_programs
 from bertjax.train.progress import Progress, Work
 from bertjax.train.state import TrainState, saved_trees, with_params
 
@@ -67,6 +67,7 @@ def fit(
     stop: Stop | None = None,
     began: float | None = None,
     plot: LivePlot | None = None,
+    programs: MakePrograms | None = None,
 ) -> Outcome:
     """Trains from the newest checkpoint of a folder on, and again from there when the loss leaps.
 
@@ -75,15 +76,16 @@ def fit(
       stop: tells of signals; by default none is looked for.
       began: when the run's process began, in seconds of `time.monotonic`, for a budget; by default now.
       plot: is drawn as the run goes on.
+      programs: makes the programs; by default they are this run's alone.
 
     Raises:
       BertjaxError: the loss stays without a finite value, or a checkpoint cannot be read or written.
     """
     config, began = task.config, time.monotonic() if began is None else began
-    programs = make_programs(config, task.objective, task.mesh)
+    made = (programs or make_programs)(config, task.objective, task.mesh)
     progress = Progress(folder.metrics, config.train, task.objective.heads, task.sequences, work=task.work, plot=plot)
     losses = tuple(task.objective.loss_weights)
-    _check_best(task, programs)
+    _check_best(task, made)
     with contextlib.closing(progress):
         run = _Run(
             folder,
@@ -91,7 +93,7 @@ def fit(
             processes or SingleProcess(),
             stop or Stop(),
             progress,
-            programs,
+            made,
             _make_budget(folder, task, began),
             RisingLoss(config.optim.over(config.train.steps), losses, folder.metrics.read()),
         )

@@ -1,5 +1,6 @@
 """Programs for the devices of a mesh. Each is compiled when it is first called."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ class Programs(NamedTuple):
     eval_step: EvalStep
     init: Callable[[ArrayLike], TrainState]  # makes a fresh state of a seed
     template: TrainState  # shapes and dtypes of a state
+
+
+MakePrograms = Callable[[Config, Objective, Mesh], Programs]
 
 
 def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
@@ -51,3 +55,21 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         compile_init(mesh, objective, optimizer, **how),
         state_template(objective, optimizer, **how),
     )
+
+
+def shared_programs() -> MakePrograms:
+    """Returns `make_programs` for runs in turn, which gives what it made for the one before to one that is alike.
+
+    They may differ in the seed, in where they are, and in when they end, are evaluated and saved.
+    """
+    made: dict[Any, Programs] = {}
+
+    def make(config: Config, objective: Objective, mesh: Mesh) -> Programs:
+        train = dataclasses.replace(config.train, steps=1, epochs=None, batch_warmup_steps=0)
+        key = (config.task, config.data, config.model, config.optim, train, mesh)
+        if key not in made:
+            made.clear()
+            made[key] = make_programs(config, objective, mesh)
+        return made[key]
+
+    return make

@@ -3,9 +3,9 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jax.sharding import Mesh
 
@@ -23,6 +23,7 @@ from bertjax.runs.signals import Stop, stopping_on_signals
 from bertjax.train.account import account
 from bertjax.train.loop import Task, fit
 from bertjax.train.open_run import Prepare, may_go_further, open_run, with_model_of_init
+from bertjax.train.programs import MakePrograms
 from bertjax.train.progress import Progress, describe_devices
 from bertjax.train.state import TrainState
 
@@ -36,6 +37,7 @@ class Outcome(NamedTuple):
 
     lines: list[str]  # on a terminal
     shown: Learned | None = None  # in its report; None where that has nothing of it to show
+    figures: Mapping[str, float] = {}  # held out, by what people call them; the first is the one to choose runs by
 
 
 class Course(NamedTuple, Generic[P]):
@@ -50,10 +52,30 @@ class Course(NamedTuple, Generic[P]):
     reports: bool = True  # whether report.html can show such a run
 
 
+class Finished(NamedTuple):
+    """What a run leaves."""
+
+    folder: Path
+    figures: Mapping[str, float]  # held out, of what the run gives; the first is the one to choose runs by
+
+
 def run(
     config: Config, course: Course[P], *, resume: bool = False, plot: bool = False, typed: Collection[str] = ()
 ) -> Path:
-    """Trains as the configuration says and returns the run's folder.
+    """Does what `carry_out` does and returns the run's folder."""
+    return carry_out(config, course, resume=resume, plot=plot, typed=typed).folder
+
+
+def carry_out(
+    config: Config,
+    course: Course[P],
+    *,
+    resume: bool = False,
+    plot: bool = False,
+    typed: Collection[str] = (),
+    programs: MakePrograms | None = None,
+) -> Finished:
+    """Trains as the configuration says.
 
     It may be killed at any time: resumed, the run ends as if it never had been.
 
@@ -61,6 +83,7 @@ def run(
       resume: go on from the newest checkpoint of `config.run_dir`; from the beginning where there is none yet.
       plot: in a notebook, draw the losses as the run goes on.
       typed: keys such as model.num_layers that are not to give way to what `config.init_from` says, as a recipe's do.
+      programs: as of `fit`.
 
     Raises:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
@@ -74,10 +97,12 @@ def run(
         with joined(config.distributed) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
             config = dataclasses.replace(config, distributed=DistributedConfig())
-            finished = _train(config, course, processes, stop, resume=resume, plot=plot, typed=typed)
-        if not finished:
+            how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs}
+            figures = _train(config, course, processes, stop, **how)
+        if figures is None:
             stop.leave()
-    return Path(config.run_dir)
+    assert figures is not None
+    return Finished(Path(config.run_dir), figures)
 
 
 def _train(
@@ -89,8 +114,9 @@ def _train(
     resume: bool,
     plot: bool,
     typed: Collection[str],
-) -> bool:
-    """False: a signal stopped it."""
+    programs: MakePrograms | None,
+) -> Mapping[str, float] | None:
+    """The held-out figures; None: a signal stopped it."""
     began = time.monotonic()
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
     on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
@@ -115,7 +141,8 @@ def _train(
         title = f"{folder.path.name}, on {prepared.train.name}"
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
         with stop.finishing():
-            state, progress = fit(folder, task, processes=processes, stop=stop, began=began, plot=live)
+            how: Any = {"processes": processes, "stop": stop, "began": began, "plot": live, "programs": programs}
+            state, progress = fit(folder, task, **how)
             if processes.first and progress.first_seconds:  # a step was made
                 # A signal leaves no time for it, nor does a run whose seconds are counted.
                 told = account(task.work if state is not None and reports else None, progress, began=began)
@@ -130,7 +157,13 @@ def _train(
             best = [_describe_best(folder, task, progress, int(state.step))] if task.config.eval.best else []
             lines = [*best, *learned.lines, *course.what_next(folder)]
         _conclude(folder, task, progress, lines)
-    return learned is not None
+    return None if learned is None else learned.figures or _held_out(folder, prepared.config)
+
+
+def _held_out(folder: RunFolder, config: Config) -> dict[str, float]:
+    prefix = "held_out_"
+    line = folder.metrics.evaluation(config.eval.best)
+    return {name.removeprefix(prefix): line[name] for name in line if name.startswith(prefix)}
 
 
 def _describe_best(folder: RunFolder, task: Task, progress: Progress, step: int) -> str:
