@@ -4,6 +4,7 @@ import dataclasses
 
 from bertjax.config.checks import expand_homes, require, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
+from bertjax.config.lora import LoraConfig
 from bertjax.config.model import BertConfig
 from bertjax.config.optim import OptimConfig
 from bertjax.config.parallel import DistributedConfig, MeshConfig
@@ -28,6 +29,7 @@ class Config:
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 
 from bertjax.errors import BertjaxError
+from bertjax.models.lora import LORA
 
 Params = dict[str, Any]
 
 # Where a parameter lies, by its whole path, which fits exactly one. A new head needs its name here.
 DEPTHS = (
     (r"\w+_embedding|embedding_norm/\w+", "embeddings"),
-    (r"block_(\d+)/.+", "layer"),
+    (rf"(?:{LORA}/)?block_(\d+)/.+", "layer"),
     (r"(final_norm|mlm|pooler|nsp|classifier)/.+", "head"),
 )
 
@@ -26,7 +27,7 @@ def depths(params: Params) -> tuple[Params, int]:
     Raises:
       BertjaxError: a parameter fits no rule of `DEPTHS`, or several.
     """
-    layers = [re.match(r"block_(\d+)/", _name(path)) for path, _ in jax.tree.leaves_with_path(params)]
+    layers = [re.match(rf"(?:{LORA}/)?block_(\d+)/", _name(path)) for path, _ in jax.tree.leaves_with_path(params)]
     top = max((int(match[1]) + 2 for match in layers if match), default=1)
 
     def depth(path: tuple[Any, ...], _: Any) -> int:
@@ -46,13 +47,21 @@ def depths(params: Params) -> tuple[Params, int]:
 def split(params: Params, freeze_layers: int | None) -> tuple[Params, Params | None]:
     """Returns the parameters that learn, and those that stay as they are, None where all learn.
 
+    Where there are adapters, all stays but they and the heads.
+
     Args:
       params: nested, of arrays or of whatever has a place among them.
       freeze_layers: number of first layers that stay, with the embeddings; None for nothing.
     """
-    if freeze_layers is None:
+    if freeze_layers is None and LORA not in params:
         return params, None
-    stays = jax.tree.map(lambda depth: depth <= freeze_layers, depths(params)[0])
+    depth_of, top = depths(params)
+    last = -1 if freeze_layers is None else freeze_layers
+
+    def stays_there(path: tuple[Any, ...], depth: int) -> bool:
+        return depth <= last or (LORA in params and depth < top and path[0].key != LORA)
+
+    stays = jax.tree.map_with_path(stays_there, depth_of)
     return _where(params, stays, False), _where(params, stays, True)
 
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.lora import merged, with_adapters
 from bertjax.models.parts import joined, split
 from bertjax.parallel.sharding import by_name, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
@@ -29,11 +31,14 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     model: Any = Bert(config.model)
     if config.task.kind == "classify":
         model = SequenceClassifier(model, len(run.labels()))
-    learning, frozen = split(params_template(model), config.optim.freeze_layers)
+    template = jax.eval_shape(
+        lambda params: with_adapters(params, config.lora, jax.random.key(0)), params_template(model)
+    )
+    learning, frozen = split(template, config.optim.freeze_layers)
     trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
     with run.checkpoints() as checkpoints:
         found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
-    return joined(found[name], found.get("frozen"))
+    return merged(joined(found[name], found.get("frozen")), config.lora)
 
 
 def _step(run: RunFolder, config: Config, checkpoints: Checkpoints) -> int:

@@ -57,6 +57,7 @@ class Outcome(NamedTuple):
 
     state: TrainState | None  # that of the best step, where there is one; None: a signal stopped it
     progress: Progress
+    params: Params | None  # the model's, of that state, that are evaluated
 
 
 def fit(
@@ -102,7 +103,8 @@ def fit(
                 with CheckpointWriter(
                     folder.checkpoint_folder, keep=config.checkpoint.keep, on_failure=folder.on_failure
                 ) as checkpoints:  # left when the last is written
-                    return Outcome(_go_on(run, checkpoints), progress)
+                    state = _go_on(run, checkpoints)
+                return Outcome(state, progress, None if state is None else made.plain(state.eval_params))
             except LossSpike as spike:
                 _leave_out(run, spike)
 
@@ -237,7 +239,7 @@ def _check_best(task: Task, programs: Programs) -> None:
     batch = place_rows(next(held_out.first_epoch(rows.some)), rows, task.mesh)
     names = {"loss", *jax.eval_shape(programs.eval_step, programs.template.all_params, batch)}
     if best not in names and task.figures is not None:
-        names |= {*task.figures(programs.init(_seed(task)).all_params)}
+        names |= {*task.figures(programs.plain(programs.init(_seed(task)).all_params))}
     if best not in names:
         raise BertjaxError(f"there is no held-out figure eval.best={best}; give one of {', '.join(sorted(names))}")
 
@@ -270,7 +272,7 @@ def _evaluated(run: _Run, state: TrainState, best: Best) -> bool:
         weights = run.task.objective.loss_weights
         means["loss"] = sum(weights[name] * means[name] for name in weights if name in means)
     elif best.figure and best.figure not in means and run.task.figures is not None:
-        means |= run.task.figures(state.eval_params)
+        means |= run.task.figures(run.programs.plain(state.eval_params))
     run.progress.held_out(means)
     if best.figure:
         best.add(run.progress.step, means.get(best.figure))

@@ -5,12 +5,17 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from bertjax.config import Config
+from bertjax.config import Config, LoraConfig
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
-from bertjax.objectives.objective import Objective
+from bertjax.models.lora import merged, with_adapters
+from bertjax.objectives.metrics import Metrics
+from bertjax.objectives.objective import Objective, Params
+from bertjax.parallel.sharding import by_name
 from bertjax.train.optimizer import make_optimizer, make_schedule
 from bertjax.train.state import TrainState, compile_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step
@@ -23,6 +28,7 @@ class Programs(NamedTuple):
     eval_step: EvalStep
     init: Callable[[ArrayLike], TrainState]  # makes a fresh state of a seed
     template: TrainState  # shapes and dtypes of a state
+    plain: Callable[[Params], Params]  # gives the model's parameters of all those of a state, which may have adapters
 
 
 MakePrograms = Callable[[Config, Objective, Mesh], Programs]
@@ -34,6 +40,8 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     Args:
       objective: one made for this mesh.
     """
+    plain = _plain(config.lora, objective, mesh)
+    objective = _adapted(objective, config.lora)
     how: Any = {"averaging": config.optim.ema_decay is not None, "freeze_layers": config.optim.freeze_layers}
 
     @functools.cache
@@ -54,7 +62,29 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         compile_eval_step(mesh, objective),
         compile_init(mesh, objective, optimizer, **how),
         state_template(objective, optimizer, **how),
+        plain,
     )
+
+
+def _plain(config: LoraConfig, objective: Objective, mesh: Mesh) -> Callable[[Params], Params]:
+    if config.rank is None:
+        return lambda params: params
+    places = by_name(jax.eval_shape(objective.init, jax.random.key(0)), mesh)
+    return jax.jit(functools.partial(merged, config=config), out_shardings=places)
+
+
+def _adapted(objective: Objective, config: LoraConfig) -> Objective:
+    """The same objective of parameters with adapters, if there are to be any."""
+    if config.rank is None:
+        return objective
+
+    def init(key: Array) -> Params:
+        return with_adapters(objective.init(key), config, jax.random.fold_in(key, 1))
+
+    def metrics(params: Params, batch: Any, key: Array | None) -> Metrics:
+        return objective.metrics(merged(params, config), batch, key)
+
+    return objective._replace(init=init, metrics=metrics)
 
 
 def shared_programs() -> MakePrograms:
@@ -66,7 +96,7 @@ def shared_programs() -> MakePrograms:
 
     def make(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         train = dataclasses.replace(config.train, steps=1, epochs=None, batch_warmup_steps=0)
-        key = (config.task, config.data, config.model, config.optim, train, mesh)
+        key = (config.task, config.data, config.model, config.optim, config.lora, train, mesh)
         if key not in made:
             made.clear()
             made[key] = make_programs(config, objective, mesh)

@@ -142,12 +142,15 @@ def _train(
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
         with stop.finishing():
             how: Any = {"processes": processes, "stop": stop, "began": began, "plot": live, "programs": programs}
-            state, progress = fit(folder, task, **how)
+            state, progress, params = fit(folder, task, **how)
             if processes.first and progress.first_seconds:  # a step was made
                 # A signal leaves no time for it, nor does a run whose seconds are counted.
                 told = account(task.work if state is not None and reports else None, progress, began=began)
                 folder.metrics.append_account(told)
-            learned = None if state is None else course.learned(folder, prepared, mesh, processes, state)
+            learned = None
+            if state is not None and params is not None:
+                plain = state._replace(params=params, average=None, frozen=None)
+                learned = course.learned(folder, prepared, mesh, processes, plain)
         if processes.first:
             plot_losses(folder.metrics.read(), folder.loss_plot, title, task.objective.heads)
             if learned is not None and reports:

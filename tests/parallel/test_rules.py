@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from bertjax.config import BertConfig, OptimConfig
+from bertjax.config import BertConfig, LoraConfig, OptimConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import FAMILIES, leaves
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.lora import with_adapters
 from bertjax.models.parts import depths, joined, split
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.pretraining import pretraining_objective
@@ -66,6 +67,16 @@ ANSWERS = {
     "mlm/vocab/kernel": (COLUMNS, True),
     "mlm/vocab/bias": (INNER, False),
 }
+for linear in ("attention/query", "attention/key", "attention/value", "ffn/in", "ffn/gate"):
+    ANSWERS |= {
+        f"lora/block/{linear}/a": (HIDDEN, True),
+        f"lora/block/{linear}/b": (PartitionSpec(None, "tensor"), True),
+    }
+for linear in ("attention/out", "ffn/out"):
+    ANSWERS |= {
+        f"lora/block/{linear}/a": (PartitionSpec("tensor", None), True),
+        f"lora/block/{linear}/b": (TABLE, True),
+    }
 
 # Every value of every setting that a parameter may come or go with.
 OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -106,8 +117,14 @@ def configs() -> dict[str, BertConfig]:
     return found
 
 
+def adapted_template(model: Any) -> Any:
+    """With all that may be adapted."""
+    template = params_template(model)
+    return jax.eval_shape(lambda params: with_adapters(params, LoraConfig(rank=2), jax.random.key(0)), template)
+
+
 def answers(model: Any) -> dict[str, tuple[PartitionSpec, bool]]:
-    params = params_template(model)
+    params = adapted_template(model)
     specs = dict(leaves(by_name(params, make_mesh(2, 2, 2))))
     return {name: (specs[name].spec, decayed) for name, decayed in leaves(decay_mask(params))}
 
@@ -135,13 +152,18 @@ def test_what_becomes_of_every_parameter_of_every_model() -> None:
 
 def test_how_deep_every_parameter_of_every_model_lies() -> None:
     for name, model in every_model().items():
-        params = params_template(model)
+        params = adapted_template(model)
         found, top = depths(params)
         assert top == 3, name
         for path, depth in leaves(found):
-            layer = re.match(r"block_(\d+)/", path)
+            layer = re.match(r"(?:lora/)?block_(\d+)/", path)
             below = path.endswith("_embedding") or path.startswith("embedding_norm/")
             assert depth == (int(layer[1]) + 1 if layer else 0 if below else top), f"{path} of {name}"
+        adapters, frozen = split(params, None)
+        assert frozen is not None and not adapters.keys() - {"lora", "pooler", "nsp", "mlm", "classifier", "final_norm"}
+        assert adapters["lora"] == params["lora"] and joined(adapters, frozen) == params
+        del params["lora"]
+        assert split(params, None) == (params, None)
         for freeze, learn in ((0, "block_0"), (1, "block_1"), (2, "classifier")):
             learning, frozen = split(params, freeze)
             assert frozen is not None and "token_embedding" in frozen

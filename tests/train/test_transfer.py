@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labelled_texts import but
+from labelled_texts import but, examples
 
 from bertjax import Classifier, finetune
-from bertjax.config import BertConfig, Config
+from bertjax.config import BertConfig, Config, LoraConfig
 from bertjax.data.batching.labelled import LabelledBatch
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import leaves
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.lora import merged, with_adapters
 from bertjax.models.parameters import params_template
 from bertjax.models.parts import split
 from bertjax.objectives.classification import classification_objective
@@ -84,3 +85,50 @@ def test_last_layers_start_anew(small: Config, two_layers: Path, capsys: pytest.
 def test_there_are_no_more_layers_than_the_model_has(small: Config, key: str) -> None:
     with pytest.raises(BertjaxError, match=r"=3 is above model.num_layers=2 of .*base; give as many at most"):
         finetune(but(small, **{key: 3}))
+
+
+@pytest.mark.parametrize("kernels, number", [("query+value", 2), ("attention", 4), ("all", 6)])
+def test_adapters_add_nothing_at_first_and_then_their_product(two_layers: Path, kernels: Any, number: int) -> None:
+    params, lora = load(two_layers).params, LoraConfig(rank=3, alpha=6.0, kernels=kernels)
+    adapted = with_adapters(params, lora, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, merged(adapted, lora), params)
+    pairs = dict(leaves(adapted["lora"]))
+    assert len(pairs) == 2 * 2 * number
+    moved = adapted | {"lora": jax.tree.map(lambda leaf: leaf + 1, adapted["lora"])}
+    for path, leaf in leaves(merged(moved, lora)):
+        above = path.removesuffix("/kernel")
+        added = 0.0
+        if path.endswith("/kernel") and f"{above}/a" in pairs:
+            added = 2 * (np.float64(pairs[f"{above}/a"]) + 1) @ (np.float64(pairs[f"{above}/b"]) + 1)
+        np.testing.assert_allclose(leaf, dict(leaves(params))[path] + added, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def test_a_run_with_adapters_gives_plain_weights_and_goes_on_after_a_kill(
+    small: Config, two_layers: Path, tmp_path: Path, kill: Callable, states: list[Any]
+) -> None:
+    """The heads learn too; the rest stays bit for bit, and has no optimiser state."""
+    small = but(small, lora__rank=2, lora__kernels="attention", checkpoint__every=2, eval__every=2)
+    run = finetune(small)
+    (state,) = states
+    assert {path.rpartition("/")[2] for path, _ in leaves(state.params["lora"])} == {"a", "b"}
+    assert state.params.keys() == {"lora", "pooler", "classifier"}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        dict(leaves(state.frozen)),
+        {path: leaf for path, leaf in leaves(load(two_layers).params) if path in dict(leaves(state.frozen))},
+    )
+    plain = load(run).params
+    assert plain.keys() == {*load(two_layers).params, "classifier"}
+    for path, leaf in leaves(plain):
+        if path.startswith("block_"):
+            moved = np.abs(leaf - dict(leaves(state.frozen))[path]).max()
+            assert moved > 1e-4 if path.endswith("kernel") and "attention" in path else moved == 0, path
+    loss = RunFolder(run).metrics.newest_evaluation()["held_out_label_loss"]
+    probabilities_nc = Classifier.load(run).probabilities([text for text, _ in examples(8, 2)])
+    labels = [["blue", "green", "red"].index(label) for _, label in examples(8, 2)]
+    assert -np.log(probabilities_nc[range(8), labels]).mean() == pytest.approx(loss, rel=1e-3)
+
+    killed = but(small, run_dir=str(tmp_path / "killed"))
+    kill(killed, 3)
+    finetune(killed, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, states[1], state)
