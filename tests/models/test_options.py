@@ -1,6 +1,7 @@
 """What BERT does not have: each option does what it says, and nothing else."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -40,7 +41,17 @@ def inputs(seed: int = 0) -> tuple[jax.Array, ...]:
 
 
 def encode(config: BertConfig, params: dict, *args: jax.Array) -> jax.Array:
-    return Bert(config).apply({"params": params}, *args, method="encode")
+    return encoded(Bert(config), params, *args)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def encoded(model: Bert, params: dict, *args: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, *args, method="encode")
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def fresh_params(config: BertConfig) -> dict:
+    return init_params(Bert(config), KEY)
 
 
 # Positions.
@@ -78,7 +89,7 @@ def test_rotary_has_no_table_of_positions_but_tells_them_apart() -> None:
     config = small(positions="rotary")
     assert names(SMALL) - names(config) == {"position_embedding"}
     tokens_bt, *rest = inputs()
-    params = jax.tree.map(lambda leaf: 10 * leaf, init_params(Bert(config), KEY))
+    params = jax.tree.map(lambda leaf: 10 * leaf, fresh_params(config))
     swapped_bt = tokens_bt.at[:, 2].set(tokens_bt[:, 3]).at[:, 3].set(tokens_bt[:, 2])
     plain, swapped = (encode(config, params, tokens, *rest) for tokens in (tokens_bt, swapped_bt))
     assert float(jnp.abs(plain[:, 0] - swapped[:, 0]).max()) > 1e-3
@@ -107,7 +118,7 @@ def test_biases_that_look(features: int) -> None:
 def test_attention_that_starts_at_neighbours() -> None:
     config = small(positions="rotary", attention_start="neighbours", hidden_size=64)
     plain = dataclasses.replace(config, attention_start="random")
-    ours, theirs = (init_params(Bert(one), KEY) for one in (config, plain))
+    ours, theirs = (fresh_params(one) for one in (config, plain))
     differing = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, ours), theirs in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
@@ -143,7 +154,7 @@ def test_pre_norm_leaves_the_residual_alone() -> None:
 
 def test_pre_norm_ends_with_a_norm() -> None:
     assert names(small(norm="pre")) - names(SMALL) == {"final_norm/scale", "final_norm/bias"}
-    encoded = encode(small(norm="pre"), init_params(Bert(small(norm="pre")), KEY), *inputs())
+    encoded = encode(small(norm="pre"), fresh_params(small(norm="pre")), *inputs())
     np.testing.assert_allclose(encoded.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(encoded.std(-1), 1, atol=1e-3)
 
@@ -180,7 +191,7 @@ def test_without_biases_there_is_the_vocabularys_alone() -> None:
 
 
 def test_initial_scale() -> None:
-    params = init_params(Bert(small(init_scale=0.5, vocab_size=2000)), KEY)
+    params = fresh_params(small(init_scale=0.5, vocab_size=2000))
     for leaf in (params["token_embedding"], params["block_0"]["ffn"]["in"]["kernel"]):
         assert float(leaf.std()) == pytest.approx(0.5, rel=0.15)
 
@@ -209,7 +220,7 @@ EVERY = {
 @pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
 def test_padding_and_neighbours_change_nothing(options: dict[str, Any]) -> None:
     config = small(**options)
-    params = init_params(Bert(config), KEY)
+    params = fresh_params(config)
     tokens_bt, segments_bt, positions_bt, sequences_bt = inputs()
     predictions_bp, cls_bk = jnp.full((B, 1), 2), jnp.zeros((B, 1), jnp.int32)
     apply = jax.jit(Bert(config).apply)
@@ -229,7 +240,7 @@ def test_padding_and_neighbours_change_nothing(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
 def test_scanned_layers_are_the_same(options: dict[str, Any]) -> None:
     config = small(**options)
-    params = init_params(Bert(config), KEY)
+    params = fresh_params(config)
     for how in ({"scan_layers": True}, {"remat": True}):
-        other = Bert(config, **how).apply({"params": params}, *inputs(), method="encode")
+        other = encoded(Bert(config, **how), params, *inputs())
         np.testing.assert_allclose(other, encode(config, params, *inputs()), atol=1e-5)
