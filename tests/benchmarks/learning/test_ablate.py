@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_ins import start_no_process
 
 from benchmarks.__main__ import main
 from benchmarks.learning import ablate
@@ -132,7 +133,8 @@ def test_the_table_tells_what_helps_and_what_does_not(tiny: Config) -> None:
     assert not any("\\*" in of[f"`{name}`"] for name, _ in wanted[-2:])
 
 
-def test_two_runs_in_earnest(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_two_runs(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    start_no_process(monkeypatch, ablate)
     file = tmp_path / "runs.json"
     flips = ["--flip", "data.mlm_probability=0.6", "--seeds", "1", "--json", str(file)]
     assert main(["ablate", *options(tiny), *flips]) == 0
@@ -142,6 +144,7 @@ def test_two_runs_in_earnest(tiny: Config, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_run_that_fails_is_a_result(tiny: Config, tmp_path: Path) -> None:
+    """In the process of its own that every run has."""
     broken = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, path=str(tmp_path / "nowhere")))
     found = ablate._run(broken, tiny, 0, {"PATH": "", "JAX_PLATFORMS": "cpu"})
     assert "nowhere is not a folder" in found["failed"] and set(found) == {"failed"}

@@ -8,9 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from stand_ins import start_no_process
 
 from benchmarks.__main__ import NAMES, main
-from benchmarks.speed import ours, starting
+from benchmarks.speed import ceiling, contest, ours, starting
 from benchmarks.speed.shared_folder import SharedFolder
 from benchmarks.speed.text import prepare_text
 from bertjax.config.recipes import flat, save_config
@@ -62,7 +63,9 @@ def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsy
 
 
 def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    start_no_process(monkeypatch, contest)
+    monkeypatch.setattr(ceiling, "_SIZES", (256,))
+    monkeypatch.setattr(ceiling, "_COPY_BYTES", 2**20)
     file = tmp_path / "figures.json"
     assert main(["train", "--rounds", "1", "--json", str(file), *options(tiny)]) == 0
     out, _ = capsys.readouterr()
