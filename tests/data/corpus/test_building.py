@@ -33,7 +33,7 @@ TOKENIZER = Tokenizer.train([" ".join([*WORDS, "."])], min_frequency=1)
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """A folder of two large files and many small ones, as shards go here: 2,400 documents."""
+    """A folder of two large files and many small ones, as shards go here: 720 documents."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -41,7 +41,7 @@ def texts(tmp_path: Path) -> Path:
     def document() -> str:
         return "\n".join(" ".join(rng.choice(WORDS, rng.integers(0, 9))) + " ." for _ in range(rng.integers(1, 5)))
 
-    for name, number in [("a.txt", 1000), ("b.txt", 1000), *((f"c{number}.txt", 4) for number in range(100))]:
+    for name, number in [("a.txt", 300), ("b.txt", 300), *((f"c{number}.txt", 4) for number in range(30))]:
         (folder / name).write_text("\n\n".join(document() for _ in range(number)))
     return folder
 
@@ -84,7 +84,7 @@ def test_it_holds_every_document_once(tmp_path: Path, texts: Path, small_shards:
     blocks = [block for file in find_files(str(texts)) for block in file.read_text().split("\n\n")]
     expected = [[line.strip() for line in block.splitlines()] for block in blocks]
     assert sorted(sum(map(text_of, corpora), [])) == sorted(expected)
-    assert [len(text_of(corpus)) for corpus in corpora[1:]] == [pytest.approx(24, abs=14)] * 2
+    assert [len(text_of(corpus)) for corpus in corpora[1:]] == [pytest.approx(7, abs=6)] * 2
 
 
 def test_shards_and_processes_change_nothing(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_all_splits_are_made_in_one_pass(tmp_path: Path, texts: Path, monkeypatc
 
 def test_held_out_files_of_their_own(tmp_path: Path, texts: Path) -> None:
     held_out = user_files(texts / "a.txt", divided=False)
-    assert len(text_of(build(tmp_path, held_out, "valid"))) == 1000
+    assert len(text_of(build(tmp_path, held_out, "valid"))) == 300
     assert [path.name[:11] for path in (tmp_path / "corpora").iterdir()] == ["files-valid"]
 
 
@@ -283,15 +283,15 @@ def test_a_recipe_says_all(tiny: Config, tmp_path: Path, texts: Path, capsys: py
 
 
 def test_the_vocabulary_is_of_so_many_megabytes(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evenly from all over the files: the first and the last words of a file of 4 MB, and half of all between."""
-    lines = [f"w{number} filler .\nfiller filler ." for number in range(100_000)]
+    """Evenly from all over the files: the first and the last words of a file of 2 MB, and half of all between."""
+    lines = [f"w{number} filler .\nfiller filler ." for number in range(50_000)]
     (tmp_path / "a.txt").write_text("\n\n".join(lines))
-    monkeypatch.setattr(files_module.shards, "__defaults__", (100_000,))
+    monkeypatch.setattr(files_module.shards, "__defaults__", (50_000,))
     data = DataConfig("files", str(tmp_path / "a.txt"), cache=str(tmp_path / "cache"), sentence="line", max_length=24)
-    few = dataclasses.replace(tiny, data=data, tokenizer=TokenizerConfig(min_frequency=1, max_megabytes=2))
+    few = dataclasses.replace(tiny, data=data, tokenizer=TokenizerConfig(min_frequency=1, max_megabytes=1))
     known = prepare(few).tokenizer
     size = (tmp_path / "a.txt").stat().st_size
-    assert known.vocab_size / 100_000 == pytest.approx(2e6 / size, rel=0.1)
-    ids = known.ids([f"w{number}" for number in range(0, 100_000, 100)])
+    assert known.vocab_size / 50_000 == pytest.approx(1e6 / size, rel=0.1)
+    ids = known.ids([f"w{number}" for number in range(0, 50_000, 50)])
     halves = np.array_split(np.array(ids) != known.vocabulary.unk, 5)
     assert all(0.3 < half.mean() < 0.8 for half in halves)
