@@ -18,6 +18,7 @@ SMALL = {
     "data.source": "python-docs",
     "tokenizer.vocab_size": "500",
     "model.hidden_size": "16",
+    "model.num_layers": "1",
     "model.intermediate_size": "16",
     "train.steps": "2",
     "train.batch_size": "8",

@@ -117,7 +117,7 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
     assert relative_error(state.params["mlm"]["vocab"]["kernel"], trained) < 1e-3
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [2, 8])
 def test_devices_change_neither_losses_nor_parameters(devices: int) -> None:
     batches = [random_batch(16, seed) for seed in range(5)]
     one, one_history = train(SMALL, batches)
@@ -141,10 +141,9 @@ def test_accumulated_parts_equal_the_whole_batch(devices: int) -> None:
 
 def test_parts_with_dropout_drop_differently() -> None:
     row = random_batch(1)
-    batch = jax.tree.map(lambda x: np.repeat(x, 4, axis=0), row)
-    optimizer = optax.sgd(1.0)
-    whole, parts = (train(SMALL, [batch], gradient_accumulation_steps=n, optimizer=optimizer)[1][0] for n in (1, 4))
-    alone = train(SMALL, [row], optimizer=optimizer)[1][0]
+    batch = jax.tree.map(lambda x: np.repeat(x, 8, axis=0), row)
+    whole, parts = (train(SMALL, [batch], gradient_accumulation_steps=n)[1][0] for n in (1, 8))
+    alone = train(SMALL, [row])[1][0]
     assert parts["mlm_loss"] != pytest.approx(alone["mlm_loss"], rel=1e-6)
     assert parts["mlm_loss"] == pytest.approx(whole["mlm_loss"], rel=0.2)
 
@@ -171,10 +170,9 @@ def test_dropout_is_new_in_every_step() -> None:
 
 
 def test_the_old_state_is_given_up() -> None:
-    mesh, optimizer = make_mesh(devices=jax.devices()[:1]), optax.adam(1e-2)
-    objective = pretraining_objective(Bert(SMALL, mesh=mesh))
-    state = compile_init(mesh, objective, optimizer)(0)
-    compile_train_step(mesh, objective, optimizer, RATE)(state, place_batch(random_batch(8), mesh), 0)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    init, step = compiled(Bert(SMALL, mesh=mesh), ADAM, 1.0, 0.0, 1)
+    step(state := init(0), place_batch(random_batch(8), mesh), 0)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
