@@ -9,15 +9,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from odd_bert import MODEL, ODD, write_odd_bert
 from safetensors.numpy import load_file, save_file
 
-from bertjax.config import BertConfig, CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
+from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.prepare import prepare
-from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.export import export_run
-from bertjax.hub.folder import write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import load, model_config
 from bertjax.models.bert import Bert, init_params
@@ -27,33 +26,10 @@ from bertjax.runs.folder import RunFolder
 from bertjax.train.open_run import open_run, with_model_of_init
 from bertjax.train.pretrain import pretrain
 
-ODD = ("</s>", "<unk>", "<s>", "<sep/>", "<?>")
-PIECES = ["the", "near", "sees", "a", ".", "n", "##o", "##u", "##n", *(f"##{digit}" for digit in range(10))]
-MODEL = BertConfig(
-    vocab_size=40,  # rows of padding after the tokens
-    hidden_size=16,
-    num_layers=1,
-    num_heads=2,
-    intermediate_size=24,
-    max_position=32,
-    dropout=0.3,
-    hidden_act="gelu_tanh",
-)
-
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder whose special tokens have odd names and odd numbers."""
-    tokens = [PIECES[0], ODD[3], ODD[0], *PIECES[1:5], ODD[4], ODD[2], *PIECES[5:], ODD[1]]
-    tokenizer = Tokenizer.from_vocab(
-        {token: number for number, token in enumerate(tokens)}, Rules("wordpiece", special=ODD)
-    )
-    rng = np.random.default_rng(0)
-    params = init_params(Bert(MODEL), jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.1, leaf.shape), np.float32), params)
-    folder = tmp_path_factory.mktemp("hub") / "theirs"
-    write_folder(MODEL, params, tokenizer, folder, card="")
-    return folder
+    return write_odd_bert(tmp_path_factory.mktemp("hub") / "theirs")
 
 
 def held_out(run: Path) -> dict[str, float]:
@@ -202,7 +178,8 @@ def test_what_a_folder_lacks_is_fresh_and_said(
     save_file({name: t for name, t in tensors.items() if "cls.pred" not in name}, bare / "model.safetensors")
     run = pretrain(standing_still(tiny, tmp_path / "run", bare))
     assert f"NOTICE:   {bare} has no weights of mlm: the run starts with fresh ones" in capsys.readouterr().out
-    fresh = init_params(Bert(RunFolder(run).config().model), jax.random.key(tiny.seed))
+    model = Bert(RunFolder(run).config().model)
+    fresh = jax.jit(lambda: init_params(model, jax.random.key(tiny.seed)))()
     params, source = load(run).params, load(theirs).params
     np.testing.assert_allclose(params["mlm"]["hidden"]["kernel"], fresh["mlm"]["hidden"]["kernel"], atol=1e-7)
     jax.tree.map(np.testing.assert_array_equal, params["nsp"], source["nsp"])
