@@ -163,7 +163,7 @@ def fresh_and_initial(config: Config) -> tuple[dict[str, np.ndarray], dict[str, 
     """The parameters of a run before and after those it starts from are put in."""
     prepared, mesh = prepare(config), make_mesh(*config.mesh_sizes(2))
     task = pretraining_task(prepared, mesh)
-    fresh = loop.make_programs(prepared.config, task.objective, mesh).init()
+    fresh = loop.make_programs(prepared.config, task.objective, mesh).init(config.seed)
     return dict(leaves(fresh.params)), dict(leaves(task.initial_state(fresh).params))
 
 
