@@ -74,7 +74,7 @@ def trace_each_program_once() -> Iterator[None]:
             of_model = (objective.metrics.func, objective.metrics.args, *objective.metrics.keywords.items())
         steps = None if config.optim.schedule == "constant" else config.train.steps  # that a program depends on
         train = (steps, config.train.gradient_accumulation_steps, *objective.loss_weights.items())
-        key = (config.optim, train, of_model, mesh)
+        key = (config.optim, config.lora, train, of_model, mesh)
         if key not in made:
             programs = make_programs(config, objective, mesh)
             if steps is None:

@@ -17,16 +17,22 @@ from bertjax.train.loop import Task, fit
 
 
 @pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one layer, as from elsewhere."""
+    return write_model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
 def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two layers, as from elsewhere."""
+    """A model of two layers, likewise."""
     return write_model(tmp_path_factory.mktemp("models") / "base", num_layers=2)
 
 
 @pytest.fixture
-def small(two_layers: Path, tmp_path: Path, two_devices: None) -> Config:
+def small(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
     """Six steps: an epoch has one batch of eight examples and one of four."""
     train, valid = write_table(tmp_path / "train.csv", examples(12, 1)), write_table(tmp_path / "v.csv", examples(8, 2))
-    typed = {"init_from": two_layers, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
+    typed = {"init_from": one_layer, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
     typed |= {"data.max_length": 16, "train.batch_size": 8, "train.epochs": 3, "train.log_every": 1}
     typed |= {"optim.learning_rate": 0.01, "optim.schedule": "constant", "optim.warmup_share": "null"}
     return load_config("classify", [f"{key}={value}" for key, value in typed.items()])

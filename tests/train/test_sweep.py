@@ -103,7 +103,7 @@ def test_a_grid_is_sorted_by_the_figure_that_chooses(
 
 
 def test_settings_by_the_command_line(
-    small: Config, two_layers: Path, told: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    small: Config, one_layer: Path, told: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each value is checked before anything runs."""
     told |= {
@@ -114,7 +114,7 @@ def test_settings_by_the_command_line(
     words = [
         "finetune",
         "--config=classify",
-        f"--init_from={two_layers}",
+        f"--init_from={one_layer}",
         f"--run_dir={small.run_dir}",
         "--data.max_length=16",
     ]
@@ -122,7 +122,7 @@ def test_settings_by_the_command_line(
     for wrong, reason in (
         ([*rates, "--grid", "optim.lr=1"], "there is no key optim.lr"),
         ([*rates, "--grid", "optim.name=adamw,sgd"], "optim.name: expected one of adam"),
-        ([*rates, "--grid", "optim.freeze_layers=1,3"], "optim.freeze_layers=3 is above model.num_layers=2"),
+        ([*rates, "--grid", "optim.freeze_layers=1,3"], "optim.freeze_layers=3 is above model.num_layers=1"),
         ([*rates, "--grid", "train.epochs=1,1"], "give each value once"),
         (["--grid", "train.epochs=1,"], "lacks a value"),
         (["--grid", "run_dir=a,b"], "the runs of a grid share run_dir"),
