@@ -89,30 +89,28 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
         assert checkpoints.latest_step() is None
 
 
-@pytest.mark.parametrize(
-    "misfit, told",
-    [
-        ({**template(), "c": jax.ShapeDtypeStruct((2,), jnp.float32)}, "c"),
-        ({"b": template()["b"]}, "a: - Source: MISSING"),
-        ({**template(), "b": of_one_device((), jnp.float32)}, "params/b is int32[] and should be float32[]"),
-        (
-            {**template(), "a": {"kernel": of_one_device((300, 70), jnp.bfloat16)}},
-            "is float32[300, 70] and should be bf",
-        ),
-        (
-            {**template(), "a": {"kernel": of_one_device((70, 300), jnp.float32)}},
-            "is float32[300, 70] and should be float32[70, 300]",
-        ),
-    ],
-)
-def test_a_checkpoint_of_another_model_is_refused_on_one_line(
-    tmp_path: Path, misfit: dict, told: str, capfd: pytest.CaptureFixture
-) -> None:
+MISFITS: list[tuple[dict, str]] = [
+    ({**template(), "c": jax.ShapeDtypeStruct((2,), jnp.float32)}, "c"),
+    ({"b": template()["b"]}, "a: - Source: MISSING"),
+    ({**template(), "b": of_one_device((), jnp.float32)}, "params/b is int32[] and should be float32[]"),
+    (
+        {**template(), "a": {"kernel": of_one_device((300, 70), jnp.bfloat16)}},
+        "is float32[300, 70] and should be bf",
+    ),
+    (
+        {**template(), "a": {"kernel": of_one_device((70, 300), jnp.float32)}},
+        "is float32[300, 70] and should be float32[70, 300]",
+    ),
+]
+
+
+def test_a_checkpoint_of_another_model_is_refused_on_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     with CheckpointWriter(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, {"params": tree(1)})
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BertjaxError, match="is not of this model") as error:
-        checkpoints.restore(1, {"params": misfit})
-    assert "\n" not in str(error.value) and str(tmp_path / "1") in str(error.value) and told in str(error.value)
+    for misfit, told in MISFITS:
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(BertjaxError, match="is not of this model") as error:
+            checkpoints.restore(1, {"params": misfit})
+        assert "\n" not in str(error.value) and str(tmp_path / "1") in str(error.value) and told in str(error.value)
     gc.collect()
     assert capfd.readouterr().err == ""
 

@@ -26,7 +26,14 @@ from bertjax.train.state import TrainState, compile_init, init_state, state_temp
 from bertjax.train.step import TrainStep, compile_train_step, gradients
 
 SMALL = BertConfig(
-    vocab_size=50, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=16, dropout=0.2
+    vocab_size=50,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=32,
+    max_position=16,
+    dropout=0.2,
+    biases=False,
 )
 ADAM = optax.adam(1e-2)
 RATE = optax.linear_schedule(1e-2, 0.0, 1000)  # only reported
@@ -208,7 +215,7 @@ def test_devices_do_not_wait_for_each_other_within_a_loop(monkeypatch: pytest.Mo
 
 
 MESHES = {"fsdp": (1, 8, 1), "tensor": (1, 1, 4), "data and fsdp": (2, 4, 1), "all": (2, 2, 2)}
-WIDER = dataclasses.replace(SMALL, vocab_size=52, hidden_size=32, num_heads=4, intermediate_size=64)
+WIDER = dataclasses.replace(SMALL, vocab_size=52, hidden_size=32, num_heads=4, intermediate_size=64, biases=True)
 
 
 @pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
