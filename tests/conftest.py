@@ -80,7 +80,7 @@ def trace_each_program_once() -> Iterator[None]:
             if steps is None:
                 train_step = programs.train_step(config.train.steps)
                 programs = programs._replace(train_step=lambda _: train_step)
-            eval_step = eval_steps.setdefault((of_model, mesh), programs.eval_step)
+            eval_step = eval_steps.setdefault((of_model, config.lora, mesh), programs.eval_step)
             made[key] = programs._replace(eval_step=eval_step)
         return made[key]
 
