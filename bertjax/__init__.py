@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bertjax.errors import BertjaxError as BertjaxError
     from bertjax.inference.classifier import Classifier as Classifier
     from bertjax.inference.encoder import Encoder as Encoder
+    from bertjax.inference.matcher import Matcher as Matcher
     from bertjax.models.bert import Bert as Bert
     from bertjax.train.finetune import finetune as finetune
     from bertjax.train.pretrain import pretrain as pretrain
@@ -27,6 +28,7 @@ _MODULES = {
     "Classifier": "inference.classifier",
     "Config": "config",
     "Encoder": "inference.encoder",
+    "Matcher": "inference.matcher",
     "MeshConfig": "config",
     "finetune": "train.finetune",
     "load_config": "config.recipes",
@@ -40,6 +42,7 @@ __all__ = [
     "Classifier",
     "Config",
     "Encoder",
+    "Matcher",
     "MeshConfig",
     "finetune",
     "load_config",

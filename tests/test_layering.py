@@ -18,9 +18,9 @@ FLOORS = {
     "models": "numpy jax flax",
     "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe IPython",
     "hub": "numpy jax safetensors huggingface_hub",
-    "inference": "numpy jax pyarrow matplotlib tqdm",
+    "inference": "numpy scipy jax pyarrow matplotlib tqdm",
     "objectives": "numpy jax optax",
-    "evaluation": "numpy jax",
+    "evaluation": "numpy scipy jax",
     "train": "jax optax tqdm",
     "cli": "numpy tqdm",
 }

@@ -77,7 +77,8 @@ def evaluate(argv: list[str]) -> None:
 
 
 def _evaluate_task(args: Any, of_text: list[str]) -> None:
-    from bertjax.evaluation.classification import as_json, evaluate_task, render
+    from bertjax.evaluation.judgement import as_json, render
+    from bertjax.evaluation.task import evaluate_task
 
     if of_text:
         raise BertjaxError(f"--{of_text[0]} is of runs that pretrain, and {args.run} is fine-tuned; give --task.eval")

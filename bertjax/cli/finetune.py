@@ -15,8 +15,8 @@ def finetune(argv: list[str]) -> None:
         "bertjax finetune",
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
-            "Train a model, of a run or from Hugging Face, to tell the labels of texts, or of pairs of texts, from "
-            "labelled examples in tables or JSON. Every key of the recipe can be given here too; what is given here "
+            "Train a model, of a run or from Hugging Face, to tell labels or numbers of texts, or of pairs of texts, "
+            "from examples in tables or JSON. Every key of the recipe can be given here too; what is given here "
             "wins."
         ),
     )
@@ -71,8 +71,8 @@ def predict(argv: list[str]) -> None:
     parser = Parser(
         prog="bertjax predict",
         description=(
-            "Write the records of files again, each with the label that a run of 'bertjax finetune' takes to be the "
-            "likeliest (prediction), and how likely it takes that to be (probability)."
+            "Write the records of files again, each with what a run of 'bertjax finetune' tells of it: the number, or "
+            "the likeliest label (prediction), and how likely the run takes that to be (probability)."
         ),
     )
     parser.add_argument("run", metavar="RUN", help="folder of the run, such as runs/classify")
@@ -99,14 +99,13 @@ def predict(argv: list[str]) -> None:
     check_new("--out", args.out)
     import dataclasses
 
-    from bertjax.inference.classifier import Classifier
-    from bertjax.inference.predict_file import check_format, predict_file
+    from bertjax.inference.predict_file import check_format, load_predictor, predict_file
     from bertjax.runs.folder import RunFolder
 
     check_format(args.out)
-    classifier = Classifier.load(args.run, precision=args.precision, mesh=mesh_of(args))
-    task = RunFolder(args.run).config().task
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
+    task = dataclasses.replace(RunFolder(args.run).config().task, **asked)
+    predictor = load_predictor(args.run, task, precision=args.precision, mesh=mesh_of(args))
     with new_file("--out", args.out) as file:
-        told = predict_file(classifier, dataclasses.replace(task, **asked), args.input, file, args.out)
+        told = predict_file(predictor, args.input, file, args.out)
     print(told)

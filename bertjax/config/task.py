@@ -11,9 +11,9 @@ from bertjax.config.checks import expand_homes, require, require_at_least, requi
 class TaskConfig:
     """Fine-tuning; examples are rows of tables or records, with columns by name"""
 
-    kind: Literal["pretrain", "classify"] = "pretrain"
-    """what a run learns: the text of the data section (pretrain), or the label of each text, or pair of texts, of
-    task.train (classify)"""
+    kind: Literal["pretrain", "classify", "score", "rerank"] = "pretrain"
+    """what a run learns: the text of the data section (pretrain); or of each text, or pair of texts, of task.train the
+    label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank)"""
     train: str | None = None
     """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json and .parquet, each also .gz or
     .zst)"""
@@ -23,16 +23,22 @@ class TaskConfig:
     """share of the examples of task.train that is held out where there is no task.eval; equal texts stay together"""
     split_seed: int | None = None
     """seed of that choice, for runs of several seeds that hold out the same; by default seed"""
+    group: str | None = None
+    """column, such as one that names documents, whose equal rows stay together too when a share is held out"""
     text: str = "text"
     """column that holds the text, a.b for b within a"""
     pair: str | None = None
     """column that holds a second text, for examples that are pairs; by default they are not"""
     label: str = "label"
-    """column that holds the label, which is read as text"""
+    """column that holds the label, which is read as text, or the number"""
+    label_separator: str | None = None
+    """what stands between the labels of an example that may have several, or none, to classify; JSON may have lists of
+    them. By default an example has one"""
     label_smoothing: float = 0.0
     """share of each label's probability that is spread evenly over all of them, in training alone"""
     class_weights: Literal["none", "balanced"] = "none"
-    """what an example counts for in training: all the same, or such that every label counts for as much in all"""
+    """what an example counts for in training: all the same, or such that every label counts for as much in all; of
+    several labels each, such that having it counts for as much as not having it"""
     reinit_layers: int = 0
     """number of last encoder layers of init_from that start anew, with the pooler above them (Zhang et al. 2021)"""
 
@@ -61,6 +67,18 @@ class TaskConfig:
             0 <= self.label_smoothing < 1,
             f"task.label_smoothing={self.label_smoothing} is not a share; give 0 <= label_smoothing < 1",
         )
+        for name, default in (("label_separator", None), ("label_smoothing", 0.0), ("class_weights", "none")):
+            value = getattr(self, name)
+            require(
+                self.kind in ("pretrain", "classify") or value == default,
+                f"task.{name}={value} is of labels, and task.kind={self.kind} learns a number; leave it out",
+            )
+        require(self.label_separator != "", "task.label_separator is empty; give what stands between labels, such as ,")
+        require(
+            self.kind != "rerank" or self.pair is not None,
+            "task.kind=rerank reads a query (task.text) and a passage; give task.pair the column of the passage",
+        )
+        require(self.group is None or bool(self.group), "task.group is empty; name a column, or leave it out")
         columns = [name for name in (self.text, self.pair, self.label) if name is not None]
         require(
             all(columns) and len(set(columns)) == len(columns),

@@ -1,11 +1,10 @@
-"""Labelled examples: rows of the user's files as token ids and label numbers, and which of them are held out."""
+"""Labelled examples: rows of the user's files as token ids and numbers, and which of them are held out."""
 
 import hashlib
 import itertools
-import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,18 +23,23 @@ _logger = logging.getLogger(__name__)
 
 _AT_ONCE = 8192  # texts that are split together
 
+Label = str | tuple[str, ...] | float
+"""What an example is labelled with: a label, several or none, or a number."""
+
 
 class Row(NamedTuple):
     """A labelled text or pair, as a file has it."""
 
     item: Item
-    label: str
+    label: Label
     place: Place
+    group: str | None = None  # what it stays together with, beside rows of its text
 
     @property
     def key(self) -> bytes:
         """Sixteen bytes of what it says: rows that differ in nothing have one."""
-        return _digest(*self.item, self.label)
+        label = self.label if isinstance(self.label, str) else repr(self.label)
+        return digest_of(*self.item, label, *(() if self.group is None else (self.group,)))
 
 
 class Examples(NamedTuple):
@@ -46,7 +50,7 @@ class Examples(NamedTuple):
     ids: np.ndarray  # int32, those of all, one after the other
     starts_n: np.ndarray  # where each begins in them, and at last where the last one ends
     len_a_n: np.ndarray  # of the first segment, special tokens included
-    labels_n: np.ndarray  # int32
+    labels_n: np.ndarray  # what is learned of each: a label's number, int32 [n]; or float32 [n] or [n, c]
 
     @property
     def lengths_n(self) -> np.ndarray:
@@ -92,7 +96,8 @@ def read_records(path: str, needed: Mapping[str, str], key: str) -> Iterator[tup
 
 def columns_of(task: TaskConfig, *, labelled: bool = True) -> dict[str, str]:
     """Returns the columns that the task needs, each with the key that names it."""
-    named = {"task.text": task.text, "task.pair": task.pair, "task.label": task.label if labelled else None}
+    named = {"task.text": task.text, "task.pair": task.pair}
+    named |= {"task.label": task.label, "task.group": task.group} if labelled else {}
     return {column: key for key, column in named.items() if column is not None}
 
 
@@ -108,88 +113,74 @@ def item_of(task: TaskConfig, place: Place, record: Mapping[str, Any]) -> Item:
     return text(task.text, "task.text"), None if task.pair is None else text(task.pair, "task.pair")
 
 
-def read_rows(task: TaskConfig, path: str, key: str) -> list[Row]:
+def read_rows(task: TaskConfig, path: str, key: str, read_label: Callable[[Any], Label | BadError]) -> list[Row]:
     """Returns the labelled rows of files, in an order that the files' does not change.
 
     Args:
       path, key: as of `read_records`.
+      read_label: makes a label of what is in the column for it, or says why it cannot.
 
     Raises:
       BertjaxError: there is no row, or one cannot be read or has no label.
     """
     rows = []
     for place, record in read_records(path, columns_of(task), key):
-        label = in_field(record, task.label)
-        if isinstance(label, bool | int | float):
-            label = json.dumps(label)
-        if not isinstance(label, str) or not label.strip():
-            raise BertjaxError(f"{place} has no label in {task.label!r} (task.label), but {label!r}; give text")
-        rows.append(Row(item_of(task, place, record), label.strip(), place))
+        label = read_label(in_field(record, task.label))
+        if isinstance(label, BadError):
+            raise BertjaxError(f"{place} {label}")
+        group = None if task.group is None else str(in_field(record, task.group))
+        rows.append(Row(item_of(task, place, record), label, place, group))
     if not rows:
         raise BertjaxError(f"{path} has no rows; give {key} labelled ones")
     return sorted(rows, key=lambda row: row.key)
 
 
-def labels_of(rows: Sequence[Row]) -> list[str]:
-    """Returns the labels of the rows: as numbers are in order where all are whole ones, else as letters are.
-
-    Raises:
-      BertjaxError: there is but one.
-    """
-    found = Counter(row.label for row in rows)
-    if len(found) == 1:
-        raise BertjaxError(
-            f"every one of {len(rows):,} rows has the label {next(iter(found))!r}; give rows of two labels or more"
-        )
-    whole = all(label.removeprefix("-").isdecimal() for label in found)
-    return sorted(found, key=lambda label: (int(label) if whole else 0, label))
-
-
-def check_labels(rows: Sequence[Row], labels: Sequence[str]) -> None:
-    """Raises BertjaxError where a row has another label than these."""
-    there = set(labels)
-    for row in rows:
-        if row.label not in there:
-            known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-            raise BertjaxError(
-                f"{row.place} has the label {row.label!r}, which no example to learn from has; they have {known}"
-            )
-
-
 def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Returns the rows to learn from and those to hold out, of each label the share, at random.
 
-    Rows of one text and one label stay on one side. A label keeps one text at least to learn from.
+    Rows of one text stay on one side, and so do those of one group where rows have groups. Of each label a text, or a
+    group, stays to learn from; numbers are not labels.
 
     Args:
       rows: sorted, as `read_rows` returns them.
       seed: another one, another split.
     """
-    held_out: set[bytes] = set()
-    counts, texts = Counter(row.label for row in rows), Counter(row.key for row in rows)
-    by_label: dict[str, dict[bytes, bytes]] = {}  # of each text its place in a random order, and its key
+    together: dict[bytes, list[Row]] = {}  # in a random order, which that of the rows does not change
     for row in rows:
-        by_label.setdefault(row.label, {})[_digest(str(seed), *row.item)] = row.key
-    for label, keys in by_label.items():
-        left = round(share * counts[label])
-        for place in sorted(keys)[: len(keys) - 1]:
-            if texts[keys[place]] <= left:
-                held_out.add(keys[place])
-                left -= texts[keys[place]]
-    return [row for row in rows if row.key not in held_out], [row for row in rows if row.key in held_out]
+        key = digest_of(str(seed), *(row.item if row.group is None else (row.group,)))
+        together.setdefault(key, []).append(row)
+    kinds = {key: Counter(_stratum(row.label) for row in some) for key, some in together.items()}
+    counts, left_to_learn = Counter(_stratum(row.label) for row in rows), Counter[Label]()
+    for kind in kinds.values():
+        left_to_learn.update(kind.keys())
+    left = {label: round(share * count) for label, count in counts.items()}
+    held_out: set[bytes] = set()
+    for key in sorted(together):
+        kind = kinds[key]
+        if all(count <= left[label] and left_to_learn[label] > 1 for label, count in kind.items()):
+            held_out.add(key)
+            for label, count in kind.items():
+                left[label] -= count
+                left_to_learn[label] -= 1
+    learned = {id(row) for key, some in together.items() if key not in held_out for row in some}
+    return [row for row in rows if id(row) in learned], [row for row in rows if id(row) not in learned]
+
+
+def _stratum(label: Label) -> Label:
+    return 0.0 if isinstance(label, float) else label
 
 
 def make_examples(
-    rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer, *, max_length: int, name: str
+    rows: Sequence[Row], labels_n: np.ndarray, tokenizer: Tokenizer, *, max_length: int, name: str
 ) -> Examples:
     """Returns the rows as a model reads them; what is longer than `max_length` tokens is shortened, which is logged.
 
     An empty text is read as one.
 
     Args:
+      labels_n: what is learned of each, int32 or float32 [n, ...].
       name: what messages call them.
     """
-    numbers = {label: number for number, label in enumerate(labels)}
     reader = Reader(tokenizer, max_length, truncate=True)
     items = [row.item for row in rows]
     read = [
@@ -210,7 +201,7 @@ def make_examples(
         np.fromiter(itertools.chain.from_iterable(tokens.ids for tokens in read), np.int32),
         starts_n,
         np.array([tokens.len_a for tokens in read], np.int32),
-        np.array([numbers[row.label] for row in rows], np.int32),
+        labels_n,
     )
 
 
@@ -219,6 +210,7 @@ def named(path: str) -> str:
     return Path(path).name or path
 
 
-def _digest(*texts: str | None) -> bytes:
+def digest_of(*texts: str | None) -> bytes:
+    """Returns sixteen bytes that tell texts, or their absence, from any others."""
     parts = (b"" if text is None else b"\1" + text.encode("utf-8", "surrogatepass") for text in texts)
     return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()

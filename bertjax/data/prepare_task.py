@@ -1,16 +1,14 @@
 """Preparation of fine-tuning: labelled examples are read, some held out, and batches are drawn from them."""
 
 import dataclasses
-import json
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bertjax.config import Config
 from bertjax.data.batching.labelled import LabelledBatches
-from bertjax.data.examples import Examples, Row, check_labels, labels_of, make_examples, named, read_rows, split
+from bertjax.data.examples import Examples, Row, make_examples, named, read_rows, split
 from bertjax.data.prepare import as_read, read_tokenizer
+from bertjax.data.targets import Labels, Targets, label_reader, learn_targets, rare_labels, to_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -20,37 +18,37 @@ _SHOWN = 5  # labels that a line names
 
 
 class PreparedTask(NamedTuple):
-    """The vocabulary, labels, examples and batches of a run."""
+    """The vocabulary, targets, examples and batches of a run."""
 
     config: Config  # with the steps that its epochs come to, and the rules of the vocabulary
     tokenizer: Tokenizer
-    labels: list[str]  # the number of a label is its place
+    targets: Targets  # what examples are labelled with
     train: Examples
     held_out: Examples
     train_batches: LabelledBatches
     held_out_batches: LabelledBatches
+    queries: list[str]  # the first text of each that is held out
 
     def told(self) -> dict[str, Any]:
         """Returns what a run's environment.json tells of its examples."""
 
         def described(examples: Examples) -> dict[str, Any]:
-            counts = Counter(self.labels[number] for number in examples.labels_n.tolist())
             told = {"name": examples.name, "digest": examples.digest, "examples": len(examples.labels_n)}
-            return told | {"tokens": examples.ids.size, "labels": dict(sorted(counts.items()))}
+            return told | {"tokens": examples.ids.size} | self.targets.told(examples.labels_n)
 
         return {"source": "examples", "train": described(self.train), "held_out": described(self.held_out)}
 
     def files(self) -> dict[str, bytes]:
-        """Returns the labels, as a run keeps them."""
-        return {"labels.json": (json.dumps(self.labels, ensure_ascii=False, indent=1) + "\n").encode()}
+        """Returns the targets, as a run keeps them."""
+        return {"labels.json": to_json(self.targets)}
 
     @property
     def class_weights(self) -> list[float] | None:
-        """What an example of each label counts for in training: one over its label's share, over the labels' number."""
+        """What an example of each label counts for in training; None where all count 1."""
         if self.config.task.class_weights == "none":
             return None
-        counts = Counter(self.train.labels_n.tolist())
-        return [len(self.train.labels_n) / len(self.labels) / counts[number] for number in range(len(self.labels))]
+        assert isinstance(self.targets, Labels)
+        return self.targets.weights(self.train.labels_n)
 
 
 def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> PreparedTask:
@@ -73,8 +71,7 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
         raise BertjaxError(
             f"train.batch_warmup_steps={config.train.batch_warmup_steps} is of pretraining alone; leave it out"
         )
-    rows = read_rows(task, task.train, "task.train")
-    labels = labels_of(rows)
+    rows = read_rows(task, task.train, "task.train", label_reader(task))
     if task.eval is None:
         rows, held_out, name = (
             *split(rows, task.eval_share, config.split_seed),
@@ -86,49 +83,49 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
                 "rows, or --task.eval a file"
             )
     else:
-        held_out, name = read_rows(task, task.eval, "task.eval"), named(task.eval)
-        check_labels(held_out, labels)
-    _tell_of_rare(rows, labels)
+        held_out, name = read_rows(task, task.eval, "task.eval", label_reader(task)), named(task.eval)
+    targets = learn_targets(task, rows)
+    labels_n, held_out_labels_n = targets.numbers(rows), targets.numbers(held_out)
+    if rare := rare_labels(targets, labels_n):
+        some = ", ".join(map(repr, rare[:_SHOWN])) + (", ..." if len(rare) > _SHOWN else "")
+        _logger.warning(f"{len(rare):,} labels have one example each to learn from, which teaches little: {some}")
     tokenizer = read_tokenizer(config.init_from, masks=False) if tokenizer is None else tokenizer
     config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
 
-    def examples(rows: Sequence[Row], name: str) -> Examples:
-        return make_examples(rows, labels, tokenizer, max_length=config.data.max_length, name=name)
-
-    train, of_eval = examples(rows, named(task.train)), examples(held_out, name)
+    max_length = config.data.max_length
+    train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=named(task.train))
+    of_eval = make_examples(held_out, held_out_labels_n, tokenizer, max_length=max_length, name=name)
     row_length, batch_size = config.data.row_length, config.train.batch_size
     batches = LabelledBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
     # Evaluation needs no more memory at once than a part of a batch does in training.
     at_once = batch_size // config.train.gradient_accumulation_steps
     of_held_out = LabelledBatches(of_eval, batch_size=at_once, row_length=row_length, seed=config.seed)
     config = config.with_epochs(batches.steps_in_epoch)
-    return PreparedTask(config, tokenizer, labels, train, of_eval, batches, of_held_out)
+    queries = [row.item[0] for row in held_out]
+    return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, queries)
 
 
-def prepare_examples(config: Config, labels: Sequence[str], tokenizer: Tokenizer, path: str | None) -> Examples:
-    """Reads the examples that a run held out, or others of the same labels.
+def held_out_rows(config: Config, path: str | None) -> tuple[list[Row], str]:
+    """Reads the rows that a run held out, or others, and returns them with their name.
 
     Args:
       config: the run's.
       path: of the others.
 
     Raises:
-      BertjaxError: they cannot be had, or have other labels.
+      BertjaxError: they cannot be had.
     """
-    task, name = config.task, ""
+    task, read_label = config.task, label_reader(config.task)
     if path is not None or task.eval is not None:
         there = path or task.eval or ""
-        rows, name = read_rows(task, there, "task.eval"), named(there)
-    else:
-        assert task.train is not None
-        rows = split(read_rows(task, task.train, "task.train"), task.eval_share, config.split_seed)[1]
-        name = f"held-out share of {named(task.train)}"
-    check_labels(rows, labels)
-    return make_examples(rows, labels, tokenizer, max_length=config.data.max_length, name=name)
+        return read_rows(task, there, "task.eval", read_label), named(there)
+    assert task.train is not None
+    rows = split(read_rows(task, task.train, "task.train", read_label), task.eval_share, config.split_seed)[1]
+    return rows, f"held-out share of {named(task.train)}"
 
 
 def describe_task(prepared: PreparedTask) -> str:
-    """Returns a line for what is learned from, one for what is held out, and one for the labels."""
+    """Returns a line for what is learned from, one for what is held out, and one for the labels or numbers."""
     lines = []
     for role, examples, batches in (
         ("train:", prepared.train, prepared.train_batches),
@@ -138,15 +135,5 @@ def describe_task(prepared: PreparedTask) -> str:
             f"{role:<10}{examples.name}: {batches.num_sequences:,} examples, {examples.ids.size:,} tokens, "
             f"{batches.num_rows:,} rows of {batches.row_length} a step, {batches.fill:.1%} full"
         )
-    counts = Counter(prepared.train.labels_n.tolist())
-    some = [f"{label} ({counts[number]:,})" for number, label in enumerate(prepared.labels[:_SHOWN])]
-    more = f" and {len(prepared.labels) - _SHOWN:,} more" if len(prepared.labels) > _SHOWN else ""
-    lines.append(f"labels:   {', '.join(some)}{more}")
+    lines.append(prepared.targets.described(prepared.train.labels_n))
     return "\n".join(lines)
-
-
-def _tell_of_rare(rows: Sequence[Row], labels: Sequence[str]) -> None:
-    counts = Counter(row.label for row in rows)
-    if rare := [label for label in labels if counts[label] == 1]:
-        some = ", ".join(map(repr, rare[:_SHOWN])) + (", ..." if len(rare) > _SHOWN else "")
-        _logger.warning(f"{len(rare):,} labels have one example each to learn from, which teaches little: {some}")

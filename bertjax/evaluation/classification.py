@@ -1,140 +1,168 @@
-"""Held-out figures of a classifier: accuracy, macro F1 and Matthews's correlation, all from one matrix of counts."""
+"""Held-out figures of a classifier: accuracy, F1, Matthews's correlation, area under the curve, calibration.
 
-import functools
-import json
+Letters: n examples, c labels.
+"""
+
 import math
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.stats import rankdata
 
-from bertjax.config import MeshConfig
-from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
-from bertjax.data.prepare_task import prepare_examples
-from bertjax.evaluation.evaluate import own_mesh
-from bertjax.models.bert import make_model
-from bertjax.models.classifier import SequenceClassifier
-from bertjax.objectives.classification import confusion
-from bertjax.objectives.objective import Params
-from bertjax.parallel.sharding import Rows, by_name, by_rows, place_rows, replicated, rows_here
-from bertjax.runs.folder import RunFolder
-from bertjax.runs.parameters import load_params
+from bertjax.evaluation.judgement import RESAMPLES, Figure, Judgement, resampled, with_interval
+
+_SHOWN = 20  # labels in a table, those that are there most often
+_BINS = 15  # of confidence, as Guo et al. 2017 have them
 
 
-class Judgement(NamedTuple):
-    """Figures of a classifier on some examples."""
-
-    accuracy: float
-    macro_f1: float  # the mean of the F1 of each label that is there or was guessed
-    mcc: float  # Matthews's correlation, of any number of labels (Gorodkin 2004); 0 where it has no meaning
-    commonest: float  # accuracy of guessing the commonest label
-    confusion_cc: np.ndarray  # examples of each label, by what was guessed
-
-
-def judge(confusion_cc: np.ndarray) -> Judgement:
-    """Returns the figures of a classifier from its counts, int [labels, guesses]; one example at least."""
-    confusion_cc = confusion_cc.astype(np.int64)
-    of_label_c, guessed_c, right_c = confusion_cc.sum(1), confusion_cc.sum(0), np.diagonal(confusion_cc)
-    total, right = int(of_label_c.sum()), int(right_c.sum())
-    both_c = of_label_c + guessed_c
-    f1_c = 2 * right_c[both_c > 0] / both_c[both_c > 0]
-    spread = [total**2 - sum(count**2 for count in counts.tolist()) for counts in (of_label_c, guessed_c)]
-    agreement = right * total - sum(a * b for a, b in zip(of_label_c.tolist(), guessed_c.tolist(), strict=True))
-    mcc = agreement / math.sqrt(spread[0] * spread[1]) if all(spread) else 0.0
-    return Judgement(right / total, float(f1_c.mean()), mcc, int(of_label_c.max()) / total, confusion_cc)
-
-
-def count_guesses(
-    model: SequenceClassifier, params: Params, batches: Iterable[LabelledBatch], rows: Rows, mesh: Mesh
-) -> np.ndarray:
-    """Returns the counts of labels and guesses over all the batches, int64 [labels, guesses].
-
-    Args:
-      model: for the mesh.
-      params: over the mesh.
-      batches: the rows `rows.some` of each.
-    """
-    counted = jax.jit(
-        functools.partial(confusion, model),
-        in_shardings=(by_name(params, mesh), by_rows(mesh)),
-        out_shardings=replicated(mesh),
-    )
-    total_cc = np.zeros((model.num_labels, model.num_labels), np.int64)
-    for batch in batches:
-        total_cc += np.asarray(counted(params, place_rows(batch, rows, mesh)))
-    return total_cc
-
-
-class TaskEvaluation(NamedTuple):
-    """Figures of a run on some examples."""
-
-    examples: str
-    labels: list[str]
-    judgement: Judgement
-
-
-def evaluate_task(folder: str | Path, *, path: str | None = None, mesh: MeshConfig | None = None) -> TaskEvaluation:
-    """Judges a run that classifies on the examples that it held out, or on others.
-
-    Args:
-      path: of labelled files, with the columns of the run's own.
-      mesh: sizes of the mesh; by default the run's own where they suit the devices there are, else by rows alone.
-
-    Raises:
-      BertjaxError: not such a run's folder, no checkpoint; or the examples cannot be had, or have other labels.
-    """
-    run = RunFolder(folder)
-    config, labels = run.config(), run.labels()
-    devices = own_mesh(config, mesh)
-    examples = prepare_examples(config, labels, run.tokenizer(), path)
-    batch_size, row_length = config.train.batch_size, config.data.row_length
-    batches = LabelledBatches(examples, batch_size=batch_size, row_length=row_length, seed=config.seed)
-    bert = make_model(config.model, config.train, learning=False).clone(mesh=devices)
-    rows = rows_here(batches.num_rows, devices)
-    params = load_params(run, config, devices)
-    counts_cc = count_guesses(
-        SequenceClassifier(bert, len(labels)), params, batches.first_epoch(rows.some), rows, devices
-    )
-    return TaskEvaluation(examples.name, labels, judge(counts_cc))
-
-
-def describe_judgement(name: str, judgement: Judgement) -> str:
-    """Returns the figures in a line.
+def judge_labels(name: str, logits_nc: np.ndarray, labels_n: np.ndarray, labels: Sequence[str]) -> Judgement:
+    """Returns the figures of a classifier where each example has one label.
 
     Args:
       name: of the examples.
+      logits_nc: what the model tells of each.
+      labels_n: int, the right ones.
+      labels: by their numbers.
     """
-    return (
-        f"{name}, {judgement.confusion_cc.sum():,} examples: accuracy {judgement.accuracy:.2%}, macro F1 "
-        f"{judgement.macro_f1:.4f}, MCC {judgement.mcc:.4f}; the commonest label alone has {judgement.commonest:.2%}"
+    count = len(labels)
+    cells_n = labels_n.astype(np.int64) * count + logits_nc.argmax(-1)
+    counts_cc = np.bincount(cells_n, minlength=count * count).reshape(count, count)
+    figures = {key: _from_counts(figure, counts_cc) for key, figure in FIGURES.items()}
+    if count == 2 and 0 < labels_n.sum() < len(labels_n):
+        margins_n = logits_nc[:, 1] - logits_nc[:, 0]
+        figures["AUC"] = resampled(lambda some: area(margins_n[some], labels_n[some]), len(labels_n))
+    commonest = counts_cc.sum(1).max() / len(labels_n)
+    temperature = best_temperature(logits_nc, labels_n)
+    before, after = (calibration_error(logits_nc / t, labels_n) for t in (1.0, temperature))
+    lines = [f"  {'label':<{_width(labels)}}{'examples':>10}{'found':>9}{'right of guessed':>18}"]
+    for number in np.argsort(-counts_cc.sum(1), kind="stable")[:_SHOWN]:
+        there, guessed, right = counts_cc[number].sum(), counts_cc[:, number].sum(), counts_cc[number, number]
+        lines.append(_row(labels, number, there, right, guessed))
+    lines.append(
+        f"  probabilities are {before:.1%} off on average; at a temperature of {temperature:.2f}, which suits these "
+        f"examples best, {after:.1%}"
+    )
+    return Judgement(
+        name,
+        len(labels_n),
+        figures,
+        f"the commonest label alone has {commonest:.4f}",
+        lines,
+        {
+            "labels": list(labels),
+            "confusion": counts_cc.tolist(),  # a row for each label, by what was guessed
+            "temperature": temperature,
+            "calibration_error": {"before": before, "after": after},
+        },
     )
 
 
-def render(evaluation: TaskEvaluation, *, most: int = 20) -> str:
-    """Returns the figures as `bertjax evaluate` prints them, by label too.
+def judge_several(name: str, logits_nc: np.ndarray, has_nc: np.ndarray, labels: Sequence[str]) -> Judgement:
+    """Returns the figures of a classifier where an example has several labels, or none.
 
     Args:
-      most: labels that are shown, those that are there most often.
+      name, logits_nc, labels: as of `judge_labels`; what is above 0 is guessed.
+      has_nc: 1 where an example has a label, else 0.
     """
-    name, labels, judgement = evaluation
-    counts_cc = judgement.confusion_cc
-    width = max(10, *(len(label) for label in labels))
-    lines = [
-        describe_judgement(name, judgement),
-        f"  {'label':<{width}}{'examples':>10}{'found':>9}{'right of guessed':>18}",
-    ]
-    for number in sorted(range(len(labels)), key=lambda number: -counts_cc[number].sum())[:most]:
-        there, guessed, right = counts_cc[number].sum(), counts_cc[:, number].sum(), counts_cc[number, number]
-        shares = (f"{right / count:.1%}" if count else "-" for count in (there, guessed))
-        lines.append(f"  {labels[number]:<{width}}{there:>10,}" + "{:>9}{:>18}".format(*shares))
-    return "\n".join(lines)
+    guessed_nc, has_nc = logits_nc > 0, has_nc > 0
+    right_nc, all_right_n = guessed_nc & has_nc, (guessed_nc == has_nc).all(-1)
+
+    def of(f1: Callable[..., float]) -> Figure:
+        return resampled(lambda s: f1(*(some_nc[s].sum(0) for some_nc in (right_nc, has_nc, guessed_nc))), len(has_nc))
+
+    lines = [f"  {'label':<{_width(labels)}}{'examples':>10}{'found':>9}{'right of guessed':>18}"]
+    there_c, right_c, guessed_c = has_nc.sum(0), right_nc.sum(0), guessed_nc.sum(0)
+    for number in np.argsort(-there_c, kind="stable")[:_SHOWN]:
+        lines.append(_row(labels, number, there_c[number], right_c[number], guessed_c[number]))
+    counts = {"examples_of": there_c.tolist(), "right": right_c.tolist(), "guessed": guessed_c.tolist()}
+    return Judgement(
+        name,
+        len(has_nc),
+        {
+            "micro F1": of(lambda *counts: _f1(*(c.sum(keepdims=True) for c in counts))),
+            "macro F1": of(_f1),
+            "all right": resampled(lambda some: float(all_right_n[some].mean()), len(has_nc)),
+        },
+        f"{(~has_nc.any(-1)).mean():.4f} have no label",
+        lines,
+        {"labels": list(labels), **counts},
+    )
 
 
-def as_json(evaluation: TaskEvaluation) -> str:
-    """Returns all figures as JSON."""
-    figures: dict[str, Any] = evaluation.judgement._asdict()
-    figures["confusion"] = figures.pop("confusion_cc").tolist()
-    return json.dumps({"examples": evaluation.examples, "labels": evaluation.labels, **figures}, indent=2) + "\n"
+def accuracy(counts_cc: np.ndarray) -> float:
+    """Returns the share of examples on the diagonal of counts by label and guess."""
+    return float(np.trace(counts_cc) / counts_cc.sum())
+
+
+def macro_f1(counts_cc: np.ndarray) -> float:
+    """Returns the mean of the F1 of each label that is there or was guessed."""
+    return _f1(np.diagonal(counts_cc), counts_cc.sum(1), counts_cc.sum(0))
+
+
+def matthews(counts_cc: np.ndarray) -> float:
+    """Returns Matthews's correlation, of any number of labels (Gorodkin 2004); 0 where it has no meaning."""
+    total, there_c, guessed_c = float(counts_cc.sum()), *(counts_cc.sum(axis).astype(float) for axis in (1, 0))
+    spread = (total**2 - there_c @ there_c) * (total**2 - guessed_c @ guessed_c)
+    return float((np.trace(counts_cc) * total - there_c @ guessed_c) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+FIGURES = {"accuracy": accuracy, "macro F1": macro_f1, "MCC": matthews}
+
+
+def area(scores_n: np.ndarray, labels_n: np.ndarray) -> float:
+    """Returns the area under the ROC curve of scores of two labels, 0 and 1: how often a 1 has more than a 0."""
+    ones = int(labels_n.sum())
+    if not 0 < ones < len(labels_n):
+        return math.nan
+    ranks = float(rankdata(scores_n)[labels_n > 0].sum())
+    return (ranks - ones * (ones + 1) / 2) / (ones * (len(labels_n) - ones))
+
+
+def calibration_error(logits_nc: np.ndarray, labels_n: np.ndarray) -> float:
+    """Returns by how much the probability of what is guessed differs from how often it is right.
+
+    It is the expected calibration error (Guo et al. 2017, arXiv:1706.04599, section 2), over bins of equal width.
+    """
+    probabilities_n = np.exp(log_softmax(logits_nc, -1).max(-1))
+    bins_n = np.minimum((probabilities_n * _BINS).astype(int), _BINS - 1)
+    off_n = (logits_nc.argmax(-1) == labels_n) - probabilities_n
+    return float(np.abs(np.bincount(bins_n, off_n)).sum() / len(labels_n))
+
+
+def best_temperature(logits_nc: np.ndarray, labels_n: np.ndarray) -> float:
+    """Returns what logits are to be divided by for the likeliest labels (Guo et al. 2017, section 4.2), 0.05 to 20."""
+
+    def loss(log_temperature: float) -> float:
+        told_nc = log_softmax(logits_nc / np.exp(log_temperature), -1)
+        return float(-np.take_along_axis(told_nc, labels_n[:, None], 1).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method="bounded").x))
+
+
+def _from_counts(figure: Callable[[np.ndarray], float], counts_cc: np.ndarray) -> Figure:
+    """A figure of counts; to draw examples anew is to draw their cells."""
+    there = np.flatnonzero(counts_cc)
+    total = int(counts_cc.sum())
+    drawn_rm = np.random.default_rng(0).multinomial(total, counts_cc.ravel()[there] / total, RESAMPLES)
+    samples, cells = [], np.zeros(counts_cc.size, np.int64)
+    for drawn_m in drawn_rm:
+        cells[there] = drawn_m
+        samples.append(figure(cells.reshape(counts_cc.shape)))
+    return with_interval(figure(counts_cc), samples)
+
+
+def _f1(right_c: np.ndarray, there_c: np.ndarray, guessed_c: np.ndarray) -> float:
+    both_c = there_c + guessed_c
+    return float((2 * right_c[both_c > 0] / both_c[both_c > 0]).mean()) if both_c.any() else math.nan
+
+
+def _width(labels: Sequence[str]) -> int:
+    return max(10, *(len(label) for label in labels))
+
+
+def _row(labels: Sequence[str], number: int, there: Any, right: Any, guessed: Any) -> str:
+    shares = (f"{right / count:.1%}" if count else "-" for count in (there, guessed))
+    return f"  {labels[number]:<{_width(labels)}}{there:>10,}" + "{:>9}{:>18}".format(*shares)

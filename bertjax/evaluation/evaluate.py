@@ -202,10 +202,7 @@ def render(evaluation: Evaluation) -> str:
     sequences = DataConfig(objective=objective).sequences
     some = f"the {count:,} {half} ones of its {sequences}" if half else f"{count:,} {sequences}"
     lines = [f"{corpus}, {some}, masks fixed" + (", another text than the run's" if same_text is False else "")]
-    lines += [
-        f"  {name} loss {loss:.4f}, accuracy {accuracy:.2%}"
-        for name, loss, accuracy in figures(means, HEADS[objective])
-    ]
+    lines += [f"  {head.described(digits=4)}" for head in figures(means, HEADS[objective])]
     if not classes:
         return "\n".join([*lines, "figures by class of words are of runs that keep word_counts.npy, as new ones do"])
     lines.append(f"{'  words to predict':<20}{'predictions':>12}{'MLM loss':>10}{'accuracy':>10}")

@@ -33,10 +33,8 @@ def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, floa
     begun = f" It began with the weights of `{Path(run.init_from).name}`." if run.init_from else ""
     evaluation = "It was not evaluated."
     if held_out:
-        heads = "; ".join(
-            f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}"
-            for name, loss, accuracy in figures(held_out, run.data.heads, prefix="held_out_")
-        )
+        of_heads = figures(held_out, run.data.heads, prefix="held_out_")
+        heads = "; ".join(head.described() for head in of_heads)
         evaluation = f"Held out, {corpus['held_out']['name']} at step {held_out['step']:,}: {heads}."
     return _CARD.format(
         **dataclasses.asdict(model) | {"vocab_size": tokenizer.vocab_size},

@@ -6,17 +6,77 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from bertjax.config import TaskConfig
+from bertjax.config import MeshConfig, TaskConfig
 from bertjax.data.examples import columns_of, item_of, read_records
 from bertjax.data.sources.records import Place
 from bertjax.errors import BertjaxError
 from bertjax.inference.classifier import Classifier
+from bertjax.inference.engine import Precision
+from bertjax.inference.matcher import Matcher
 
 FORMATS = (".csv", ".tsv", ".jsonl")
-ADDED = ("prediction", "probability")
 _AT_ONCE = 4096  # records that are computed together
+
+Records = list[tuple[Place, dict[str, Any]]]
+
+
+class Predictor(NamedTuple):
+    """A trained model that tells something of each record."""
+
+    task: TaskConfig  # names the columns that it reads
+    added: tuple[str, ...]  # columns
+    predict: Callable[[Records], list[tuple[Any, ...]]]  # what stands in them for each record
+
+
+def load_predictor(folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+    """Returns what tells labels or numbers of records, as a run's kind has it.
+
+    Args:
+      task: the run's own, but for the columns' names.
+      precision, mesh: as for `Classifier.load`.
+
+    Raises:
+      BertjaxError: as `Classifier.load` does.
+    """
+    if task.kind not in _PREDICTORS:
+        known = ", ".join(_PREDICTORS)
+        raise BertjaxError(f"{folder} is a run of task.kind={task.kind} and predicts nothing; give one of {known}")
+    return _PREDICTORS[task.kind](folder, task, precision, mesh)
+
+
+def _labels(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+    classifier, separator = Classifier.load(folder, precision=precision, mesh=mesh), task.label_separator
+
+    def predict(some: Records) -> list[tuple[Any, ...]]:
+        probabilities_nc = classifier.probabilities_of([item_of(task, place, record) for place, record in some])
+        told = [dict(zip(classifier.labels, map(_rounded, of_text), strict=True)) for of_text in probabilities_nc]
+        if separator is None:
+            return [max(of_text.items(), key=lambda one: one[1]) for of_text in told]
+        return [(separator.join(label for label, p in of_text.items() if p > 0.5), of_text) for of_text in told]
+
+    return Predictor(task, ("prediction", "probability"), predict)
+
+
+def _numbers(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+    matcher = Matcher.load(folder, precision=precision, mesh=mesh)
+
+    def predict(some: Records) -> list[tuple[Any, ...]]:
+        return [(_rounded(one),) for one in matcher.numbers_of([item_of(task, *of_record) for of_record in some])]
+
+    return Predictor(task, ("prediction",), predict)
+
+
+_PREDICTORS: dict[str, Callable[[Path, TaskConfig, Precision, MeshConfig | None], Predictor]] = {
+    "classify": _labels,
+    "score": _numbers,
+    "rerank": _numbers,
+}
+
+
+def _rounded(number: Any) -> float:
+    return round(float(number), 6)
 
 
 def check_format(out: Path) -> None:
@@ -25,11 +85,10 @@ def check_format(out: Path) -> None:
         raise BertjaxError(f"--out {out} does not end in {', '.join(FORMATS)}; give a name that does")
 
 
-def predict_file(classifier: Classifier, task: TaskConfig, source: str, file: IO[str], out: Path) -> str:
-    """Writes the columns of each record, its prediction and the prediction's probability; returns a line about it.
+def predict_file(predictor: Predictor, source: str, file: IO[str], out: Path) -> str:
+    """Writes the columns of each record and what is predicted of it; returns a line about it.
 
     Args:
-      task: names the columns of the texts.
       source: files of records, as `find_files` takes them.
       file: what is written to.
       out: its name, whose ending tells its format.
@@ -39,13 +98,12 @@ def predict_file(classifier: Classifier, task: TaskConfig, source: str, file: IO
     """
     began, number = time.perf_counter(), 0
     write = _writer(file, out)
-    read = read_records(source, columns_of(task, labelled=False), "--input")
+    read = read_records(source, columns_of(predictor.task, labelled=False), "--input")
     while some := list(islice(read, _AT_ONCE)):
-        predictions = classifier.predict_items([item_of(task, place, record) for place, record in some])
-        for (place, record), prediction in zip(some, predictions, strict=True):
-            if there := [column for column in ADDED if column in record]:
+        for (place, record), values in zip(some, predictor.predict(some), strict=True):
+            if there := [column for column in predictor.added if column in record]:
                 raise BertjaxError(f"{place} has a column {there[0]} already; name it otherwise, or leave it out")
-            write(place, record | dict(zip(ADDED, (prediction.label, round(prediction.probability, 6)), strict=True)))
+            write(place, record | dict(zip(predictor.added, values, strict=True)))
         number += len(some)
     if not number:
         raise BertjaxError(f"{source} has no rows; give --input some")
@@ -55,7 +113,7 @@ def predict_file(classifier: Classifier, task: TaskConfig, source: str, file: IO
 
 def _writer(file: IO[str], out: Path) -> Callable[[Place, dict[str, Any]], None]:
     if out.suffix == ".jsonl":
-        return lambda place, record: print(json.dumps(record, ensure_ascii=False, default=str), file=file)
+        return lambda place, record: print(_json(record), file=file)
     columns: list[str] = []
     tabs = out.suffix == ".tsv"
     how: dict[str, Any] = {"lineterminator": "\n"}
@@ -77,7 +135,11 @@ def _writer(file: IO[str], out: Path) -> Callable[[Place, dict[str, Any]], None]
     return write
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _cells(columns: list[str], record: dict[str, Any]) -> Iterator[str]:
     for column in columns:
         value = record.get(column)
-        yield "" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+        yield "" if value is None else value if isinstance(value, str) else _json(value)

@@ -1,4 +1,4 @@
-"""An encoder with a head that tells a sequence's label, as `BertForSequenceClassification` of transformers has it."""
+"""An encoder with a head that tells labels or a number, as `BertForSequenceClassification` of transformers has it."""
 
 from typing import ClassVar
 
@@ -11,7 +11,8 @@ from bertjax.models.heads import ClassificationHead
 
 
 class SequenceClassifier(nn.Module):
-    """A `Bert` without the heads of pretraining, and a head for labels; parameters lie where `Bert` has its own.
+    """A `Bert` without the heads of pretraining, and a head for labels, or for one number; parameters lie where `Bert`
+    has its own.
 
     Letters: b rows, t tokens of a row, k sequences of a row, d hidden, c labels.
     """

@@ -1,4 +1,4 @@
-"""Classification: one label of each sequence (Devlin et al. 2019, section 4.1)."""
+"""Classification: one label of each sequence (Devlin et al. 2019, section 4.1), or several."""
 
 import functools
 from collections.abc import Sequence
@@ -9,32 +9,39 @@ from jax import Array
 
 from bertjax.data.batching.labelled import LabelledBatch
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params
 from bertjax.objectives.metrics import Mean, Metrics, correct, cross_entropy, weighted_mean
 from bertjax.objectives.objective import Objective, Params
-from bertjax.parallel.sharding import gathered_outside_layers
+from bertjax.objectives.sequence_logits import fresh_params, sequence_logits
 
 HEADS = {"label": "label"}
 
 
 def classification_objective(
-    model: SequenceClassifier, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+    model: SequenceClassifier,
+    *,
+    several: bool = False,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> Objective:
-    """The label of each sequence, as an objective.
+    """The label of each sequence, or its several ones, as an objective.
 
     Args:
       model: with the mesh that the batches are to be spread over, if there is one.
-      label_smoothing: share of each label's probability that is spread over all of them, in training alone.
-      class_weights: what an example of each label counts for, in training alone; by default 1.
+      several: an example may have several labels, or none; each is told by itself.
+      label_smoothing: share of each label's probability that is spread over all of them (of several: over having it and
+        not), in training alone.
+      class_weights: what an example of each label counts for, in training alone; of several what having each label
+        counts for, where not having it counts 1. By default 1.
     """
     weights = None if class_weights is None else tuple(class_weights)
-    init = functools.partial(init_params, model.clone(bert=model.bert.clone(mesh=None)))
+    metrics = several_metrics if several else batch_metrics
+    of_loss = None if several else weights
     return Objective(
         heads=HEADS,
         loss_weights={"label_loss": 1.0},
-        init=init,
-        metrics=functools.partial(batch_metrics, model, label_smoothing=label_smoothing, class_weights=weights),
-        loss_counts=lambda batch: {"label_loss": _weights_bk(batch, weights).sum()},
+        init=fresh_params(model),
+        metrics=functools.partial(metrics, model, label_smoothing=label_smoothing, class_weights=weights),
+        loss_counts=lambda batch: {"label_loss": _weights_bk(batch, of_loss).sum()},
     )
 
 
@@ -47,12 +54,12 @@ def batch_metrics(
     label_smoothing: float = 0.0,
     class_weights: tuple[float, ...] | None = None,
 ) -> Metrics:
-    """Computes loss and accuracy of a batch.
+    """Computes loss and accuracy of a batch where each sequence has one label.
 
     Args:
       dropout_key: the model learns where there is one: with dropout, smoothing and weights. Else the loss is plain.
     """
-    logits_bkc = apply(model, params, batch, dropout_key)
+    logits_bkc = sequence_logits(model, params, batch, dropout_key)
     labels_bk, present_bk = jnp.asarray(batch.labels_bk), jnp.asarray(batch.weights_bk)
     losses_bk = cross_entropy(logits_bkc, labels_bk)
     accuracy = weighted_mean(correct(logits_bkc, labels_bk), present_bk)
@@ -68,28 +75,36 @@ def batch_metrics(
     return {"label_loss": loss, "label_accuracy": accuracy}
 
 
-def apply(model: SequenceClassifier, params: Params, batch: LabelledBatch, dropout_key: Array | None = None) -> Array:
-    """Returns logits of the labels of each sequence, float32 [b, k, c].
+def several_metrics(
+    model: SequenceClassifier,
+    params: Params,
+    batch: LabelledBatch,
+    dropout_key: Array | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
+) -> Metrics:
+    """Computes loss and accuracy of a batch where each sequence has several labels, or none.
+
+    The loss of a sequence is the mean over the labels, as `torch.nn.BCEWithLogitsLoss(pos_weight=...)` has it. The
+    accuracy is the share of labels that are told rightly, there or not.
 
     Args:
-      dropout_key: dropout is on where there is one.
+      dropout_key: as of `batch_metrics`.
     """
-    logits_bkc: Array = model.apply(
-        {"params": gathered_outside_layers(params, model.bert.mesh)},
-        *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt, batch.cls_positions_bk),
-        train=dropout_key is not None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    logits_bkc = sequence_logits(model, params, batch, dropout_key)
+    has_bkc, present_bk = jnp.asarray(batch.labels_bk), jnp.asarray(batch.weights_bk)
+    learning = dropout_key is not None
+    wanted_bkc = has_bkc * (1 - label_smoothing) + label_smoothing / 2 if learning else has_bkc
+    having_bkc = (
+        wanted_bkc * -jax.nn.log_sigmoid(logits_bkc) * _of_class(class_weights if learning else None, logits_bkc)
     )
-    return logits_bkc
-
-
-def confusion(model: SequenceClassifier, params: Params, batch: LabelledBatch) -> Array:
-    """Counts the batch's sequences by label and by the likeliest one, int32 [c labels, c guesses]."""
-    logits_bkc = apply(model, params, batch)
-    count = model.num_labels
-    cells_bk = batch.labels_bk * count + logits_bkc.argmax(-1)
-    present_bk = jnp.asarray(batch.weights_bk > 0, jnp.int32)
-    return jnp.zeros(count * count, jnp.int32).at[cells_bk.ravel()].add(present_bk.ravel()).reshape(count, count)
+    losses_bk = (having_bkc + (1 - wanted_bkc) * -jax.nn.log_sigmoid(-logits_bkc)).mean(-1)
+    right_bk = ((logits_bkc > 0) == (has_bkc > 0)).astype(jnp.float32).mean(-1)
+    return {
+        "label_loss": weighted_mean(losses_bk, present_bk),
+        "label_accuracy": weighted_mean(right_bk, present_bk),
+    }
 
 
 def _weights_bk(batch: LabelledBatch, class_weights: tuple[float, ...] | None) -> Array:

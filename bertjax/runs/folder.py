@@ -18,6 +18,7 @@ import numpy as np
 
 from bertjax.config import Config, OnFailure
 from bertjax.config.recipes import load_config, save_config
+from bertjax.data.targets import Targets, from_json
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.settings import ROLES_FILE
 from bertjax.data.tokenizer.tokenizer import Tokenizer
@@ -183,21 +184,16 @@ class RunFolder:
         """Returns the run's vocabulary."""
         return load_tokenizer(self._tokenizer)
 
-    def labels(self) -> list[str]:
-        """Returns the labels that the run tells, by their numbers.
+    def targets(self) -> Targets:
+        """Returns the labels that a fine-tuned run tells, by their numbers, or how its numbers lie.
 
-        Raises BertjaxError where it is no run that classifies, or they cannot be read.
+        Raises BertjaxError where they cannot be read.
         """
-        if (kind := self.config().task.kind) != "classify":
-            raise BertjaxError(f"{self.path} is a run of task.kind={kind} and tells no labels; give one of classify")
         file = self.path / "labels.json"
         try:
-            labels = json.loads(file.read_text(encoding="utf-8"))
+            return from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) < 2:
-            raise BertjaxError(f"{file} is no list of labels; train anew")
-        return labels
 
     def word_counts(self) -> np.ndarray | None:
         """Returns how often each word is in the training text, int64 [v]; None where a run is older than that.

@@ -137,19 +137,24 @@ class Figures(NamedTuple):
 
     name: str
     loss: float
-    accuracy: float
+    accuracy: float | None  # None of a head that tells numbers
+
+    def described(self, *, digits: int = 3) -> str:
+        """Returns them in words."""
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.{digits - 2}%}"
+        return f"{self.name} loss {self.loss:.{digits}f}{accuracy}"
 
 
 def figures(means: Mapping[str, Any], heads: Mapping[str, str], prefix: str = "") -> list[Figures]:
     """Returns the figures of each head that learns, unless it had nothing to predict.
 
     Args:
-      means: `{head}_loss` and `{head}_accuracy` of each head, such as a line of metrics.jsonl.
+      means: `{head}_loss`, and `{head}_accuracy` where it has one, of each head, such as a line of metrics.jsonl.
       heads: what people call each head, by its name in `means`.
       prefix: what the names in `means` begin with, such as "held_out_".
     """
     return [
-        Figures(name, means[f"{prefix}{head}_loss"], means[f"{prefix}{head}_accuracy"])
+        Figures(name, means[f"{prefix}{head}_loss"], means.get(f"{prefix}{head}_accuracy"))
         for head, name in heads.items()
         if f"{prefix}{head}_loss" in means
     ]

@@ -29,8 +29,8 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     """
     name = "params" if config.optim.ema_decay is None else "average"
     model: Any = Bert(config.model)
-    if config.task.kind == "classify":
-        model = SequenceClassifier(model, len(run.labels()))
+    if config.task.kind in ("classify", "score", "rerank"):
+        model = SequenceClassifier(model, run.targets().num_outputs)
     template = jax.eval_shape(
         lambda params: with_adapters(params, config.lora, jax.random.key(0)), params_template(model)
     )

@@ -132,7 +132,11 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     seed = _seed(run.task)
     steps, budget = decided or config.train.steps, None if decided else run.budget
     train_step = run.programs.train_step(steps)
-    progress.start_at(start, lambda step: batches.batch_size_at(batch_of(step, skips)))
+    progress.start_at(
+        start,
+        lambda step: batches.batch_size_at(batch_of(step, skips)),
+        lambda step: batches.num_rows_at(batch_of(step, skips)),
+    )
     progress.end_at(start if best.over else steps, seconds_left=budget.seconds_left if budget else None)
     # The evaluation that a signal cut short, or a kill, is made up for.
     if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):

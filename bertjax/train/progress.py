@@ -59,6 +59,7 @@ class Progress:
         self._skipped_steps = 0
         self._timed_steps, self._timed_pairs, self._timed_seconds = 0, 0.0, 0.0
         self._pairs_in: Callable[[int], float] | None = None
+        self._rows_in: Callable[[int], int] | None = None
         self._seconds_left: Callable[[], float] | None = None
         self._running = RunningMeans()
         self._plot, self._ask_work = plot, work
@@ -74,13 +75,19 @@ class Progress:
         )
         self.restart_clock()
 
-    def start_at(self, step: int, pairs_in: Callable[[int], float] | None = None) -> None:
+    def start_at(
+        self,
+        step: int,
+        pairs_in: Callable[[int], float] | None = None,
+        rows_in: Callable[[int], int] | None = None,
+    ) -> None:
         """Begins after a step: when the process begins, or when it goes back to a checkpoint.
 
         Args:
           pairs_in: gives the sequences in a step, counted from 1; by default a whole batch.
+          rows_in: gives its rows likewise; by default they are the same in each.
         """
-        self._pairs_in = pairs_in
+        self._pairs_in, self._rows_in = pairs_in, rows_in
         self.first_step = self.first_step or step + 1
         self.step = step
         self._bar.initial = self._bar.n = step
@@ -110,7 +117,7 @@ class Progress:
         self.step += 1
         if not self.first_seconds:
             self.first_seconds = seconds
-        elif self._pairs(self.step) == self._pairs(self.step + 1):  # else XLA compiled for the next one's size
+        elif self._rows(self.step) == self._rows(self.step + 1):  # else XLA compiled for the next one's size
             self._timed_steps, self._timed_seconds = self._timed_steps + 1, self._timed_seconds + seconds
             self._timed_pairs += self._pairs(self.step)
         of_step = RunningMeans()
@@ -125,7 +132,7 @@ class Progress:
     def held_out(self, means: dict[str, float]) -> None:
         """Shows and keeps the figures of an evaluation after the last step."""
         self._metrics.append({"step": self.step, **{f"held_out_{name}": value for name, value in means.items()}})
-        heads = (f"{name} loss {loss:.3f}, accuracy {accuracy:.1%}" for name, loss, accuracy in self._figures(means))
+        heads = (figures.described() for figures in self._figures(means))
         self.say(f"held out at step {self.step}: {'; '.join(heads)}")
         self._draw()
 
@@ -152,6 +159,9 @@ class Progress:
 
     def _pairs(self, step: int) -> float:
         return self._pairs_in(step) if self._pairs_in else self._train.batch_size
+
+    def _rows(self, step: int) -> int:
+        return self._rows_in(step) if self._rows_in else self._train.batch_size
 
     def _figures(self, means: dict[str, float]) -> list[Figures]:
         return figures(means, self._heads)

@@ -11,9 +11,11 @@ import pyarrow.parquet
 import pytest
 
 from bertjax.config import TaskConfig
-from bertjax.data.examples import Row, check_labels, labels_of, make_examples, read_rows, split
+from bertjax.data.examples import Label, Row, make_examples, split
+from bertjax.data.examples import read_rows as read_rows_by
 from bertjax.data.sources.lines import Part
 from bertjax.data.sources.records import Place
+from bertjax.data.targets import Labels, Scores, from_json, label_reader, learn_targets, to_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
@@ -21,7 +23,11 @@ TASK = TaskConfig("classify")
 ROWS = [("a good film", "pos"), ('a "bad" one, too', "neg"), ("so\nso", "neg"), ("", "pos")]
 
 
-def rows_of(path: Path, task: TaskConfig = TASK) -> list[tuple[str, str]]:
+def read_rows(task: TaskConfig, path: str, key: str) -> list[Row]:
+    return read_rows_by(task, path, key, label_reader(task))
+
+
+def rows_of(path: Path, task: TaskConfig = TASK) -> list[tuple[str, Label]]:
     return sorted((row.item[0], row.label) for row in read_rows(task, str(path), "task.train"))
 
 
@@ -52,7 +58,7 @@ def test_columns_go_by_name_and_numbers_are_labels(tmp_path: Path) -> None:
     file.write_text('{"a": {"b": "one"}, "c": "two", "n": 10}\n{"a": {"b": "1"}, "c": "2", "n": 9}\n')
     rows = read_rows(TaskConfig("classify", text="a.b", pair="c", label="n"), str(file), "task.train")
     assert sorted((row.item, row.label) for row in rows) == [(("1", "2"), "9"), (("one", "two"), "10")]
-    assert labels_of(rows) == ["9", "10"] and labels_of(made("ba")) == ["a", "b"]
+    assert [learn_targets(TASK, some) for some in (rows, made("ba"))] == [Labels(("9", "10")), Labels(("a", "b"))]
 
 
 WRONG = [  # a file's name and text, what the task has otherwise, and what the line must hold
@@ -69,6 +75,13 @@ WRONG = [  # a file's name and text, what the task has otherwise, and what the l
     ("a.jsonl", '{"text": "x"\n', {}, ["line 1 of", "is no JSON"]),
     ("a.jsonl", "[1]\n2\n", {}, ["line 1 of", "is no record"]),
     ("a.txt", "x\n", {}, ["a.txt has no columns", ".csv, .tsv, .jsonl"]),
+    ("a.csv", "text,label\nx,1.5\ny,high\n", {"kind": "score"}, ["line 3 of", "no number in 'label'", "'high'"]),
+    ("a.csv", "text,label\nx,nan\n", {"kind": "score"}, ["line 2 of", "no number", "'nan'"]),
+    ("a.jsonl", '{"text": "x", "label": true}\n', {"kind": "score"}, ["line 1 of", "no number", "True"]),
+    ("a.csv", "text,p,label\nx,y,2\n", {"kind": "rerank", "pair": "p"}, ["line 2 of", "2.0", "from 0 to 1; divide"]),
+    ("a.jsonl", '{"text": "x", "label": [["a"]]}\n', {"label_separator": ","}, ["line 1 of", "no label", "['a']"]),
+    ("a.jsonl", '{"text": "x", "label": 3}\n', {"label_separator": ","}, ["line 1 of", "no labels", "3"]),
+    ("a.csv", "text,label\nx,a\n", {"group": "doc"}, ["line 2 of", "nothing in the column 'doc' (task.group)"]),
 ]
 
 
@@ -78,7 +91,7 @@ def test_what_cannot_be_read_is_named_by_file_row_and_column(
 ) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BertjaxError) as error:
-        read_rows(TaskConfig("classify", **other), str(tmp_path / name), "task.train")
+        read_rows(TaskConfig(**{"kind": "classify"} | other), str(tmp_path / name), "task.train")
     assert [part for part in (*parts, name) if part not in str(error.value)] == [] and "\n" not in str(error.value)
 
 
@@ -86,9 +99,9 @@ def test_no_file_and_labels_that_will_not_do() -> None:
     with pytest.raises(BertjaxError, match="no file at 'none.csv'.*as task.eval"):
         read_rows(TASK, "none.csv", "task.eval")
     with pytest.raises(BertjaxError, match="every one of 3 rows has the label 'a'"):
-        labels_of(made("aaa"))
+        learn_targets(TASK, made("aaa"))
     with pytest.raises(BertjaxError, match="row 1 of a.csv has the label 'c', which no example.*a, b"):
-        check_labels(made("abc"), ["a", "b"])
+        Labels(("a", "b")).numbers(made("abc"))
 
 
 def test_a_split_is_stratified_and_seeded_and_does_not_look_at_the_order() -> None:
@@ -109,6 +122,47 @@ def test_equal_texts_stay_on_one_side() -> None:
     assert len(train) + len(held_out) == 120
 
 
+def test_rows_of_a_group_stay_on_one_side_and_so_do_equal_texts_of_other_labels() -> None:
+    rows = made("ab" * 60, "xxyyzz" * 20)  # each text has either label
+    train, held_out = split(rows, 0.4, seed=3)
+    assert held_out and not {row.item for row in train} & {row.item for row in held_out}
+    rows = [row._replace(group=str(int(row.item[0]) // 6)) for row in made("ab" * 60)]
+    train, held_out = split(rows, 0.1, seed=3)
+    assert len(held_out) == 12 and not {row.group for row in train} & {row.group for row in held_out}
+
+
+def test_several_labels_or_none(tmp_path: Path) -> None:
+    file, task = tmp_path / "a.csv", TaskConfig("classify", label_separator="|")
+    file.write_text("text,label\nx,b | a\ny,\nz,a|a\n")
+    rows = read_rows(task, str(file), "task.train")
+    targets = learn_targets(task, rows)
+    assert targets == Labels(("a", "b"), True) == from_json(to_json(targets).decode())
+    told = {row.item[0]: has.tolist() for row, has in zip(rows, targets.numbers(rows), strict=True)}
+    assert told == {"x": [1, 1], "y": [0, 0], "z": [1, 0]}
+    assert targets.described(targets.numbers(rows)) == "labels:   a (2), b (1); 1 examples have none"
+    assert targets.weights(targets.numbers(rows)) == [1 / 2, 2]
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": ["b", "a"]}\n{"text": "y", "label": []}\n')
+    assert sorted(row.label for row in read_rows(task, str(tmp_path / "a.jsonl"), "")) == [(), ("a", "b")]
+    with pytest.raises(BertjaxError, match="every one of 1 rows has no label"):
+        learn_targets(task, [row for row in rows if row.item[0] == "y"])
+
+
+def test_numbers_are_learned_by_how_they_lie() -> None:
+    rows = [row._replace(label=float(row.item[0])) for row in made("a" * 5)]
+    targets = learn_targets(TaskConfig("score"), rows)
+    assert targets == Scores(2, 2**0.5) == from_json(to_json(targets).decode())
+    learned_n = targets.numbers(rows)
+    assert learned_n.mean() == pytest.approx(0, abs=1e-6) and learned_n.std() == pytest.approx(1)
+    assert targets.scores(learned_n) == pytest.approx([row.label for row in rows], abs=1e-6)
+    assert targets.described(learned_n) == "numbers:  0 to 4, mean 2"
+    assert learn_targets(TaskConfig("rerank", pair="p"), rows) == Scores()
+    with pytest.raises(BertjaxError, match="every one of 5 rows has the number 3.0"):
+        learn_targets(TaskConfig("score"), [row._replace(label=3.0) for row in rows])
+    for bad in ("[1]", '["a"]', "{}", "3", '{"names": ["a"]}'):
+        with pytest.raises(ValueError):
+            from_json(bad)
+
+
 def test_shuffled_rows_are_the_same_examples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = Tokenizer.train(["one two three four five six"], min_frequency=1)
     lines = [*(f"{text},{label}\n" for text, label in zip("one two three four".split(), "abab", strict=True)), ",a\n"]
@@ -118,7 +172,7 @@ def test_shuffled_rows_are_the_same_examples(tmp_path: Path, capsys: pytest.Capt
         file = tmp_path / "a.csv"
         file.write_text("text,label\n" + "".join(lines))
         rows = read_rows(TASK, str(file), "task.train")
-        return [*make_examples(rows, ["a", "b"], tokenizer, max_length=6, name="a.csv")]
+        return [*make_examples(rows, Labels(("a", "b")).numbers(rows), tokenizer, max_length=6, name="a.csv")]
 
     name, digest, *arrays = examples(lines)
     said = capsys.readouterr().out

@@ -1,29 +1,90 @@
-"""Figures of a classifier, against arithmetic by hand."""
+"""Figures of a classifier, against scikit-learn's and arithmetic by hand."""
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn import metrics
 
-from bertjax.evaluation.classification import judge
-
-
-def test_figures_are_those_of_their_definitions() -> None:
-    """As `f1_score(average="macro")` and `matthews_corrcoef` of scikit-learn define them."""
-    judged = judge(np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]]))
-    assert judged.accuracy == 16 / 20 and judged.commonest == 8 / 20
-    assert judged.macro_f1 == pytest.approx((10 / 13 + 6 / 10 + 16 / 17) / 3, abs=1e-12)
-    # (16 * 20 - (6 * 7 + 6 * 4 + 8 * 9)) / sqrt((400 - 49 - 16 - 81) * (400 - 36 - 36 - 64))
-    assert judged.mcc == pytest.approx(182 / (254 * 264) ** 0.5, abs=1e-12)
-
-
-def test_of_two_labels_the_correlation_is_that_of_the_textbooks() -> None:
-    tp, fn, fp, tn = 90, 10, 30, 70
-    judged = judge(np.array([[tp, fn], [fp, tn]]))
-    expected = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
-    assert judged.mcc == pytest.approx(expected, abs=1e-12)
+from bertjax.evaluation.classification import (
+    area,
+    best_temperature,
+    calibration_error,
+    judge_labels,
+    judge_several,
+    macro_f1,
+    matthews,
+)
+from bertjax.evaluation.judgement import describe
 
 
-def test_one_guess_for_all_tells_nothing() -> None:
-    judged = judge(np.array([[6, 0], [4, 0]]))
-    assert (judged.accuracy, judged.commonest, judged.mcc) == (0.6, 0.6, 0.0)
-    assert judged.macro_f1 == pytest.approx(12 / 16 / 2)
-    assert judge(np.array([[3, 0, 0], [0, 2, 0], [0, 0, 0]])).macro_f1 == 1  # a label that is nowhere does not count
+def made(count: int, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, float [n, c], and labels, the last of which nobody has."""
+    rng = np.random.default_rng(seed)
+    labels_n = rng.integers(max(2, labels - 1), size=count)
+    return rng.normal(size=(count, labels)) + 1.5 * np.eye(labels)[labels_n], labels_n
+
+
+@pytest.mark.parametrize("labels", [2, 3, 6])
+def test_figures_of_one_label_are_scikit_learns(labels: int) -> None:
+    logits_nc, labels_n = made(80, labels, seed=labels)
+    guessed_n = logits_nc.argmax(-1)
+    judged = judge_labels("made", logits_nc, labels_n, [f"label{c}" for c in range(labels)])
+    expected = {
+        "accuracy": metrics.accuracy_score(labels_n, guessed_n),
+        "macro F1": metrics.f1_score(labels_n, guessed_n, average="macro"),
+        "MCC": metrics.matthews_corrcoef(labels_n, guessed_n),
+    }
+    if labels == 2:
+        expected["AUC"] = metrics.roc_auc_score(labels_n, softmax(logits_nc, -1)[:, 1])
+    assert {name: figure.value for name, figure in judged.figures.items()} == pytest.approx(expected, abs=1e-12)
+    np.testing.assert_array_equal(
+        judged.detail["confusion"], metrics.confusion_matrix(labels_n, guessed_n, labels=range(labels))
+    )
+    for figure in judged.figures.values():
+        assert figure.low < figure.value < figure.high < figure.low + 0.5
+    assert describe(judged).startswith(f"made, 80 examples: accuracy {expected['accuracy']:.4f} (")
+
+
+def test_the_interval_is_that_of_the_share() -> None:
+    """For an accuracy the normal approximation is near: 1.96 sqrt(p (1 - p) / n)."""
+    labels_n = np.arange(1000) % 4 == 0
+    judged = judge_labels("made", np.zeros((1000, 2)) + [1, 0], labels_n.astype(int), ["no", "yes"])
+    value, low, high = judged.figures["accuracy"]
+    assert value == 0.75 and judged.note == "the commonest label alone has 0.7500"
+    assert high - low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 1000) ** 0.5, rel=0.12)
+
+
+def test_figures_of_several_labels_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    has_nc = rng.random((90, 4)) < [0.5, 0.2, 0.05, 0.3]
+    logits_nc = rng.normal(size=(90, 4)) + 2 * has_nc - 1
+    judged = judge_several("made", logits_nc, has_nc.astype(np.float32), list("abcd"))
+    guessed_nc = logits_nc > 0
+    assert {name: figure.value for name, figure in judged.figures.items()} == pytest.approx(
+        {
+            "micro F1": metrics.f1_score(has_nc, guessed_nc, average="micro"),
+            "macro F1": metrics.f1_score(has_nc, guessed_nc, average="macro"),
+            "all right": metrics.accuracy_score(has_nc, guessed_nc),
+        }
+    )
+    assert [line.split()[:2] for line in judged.table[1:]] == [
+        [name, str(n)] for n, name in sorted(zip(has_nc.sum(0), "abcd", strict=True), reverse=True)
+    ]
+
+
+def test_what_has_no_meaning() -> None:
+    assert matthews(np.array([[6, 0], [4, 0]])) == 0  # one guess for all tells nothing
+    assert macro_f1(np.array([[6, 0], [4, 0]])) == pytest.approx(12 / 16 / 2)
+    assert macro_f1(np.array([[3, 0, 0], [0, 2, 0], [0, 0, 0]])) == 1  # a label that is nowhere does not count
+    assert np.isnan(area(np.array([1.0, 2.0]), np.array([1, 1])))
+    assert area(np.array([1.0, 1.0, 1.0]), np.array([0, 1, 0])) == 0.5
+
+
+def test_calibration_is_measured_and_mended_by_a_temperature() -> None:
+    """Logits of which labels are drawn are right; three times as great they are three times too sure."""
+    rng = np.random.default_rng(1)
+    logits_nc = rng.normal(size=(4000, 3)) * 1.5
+    labels_n = (softmax(logits_nc, -1).cumsum(-1) < rng.random((4000, 1))).sum(-1)
+    assert best_temperature(3 * logits_nc, labels_n) == pytest.approx(3, rel=0.1)
+    assert calibration_error(logits_nc, labels_n) < 0.03 < 0.15 < calibration_error(3 * logits_nc, labels_n)
+    assert calibration_error(np.array([[9.0, 0.0]] * 4), np.array([0, 0, 0, 1])) == pytest.approx(0.25, abs=1e-3)

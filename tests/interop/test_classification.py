@@ -16,7 +16,8 @@ from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.parameters import params_template
-from bertjax.objectives.classification import apply, classification_objective
+from bertjax.objectives.classification import classification_objective
+from bertjax.objectives.sequence_logits import sequence_logits
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
 torch = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
@@ -60,7 +61,7 @@ def test_logits_loss_and_gradients_are_theirs(tmp_path: Path) -> None:
     rows, slots = np.nonzero(there)
     first_tokens = batch.tokens_bt[rows, batch.cls_positions_bk[rows, slots]]
     order = [next(n for n, text in enumerate(texts) if text[0] == token) for token in first_tokens]
-    found = np.asarray(apply(model, ours, batch))[there]
+    found = np.asarray(sequence_logits(model, ours, batch))[there]
     np.testing.assert_allclose(found, logits.detach().numpy()[order], rtol=0, atol=1e-5)
     objective = classification_objective(model, label_smoothing=0.1, class_weights=WEIGHTS)
 

@@ -12,7 +12,8 @@ from bertjax.data.examples import Examples
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.parameters import init_params
-from bertjax.objectives.classification import apply, classification_objective, confusion
+from bertjax.objectives.classification import classification_objective
+from bertjax.objectives.sequence_logits import sequence_logits
 
 MODEL = SequenceClassifier(Bert(BertConfig(60, 16, 1, 2, 32, 16, dropout=0.0, init_scale=0.5)), 3)
 LENGTHS = [9, 3, 5, 12, 2, 7, 4, 4]
@@ -49,8 +50,8 @@ def alone(batch: LabelledBatch) -> LabelledBatch:
 
 def test_packed_logits_are_those_of_single_sequences(params: dict[str, Any], packed: LabelledBatch) -> None:
     assert len(packed.tokens_bt) < len(LENGTHS)
-    together = np.asarray(apply(MODEL, params, packed))[packed.weights_bk > 0]
-    single = np.asarray(apply(MODEL, params, alone(packed)))[:, 0]
+    together = np.asarray(sequence_logits(MODEL, params, packed))[packed.weights_bk > 0]
+    single = np.asarray(sequence_logits(MODEL, params, alone(packed)))[:, 0]
     np.testing.assert_allclose(together, single, rtol=0, atol=1e-5)
     assert np.abs(single - single[0]).max() > 0.1
 
@@ -58,7 +59,7 @@ def test_packed_logits_are_those_of_single_sequences(params: dict[str, Any], pac
 def test_a_neighbour_changes_nothing(params: dict[str, Any], packed: LabelledBatch) -> None:
     changed = np.where((packed.sequences_bt == 1) | (packed.sequences_bt == 0), packed.tokens_bt, 7)
     before, after = (
-        np.asarray(apply(MODEL, params, packed._replace(tokens_bt=t))) for t in (packed.tokens_bt, changed)
+        np.asarray(sequence_logits(MODEL, params, packed._replace(tokens_bt=t))) for t in (packed.tokens_bt, changed)
     )
     np.testing.assert_array_equal(before[:, 0], after[:, 0])
     assert np.abs(before[:, 1] - after[:, 1]).max() > 0.01
@@ -72,7 +73,7 @@ def test_the_loss_is_pytorchs(
     """As `torch.nn.CrossEntropyLoss(weight, label_smoothing)` says it: a weighted mean over labels and classes."""
     objective = classification_objective(MODEL, label_smoothing=smoothing, class_weights=weights)
     metrics = objective.metrics(params, packed, jax.random.key(0))  # the model has no dropout
-    logits_nc = np.asarray(apply(MODEL, params, packed), np.float64)[packed.weights_bk > 0]
+    logits_nc = np.asarray(sequence_logits(MODEL, params, packed), np.float64)[packed.weights_bk > 0]
     labels_n, w_c = packed.labels_bk[packed.weights_bk > 0], np.array(weights or [1.0] * 3)
     log_nc = logits_nc - np.log(np.exp(logits_nc).sum(-1, keepdims=True))
     wanted_nc = (1 - smoothing) * np.eye(3)[labels_n] + smoothing / 3
@@ -84,9 +85,27 @@ def test_the_loss_is_pytorchs(
     assert float(plain.total / plain.weight) == pytest.approx(-log_nc[range(8), labels_n].mean(), rel=1e-5)
 
 
-def test_guesses_are_counted_by_label_and_padding_is_not(params: dict[str, Any], packed: LabelledBatch) -> None:
-    logits_bkc = np.asarray(apply(MODEL, params, packed))
-    expected = np.zeros((3, 3), int)
-    for row, slot in zip(*np.nonzero(packed.weights_bk), strict=True):
-        expected[packed.labels_bk[row, slot], logits_bkc[row, slot].argmax()] += 1
-    np.testing.assert_array_equal(confusion(MODEL, params, packed), expected)
+@pytest.mark.parametrize("smoothing, weights", [(0.0, None), (0.2, [0.5, 2.0, 4.0])])
+def test_the_loss_of_several_labels_is_pytorchs(
+    params: dict[str, Any], packed: LabelledBatch, smoothing: float, weights: list[float] | None
+) -> None:
+    """As `torch.nn.BCEWithLogitsLoss(pos_weight=weights)` says it, of targets that are smoothed."""
+    has_bkc = (np.arange(packed.labels_bk.size * 3).reshape(*packed.labels_bk.shape, 3) % 5 < 2).astype(np.float32)
+    batch = packed._replace(labels_bk=has_bkc)
+    objective = classification_objective(MODEL, several=True, label_smoothing=smoothing, class_weights=weights)
+    logits_nc = np.asarray(sequence_logits(MODEL, params, packed), np.float64)[packed.weights_bk > 0]
+    has_nc = has_bkc[packed.weights_bk > 0]
+
+    def expected(wanted_nc: np.ndarray, w_c: np.ndarray) -> float:
+        yes_nc, no_nc = np.log1p(np.exp(-logits_nc)), np.log1p(np.exp(logits_nc))
+        return (w_c * wanted_nc * yes_nc + (1 - wanted_nc) * no_nc).mean()
+
+    learning = objective.metrics(params, batch, jax.random.key(0))["label_loss"]
+    wanted_nc = (1 - smoothing) * has_nc + smoothing / 2
+    assert float(learning.total / learning.weight) == pytest.approx(
+        expected(wanted_nc, np.array(weights or [1.0] * 3)), rel=1e-5
+    )
+    assert float(objective.loss_counts(batch)["label_loss"]) == float(learning.weight) == len(LENGTHS)
+    plain = objective.metrics(params, batch, None)
+    assert float(plain["label_loss"].total / 8) == pytest.approx(expected(has_nc, np.ones(3)), rel=1e-5)
+    assert float(plain["label_accuracy"].total / 8) == pytest.approx(((logits_nc > 0) == has_nc).mean())

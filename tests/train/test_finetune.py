@@ -13,21 +13,22 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import Classifier, Encoder, finetune, load_config
+from bertjax import Classifier, Encoder, Matcher, finetune, load_config
 from bertjax.cli.main import main
 from bertjax.config import BertConfig, Config
 from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
 from bertjax.data.prepare_task import prepare_task
+from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.evaluation.classification import evaluate_task
+from bertjax.evaluation.task import evaluate_task
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.folder import RunFolder
-from bertjax.train.finetune import finetuning_task
 from bertjax.train.programs import make_programs
 from bertjax.train.state import saved_trees
+from bertjax.train.tasks.labelled import labelled_task
 
 WORDS = [f"word{number}" for number in range(12)]
 
@@ -76,7 +77,7 @@ def config(base: Path, tmp_path: Path, two_devices: None) -> Config:
 def state_of(run: Path) -> dict[str, Any]:
     """All that the newest checkpoint holds."""
     folder, mesh = RunFolder(run), make_mesh()
-    task = finetuning_task(prepare_task(folder.config(), folder.tokenizer()), mesh)
+    task = labelled_task(prepare_task(folder.config(), folder.tokenizer()), mesh)
     template = make_programs(task.config, task.objective, mesh).template
     with folder.checkpoints() as checkpoints:
         templates = saved_trees(with_sharding(template, by_name(template, mesh)))
@@ -98,16 +99,16 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     run = finetune(but(config, train__epochs=40.0, model__dropout=0.0, eval__every=0, checkpoint__every=0))
     said = capsys.readouterr().out.splitlines()
     folder = RunFolder(run)
-    assert folder.labels() == ["blue", "green", "red"] and folder.config().train.steps == 160
+    assert folder.targets() == Labels(("blue", "green", "red")) and folder.config().train.steps == 160
     assert "labels:   blue (" in "\n".join(said)
     assert any("has no weights of classifier: the run starts with fresh ones" in line for line in said)
     line = [line for line in said if line.startswith("held out: ")][-1]
-    assert "valid.csv, 20 examples: accuracy 100.00%, macro F1 1.0000, MCC 1.0000" in line
+    assert "valid.csv, 20 examples: accuracy 1.0000 (1.0000 to 1.0000), macro F1 1.0000 (" in line
     assert any("examples/s on" in line for line in said)
     assert folder.metrics.read()[-2]["label_loss"] < 0.05  # every batch is known by heart
 
     evaluation = evaluate_task(run)
-    assert evaluation.judgement.accuracy == 1.0 and evaluation.judgement.confusion_cc.trace() == 20
+    assert evaluation.figures["accuracy"] == (1, 1, 1) and np.trace(evaluation.detail["confusion"]) == 20
     classifier = Classifier.load(run)
     rows = examples(20, 2)
     predicted = classifier.predict([text for text, _ in rows])
@@ -137,7 +138,7 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     assert [(row["text"], row["label"], row["prediction"]) for row in written] == [(*row, row[1]) for row in rows]
     assert all(0.3 < float(row["probability"]) <= 1 for row in written)
     assert main(["evaluate", str(run), "--task.eval", str(tmp_path / "train.csv"), "--json", str(tmp_path / "j")]) == 0
-    assert "train.csv, 40 examples: accuracy 100.00%" in capsys.readouterr().out
+    assert "train.csv, 40 examples: accuracy 1.0000 (" in capsys.readouterr().out
     assert np.trace(json.loads((tmp_path / "j").read_text())["confusion"]) == 40
     bad = write(tmp_path / "bad.csv", [("word1", "x"), *[("word2", "y", "z")]])  # type: ignore[list-item]
     for input, name, reason in (
@@ -216,10 +217,61 @@ def test_pairs_balanced_labels_and_a_share_that_is_held_out(config: Config, tmp_
     run = finetune(but(pairs, task__class_weights="balanced", task__label_smoothing=0.1, task__eval_share=0.2))
     told = RunFolder(run).environment()["corpus"]
     assert told["train"]["labels"] == {"false": 24, "true": 8} and told["held_out"]["labels"] == {"false": 6, "true": 2}
-    assert evaluate_task(run).judgement.confusion_cc.sum() == 8
+    assert evaluate_task(run).num_examples == 8
     classifier = Classifier.load(run)
     assert classifier.predict([("word1", "word2")]) == classifier.predict(["word1"], ["word2"])
     assert classifier.probabilities([("word1", "word2")])[0] != pytest.approx(classifier.probabilities("word1")[0])
+
+
+def test_several_labels_numbers_and_answers_to_queries(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is learned by heart, and what is told is the same from the files and from each of the calls."""
+    texts = [text for text, _ in examples(24, 1)]
+    learning = but(
+        config, model__dropout=0.0, train__epochs=150.0, train__log_every=50, eval__every=0, checkpoint__every=0
+    )
+
+    def learn(name: str, rows: list[dict[str, Any]], **keys: Any) -> tuple[Path, Path]:
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        learned = {"task__train": str(file), "task__eval": str(file)}
+        return file, finetune(but(learning, **learned, run_dir=str(tmp_path / name), **keys))
+
+    def told(file: Path, run: Path) -> list[dict[str, Any]]:
+        out = tmp_path / f"{run.name}-out.jsonl"
+        assert main(["predict", str(run), "--input", str(file), "--out", str(out)]) == 0
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    rows: list[dict[str, Any]] = [
+        {"text": text, "label": [word for word in ("redish", "word1") if word in text.split()]} for text in texts
+    ]
+    file, run = learn("several", rows, task__label_separator="+", task__class_weights="balanced")
+    assert [row["prediction"] for row in told(file, run)] == ["+".join(sorted(row["label"])) for row in rows]
+    classifier = Classifier.load(run)
+    several = [sorted(label for label, _ in of_text) for of_text in classifier.predict_several(texts)]
+    assert classifier.several and several == [sorted(row["label"]) for row in rows]
+    assert list(evaluate_task(run).figures) == ["micro F1", "macro F1", "all right"]
+
+    rows = [{"text": text, "label": 1000 + 50 * len(text.split())} for text in texts]
+    file, run = learn("numbers", rows, task__kind="score")
+    numbers_n = Matcher.load(run).predict(texts)
+    assert numbers_n == pytest.approx([row["label"] for row in rows], abs=100)
+    assert [row["prediction"] for row in told(file, run)] == pytest.approx(numbers_n.tolist(), abs=1e-5)
+    assert "held out: numbers.jsonl, 24 examples: Spearman " in capsys.readouterr().out
+
+    rows = [{"text": f"word{n % 3}", "pair": text, "label": int("redish" in text)} for n, text in enumerate(texts)]
+    file, run = learn("answers", rows, task__pair="pair", task__kind="rerank")
+    matcher = Matcher.load(run)
+    numbers_n = matcher.predict([(row["text"], row["pair"]) for row in rows])
+    assert [row["prediction"] for row in told(file, run)] == pytest.approx(numbers_n.tolist(), abs=1e-5)
+    assert ((numbers_n > 0.5) == [row["label"] for row in rows]).all() and 0 < numbers_n.min() < numbers_n.max() < 1
+    ranked = matcher.rank("word1", texts[:6])
+    assert [one.score for one in ranked] == sorted(matcher.predict(["word1"] * 6, texts[:6]), reverse=True)
+    with pytest.raises(BertjaxError, match="no list of texts"):
+        matcher.rank("word1", [])
+    with pytest.raises(BertjaxError, match="task.kind=rerank; give one of classify"):
+        Classifier.load(run)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -247,9 +299,12 @@ def test_keys_that_do_not_go_together() -> None:
         ("task.eval_share=1", "is not a share"),
         ("task.label_smoothing=1", "is not a share"),
         ("task.pair=text", "not columns of their own"),
+        ("task.kind=score task.class_weights=balanced", "task.class_weights=balanced is of labels"),
+        ("task.kind=rerank", "give task.pair the column of the passage"),
+        ("task.label_separator=", "task.label_separator is empty"),
         ("train.epochs=0", "impossible"),
         ("optim.warmup_steps=3", "not both"),
         ("task.kind=pretrain", "give train.steps to pretrain"),
     ):
         with pytest.raises(BertjaxError, match=reason):
-            load_config("classify", key)
+            load_config("classify", key.split())

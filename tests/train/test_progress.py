@@ -17,7 +17,7 @@ def test_steps_in_which_xla_compiles_are_not_timed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("bertjax.train.progress.time", SimpleNamespace(perf_counter=lambda: clock.now))
     log: Any = SimpleNamespace(close=lambda: None)
     progress = Progress(log, TrainConfig(steps=100, batch_size=8, log_every=100), {"mlm": "MLM"}, "pairs")
-    progress.start_at(0, lambda step: 2 if step < 4 else 8)
+    progress.start_at(0, *[lambda step: 2 if step < 4 else 8] * 2)
     names = ("mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy", "skipped_steps", "skipped_in_a_row")
     metrics = {name: Mean(jnp.zeros(()), jnp.ones(())) for name in names}
     # The metrics of step 3 are read when step 4, of another size, was compiled and dispatched.

@@ -22,7 +22,7 @@ _MULTIPLE = 8  # of a row's length, which devices like
 class LabelledBatch(NamedTuple):
     """b rows of t tokens with k sequences at most, each with a label; padding is 0 in every field.
 
-    Numpy arrays of int32, but for the weights.
+    Numpy arrays of int32, but for the weights, and labels that are numbers or several.
     """
 
     tokens_bt: np.ndarray
@@ -30,7 +30,7 @@ class LabelledBatch(NamedTuple):
     positions_bt: np.ndarray
     sequences_bt: np.ndarray  # which of the row's sequences a token belongs to, from 1 on
     cls_positions_bk: np.ndarray  # places in the row of the sequences' first tokens
-    labels_bk: np.ndarray
+    labels_bk: np.ndarray  # int32 or float32 [b, k], or float32 [b, k, c]
     weights_bk: np.ndarray  # float32, 1 where there is a sequence
 
 
@@ -74,10 +74,21 @@ class LabelledBatches:
         Args:
           rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
         """
+        return self._batch(self._chosen(step), rows)
+
+    def numbers_at(self, step: int) -> np.ndarray:
+        """Returns the number of each example in the batch of a step, int [b, k], -1 where there is none."""
+        chosen_n = self._chosen(step)
+        places = self._places.take(slice(len(chosen_n)))
+        numbers_bk = np.full((self.num_rows, self.max_sequences), -1)
+        numbers_bk[places.row_n, places.slot_n] = chosen_n
+        return numbers_bk
+
+    def _chosen(self, step: int) -> np.ndarray:
         epoch, number = divmod(step, self.steps_in_epoch)
         if self._epoch is None or self._epoch[0] != epoch:  # steps mostly come in order
             self._epoch = epoch, self._order(epoch)
-        return self._batch(self._epoch[1][number * self.batch_size :][: self.batch_size], rows)
+        return self._epoch[1][number * self.batch_size :][: self.batch_size]
 
     def num_rows_at(self, step: int) -> int:
         """Returns the number of rows (b), the same in every step."""
@@ -125,8 +136,8 @@ class LabelledBatches:
             array[place_m] = values_m
             return array.reshape(len(rows), self.row_length)
 
-        def sequences_bk(values_n: np.ndarray | float, dtype: type) -> np.ndarray:
-            array: np.ndarray = np.zeros((len(rows), self.max_sequences), dtype)
+        def sequences_bk(values_n: np.ndarray) -> np.ndarray:
+            array: np.ndarray = np.zeros((len(rows), self.max_sequences, *values_n.shape[1:]), values_n.dtype)
             array[row_n, slot_n] = values_n
             return array
 
@@ -135,9 +146,9 @@ class LabelledBatches:
             tokens_bt(within_m >= np.repeat(examples.len_a_n[chosen_n], sizes_n)),
             tokens_bt(within_m),
             tokens_bt(np.repeat(slot_n + 1, sizes_n)),
-            sequences_bk(offset_n, np.int32),
-            sequences_bk(examples.labels_n[chosen_n], np.int32),
-            sequences_bk(1, np.float32),
+            sequences_bk(offset_n.astype(np.int32)),
+            sequences_bk(examples.labels_n[chosen_n]),
+            sequences_bk(np.ones(len(chosen_n), np.float32)),
         )
 
 

@@ -1,0 +1,107 @@
+"""What a fine-tuned run tells of texts and pairs, before it becomes labels or numbers."""
+
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bertjax.config import BertConfig, MeshConfig
+from bertjax.config.checks import as_type
+from bertjax.data.reader import Item, Reader
+from bertjax.data.targets import Targets
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
+from bertjax.models.sentence import Dense
+from bertjax.parallel.sharding import make_mesh
+
+
+class SequenceHead:
+    """Computes the logits of texts, with dropout off, over all devices of the process.
+
+    Args:
+      config: the model's settings.
+      params: its parameters, nested, float32, with the head.
+      tokenizer: its vocabulary.
+      max_length: tokens that are read of a text, special ones included, as in training.
+      precision: what matrix products multiply.
+      mesh: how texts and parameters are spread over the devices of the process; by default texts alone.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        params: dict[str, Any],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        precision: Precision = "float32",
+        mesh: MeshConfig | None = None,
+    ):
+        self.config, self.tokenizer, self.max_length = config, tokenizer, max_length
+        devices = local_mesh(mesh or MeshConfig(), config)
+        shortest = max(1, tokenizer.template.single.num_special)
+        encoder = {part: leaves for part, leaves in params.items() if part not in ("pooler", "classifier")}
+        self._engine = Engine(config, encoder, precision, devices, shortest=shortest)
+
+        def dense(part: str, activation: str) -> Dense:
+            return Dense(params[part]["kernel"], params[part].get("bias"), None, activation, residual=False)
+
+        layers = self._engine.place((dense("pooler", "Tanh"), dense("classifier", "Identity")))
+        self._recipe = Recipe(("cls",), layers)
+
+    def logits(self, items: list[Item]) -> np.ndarray:
+        """Returns logits of texts and pairs, float32 [n, c]; what is longer than in training is shortened."""
+        reader = Reader(self.tokenizer, self.max_length, truncate=True)
+        read = reader.read_all(items, lambda number: f"text {number}")
+        if reader.num_shortened:
+            warnings.warn(
+                f"{reader.num_shortened:,} of {len(items):,} texts are shortened to {self.max_length} tokens, as in "
+                "training",
+                stacklevel=4,
+            )
+        (logits_nc,) = self._engine.vectors([read], self._recipe)
+        assert isinstance(logits_nc, np.ndarray)
+        return logits_nc
+
+
+class TaskModel(NamedTuple):
+    """A fine-tuned model, and what its outputs mean."""
+
+    kind: str  # of the task
+    targets: Targets
+    head: SequenceHead
+
+
+def load_task_model(
+    folder: str | Path, kinds: tuple[str, ...], *, precision: Precision = "float32", mesh: MeshConfig | None = None
+) -> TaskModel:
+    """Loads the newest checkpoint of a run that `bertjax finetune` made.
+
+    Args:
+      folder: the run's.
+      kinds: of tasks that will do.
+      precision: what matrix products multiply, float32 or bfloat16.
+      mesh: how texts and parameters are spread over the devices of the process; by default each device has the
+        whole model, and texts of its own.
+
+    Raises:
+      BertjaxError: it is no such run, has no checkpoint, or the mesh does not suit the devices or the model.
+    """
+    from bertjax.runs.folder import RunFolder
+    from bertjax.runs.parameters import load_params
+
+    precision = as_type(precision, Precision, "precision")
+    mesh = as_type(mesh, MeshConfig | None, "mesh")
+    run = RunFolder(as_type(folder, Path, "folder"))
+    config = run.config()
+    if (kind := config.task.kind) not in kinds:
+        raise BertjaxError(f"{run.path} is a run of task.kind={kind}; give one of {' or '.join(kinds)}")
+    sizes = mesh or MeshConfig()
+    devices = local_mesh(sizes, config.model)
+    params = load_params(run, config, devices if mesh else make_mesh(devices=list(devices.devices.flat)[:1]))
+    head = SequenceHead(
+        *(config.model, params, run.tokenizer()), max_length=config.data.max_length, precision=precision, mesh=mesh
+    )
+    return TaskModel(kind, run.targets(), head)

@@ -1,0 +1,1 @@
+"""The courses of fine-tuning, one for each kind of examples."""
