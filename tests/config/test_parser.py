@@ -19,7 +19,7 @@ from bertjax.errors import BertjaxError
         ("train:\n  stepss: 3", "stepss", "train.steps"),
         ("steps: 3", "steps", "train.steps"),
         ("model: {zzz: 8}", "zzz", "--help"),
-        ("colour: red", "colour", "--help"),
+        ("sunshine: 3", "sunshine", "--help"),
     ],
 )
 def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
