@@ -166,6 +166,7 @@ def loss_and_gradients(model: Bert, params: dict) -> tuple[float, dict]:
 
 
 @pytest.mark.parametrize("how", [{"remat": True}, {"scan_layers": True}, {"remat": True, "scan_layers": True}])
+@pytest.mark.parametrize("small", ["bert"], indirect=True)  # options of layers are in test_options.py
 def test_remat_and_scan_change_nothing(small: tuple[Bert, dict], plainly_computed: tuple, how: dict) -> None:
     model, params = small
     loss, gradients = loss_and_gradients(dataclasses.replace(model, **how), params)
@@ -180,7 +181,7 @@ def test_scan_compiles_one_layer_and_remat_keeps_less() -> None:
     config = dataclasses.replace(SMALL, num_layers=4)
     params, rows = fresh_params(config), np.ones((8, 32), int)
 
-    def compiled(**how: bool) -> jax.stages.Compiled:
+    def lowered(**how: bool) -> jax.stages.Lowered:
         model = Bert(config, **how)
 
         def loss(params: dict) -> jax.Array:
@@ -188,11 +189,11 @@ def test_scan_compiles_one_layer_and_remat_keeps_less() -> None:
             args = (rows, rows * 0, rows * 0, rows)
             return (model.apply({"params": params}, *args, train=True, method="encode", rngs=rngs) ** 2).sum()
 
-        return jax.jit(jax.grad(loss)).lower(params).compile()
+        return jax.jit(jax.grad(loss)).lower(params)
 
-    plain, scanned, both = compiled(), compiled(scan_layers=True), compiled(scan_layers=True, remat=True)
+    plain, scanned, both = lowered(), lowered(scan_layers=True), lowered(scan_layers=True, remat=True)
     assert len(scanned.as_text()) < 0.7 * len(plain.as_text())
-    memory = [program.memory_analysis().temp_size_in_bytes for program in (scanned, both)]
+    memory = [program.compile().memory_analysis().temp_size_in_bytes for program in (scanned, both)]
     assert memory[1] < 0.7 * memory[0]
 
 
