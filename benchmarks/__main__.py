@@ -11,7 +11,7 @@ from bertjax.errors import BertjaxError
 
 NAMES = {
     "speed": ("train", "data", "start", "layers", "encode", "growth", "scaling"),
-    "learning": ("ablate", "speedrun"),
+    "learning": ("ablate", "speedrun", "retrieval"),
     "stress": ("torture", "soak", "corpus"),
 }
 HELP = """\
@@ -29,6 +29,7 @@ speed, in rounds, each contender in a process of its own:
 learning:
   ablate    a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth
   speedrun  seconds, pairs and joules until a held-out loss is reached
+  retrieval whether tuning a model on sentences that follow each other makes a sentence find the next one
 
 stress:
   torture   kill a run again and again, resume it each time, and compare it with one left alone, bit for bit

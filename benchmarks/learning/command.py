@@ -1,4 +1,4 @@
-"""`python -m benchmarks ablate|speedrun`: reads the arguments, runs it, prints the report."""
+"""`python -m benchmarks ablate|speedrun|retrieval`: reads the arguments, runs it, prints the report."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or it cannot be run.
     """
-    return {"ablate": _ablate, "speedrun": _speedrun}[name](argv, environment)
+    return {"ablate": _ablate, "speedrun": _speedrun, "retrieval": _retrieval}[name](argv, environment)
 
 
 def _ablate(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -84,3 +84,23 @@ def _speedrun(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         report = json.loads(out.read_text(encoding="utf-8"))
     write_json(report, options.json)
     return report["reached"]
+
+
+def _retrieval(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = make_parser(
+        "retrieval",
+        "--init_from RUN [--seeds N]",
+        "Tune a pretrained model on sentences that follow each other in its text, and tell how well a held-out "
+        "sentence finds the next one, before and after.",
+        "embed",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs, from the recipe's seed on")
+    config, options = parse(parser, argv, "embed")
+    if not 1 <= options.seeds <= 2**32 - config.seed:
+        raise BertjaxError(f"--seeds {options.seeds} is impossible; give 1 or more")
+    from benchmarks.learning import retrieval
+
+    told = retrieval.compare(config, options.seeds, say)
+    print(retrieval.render(told))
+    write_json(told, options.json)
+    return True

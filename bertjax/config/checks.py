@@ -62,9 +62,9 @@ def as_type(value: Any, kind: Any, name: str) -> Any:
     plain = os.fspath(plain) if isinstance(plain, os.PathLike) else plain
     plain = str.__str__(plain) if isinstance(plain, str) else plain
     for choice in typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,):
-        if typing.get_origin(choice) is list and isinstance(plain, list | tuple):
-            (item,) = typing.get_args(choice)
-            return [as_type(one, item, f"{name}[{number}]") for number, one in enumerate(plain)]
+        if typing.get_origin(choice) is tuple and isinstance(plain, list | tuple):
+            item, _ = typing.get_args(choice)
+            return tuple(as_type(one, item, f"{name}[{number}]") for number, one in enumerate(plain))
         if _fits(plain, choice):
             return user_path(plain) if choice is Path else plain
     raise BertjaxError(f"{name}: expected {describe_type(kind)}, got {reprlib.repr(value)}")
@@ -75,7 +75,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and (value != "" if kind is Path else value in typing.get_args(kind))
     if isinstance(value, bool):
         return kind is bool
-    if typing.get_origin(kind) is list:
+    if typing.get_origin(kind) is tuple:
         return False
     return isinstance(value, int | float if kind is float else kind)
 
@@ -96,8 +96,8 @@ def describe_type(kind: Any) -> str:
     """Says what a key of a type takes, such as "a whole number or null"."""
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(kind))
-    if typing.get_origin(kind) is list:
-        return f"a list, each {describe_type(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is tuple:
+        return f"[{describe_type(typing.get_args(kind)[0])}, ...]"
     if typing.get_args(kind):
         return " or ".join(describe_type(choice) for choice in typing.get_args(kind))
     return "null" if kind is type(None) else _NAMES.get(kind, f"a {kind.__name__}")

@@ -18,6 +18,7 @@ from bertjax.config.keys import (
     TYPES,
     check_number,
     describe_unknown,
+    is_list,
     is_text,
     may_be_null,
     takes_keys,
@@ -108,8 +109,15 @@ def _twice(name: str, first: str, first_key: yaml.Node, again: str, again_key: y
 
 
 def _check_value(written: str, name: str, value: yaml.Node, text: str) -> None:
-    """Quotes text, so that it stays as it is written, and complains of what is not the single value the key takes."""
+    """Quotes text, so that it stays as it is written, and complains of what is not a value, or list, the key takes."""
     kind = TYPES[name]
+    if isinstance(value, yaml.SequenceNode) and is_list(kind):
+        for item in value.value:
+            if not isinstance(item, yaml.ScalarNode) or item.tag == f"{_TAG}null":
+                given = text[value.start_mark.index : value.end_mark.index]
+                raise BertjaxError(f"{written}: expected {describe_type(kind)}, got {' '.join(given.split())}")
+            _check_value(written, name, item, text)
+        return
     if not isinstance(value, yaml.ScalarNode):
         given = text[value.start_mark.index : value.end_mark.index]
         raise BertjaxError(f"{written}: expected {describe_type(kind)}, got {given}")

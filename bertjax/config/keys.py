@@ -62,6 +62,11 @@ def is_text(kind: Any) -> bool:
     return kind is str or any(isinstance(choice, str) or is_text(choice) for choice in typing.get_args(kind))
 
 
+def is_list(kind: Any) -> bool:
+    """Returns whether a type's values are lists, all of them or some."""
+    return typing.get_origin(kind) is tuple or any(is_list(choice) for choice in typing.get_args(kind))
+
+
 def may_be_null(kind: Any) -> bool:
     """Returns whether null is one of a type's values."""
     return type(None) in typing.get_args(kind)

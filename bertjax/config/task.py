@@ -11,9 +11,10 @@ from bertjax.config.checks import expand_homes, require, require_at_least, requi
 class TaskConfig:
     """Fine-tuning; examples are rows of tables or records, with columns by name"""
 
-    kind: Literal["pretrain", "classify", "score", "rerank"] = "pretrain"
+    kind: Literal["pretrain", "classify", "score", "rerank", "embed"] = "pretrain"
     """what a run learns: the text of the data section (pretrain); or of each text, or pair of texts, of task.train the
-    label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank)"""
+    label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank); or vectors that are
+    near each other for texts that belong together (embed)"""
     train: str | None = None
     """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json and .parquet, each also .gz or
     .zst)"""
@@ -45,14 +46,14 @@ class TaskConfig:
     loss: Literal["in_batch", "cosent"] = "in_batch"
     """what vectors are to be like (embed): that of task.text nearer to that of task.pair than to all others of the
     batch (in_batch), or cosines in the order of the scores in task.label (cosent)"""
-    negatives: str | list[str] | None = None
+    negatives: str | tuple[str, ...] | None = None
     """columns of texts that task.text does not belong to although they are like it (hard negatives), or one that holds
     a list of them; empty ones are left out"""
     temperature: float = 0.05
     """what cosines are divided by in the loss: the lower, the more the nearest ones count"""
     symmetric: bool = False
     """whether the text of task.pair is to be nearest to its task.text too, the loss being the mean of both ways"""
-    matryoshka: list[int] | None = None
+    matryoshka: tuple[int, ...] | None = None
     """sizes such as [384, 128, 64], so many of a vector's first numbers being learned to do alone; by default all"""
     pooling: Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] | None = None
     """how the vector of a text is made of its tokens'; by default as the folder of init_from says, else by the mean"""
@@ -92,7 +93,7 @@ class TaskConfig:
         sizes = self.matryoshka
         require(
             sizes is None or (len(sizes) > 0 and min(sizes) > 0 and len(set(sizes)) == len(sizes)),
-            f"task.matryoshka={sizes} are not sizes; give some such as [384, 128, 64], or leave it out",
+            f"task.matryoshka={list(sizes or ())} are not sizes; give some such as [384, 128, 64], or leave it out",
         )
         negatives = [self.negatives] if isinstance(self.negatives, str) else self.negatives
         require(

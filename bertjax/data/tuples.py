@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.config import TaskConfig
-from bertjax.data.examples import read_records
+from bertjax.data.examples import digest_of, read_records
 from bertjax.data.reader import Reader
 from bertjax.data.sources.files import find_files
 from bertjax.data.sources.formats import LAYOUT, parts_of
@@ -31,11 +31,12 @@ class TupleRow(NamedTuple):
     texts: tuple[str, ...]
     score: float | None  # how alike the two texts of a pair are, the higher the more; None where none is told
     place: Place
+    group: str | None = None  # what it stays together with when some are held out
 
     @property
     def key(self) -> bytes:
         """Sixteen bytes of what it says: rows that differ in nothing have one."""
-        return _digest(*self.texts, repr(self.score))
+        return digest_of(*self.texts, repr(self.score), self.group)
 
 
 class Tuples(NamedTuple):
@@ -77,7 +78,8 @@ def read_tuples(task: TaskConfig, path: str, key: str) -> list[TupleRow]:
             )
         rows = list(_lines(path, key))
     else:
-        rows = [_row(task, place, record) for place, record in read_records(path, {task.text: "task.text"}, key)]
+        needed = {task.text: "task.text"} | ({} if task.group is None else {task.group: "task.group"})
+        rows = [_row(task, place, record) for place, record in read_records(path, needed, key)]
     if not rows:
         raise BertjaxError(f"{path} has no rows; give {key} some with texts")
     if task.loss == "cosent" and len({row.score for row in rows}) == 1:
@@ -101,8 +103,9 @@ def _lines(path: str, key: str) -> Iterator[TupleRow]:
 
 def _row(task: TaskConfig, place: Place, record: Mapping[str, Any]) -> TupleRow:
     anchor = _text(place, in_field(record, task.text), task.text, "task.text")
+    group = None if task.group is None else str(in_field(record, task.group))
     if task.pair is None:
-        return TupleRow((anchor, anchor), None, place)
+        return TupleRow((anchor, anchor), None, place, group)
     if (second := in_field(record, task.pair)) is None:
         raise BertjaxError(
             f"{place} has nothing in the column {task.pair!r} (task.pair), but in {', '.join(record)}; mend the row, "
@@ -110,8 +113,8 @@ def _row(task: TaskConfig, place: Place, record: Mapping[str, Any]) -> TupleRow:
         )
     positive = _text(place, second, task.pair, "task.pair")
     if task.loss == "cosent":
-        return TupleRow((anchor, positive), _score(place, in_field(record, task.label), task.label), place)
-    return TupleRow((anchor, positive, *_negatives(task, place, record)), None, place)
+        return TupleRow((anchor, positive), _score(place, in_field(record, task.label), task.label), place, group)
+    return TupleRow((anchor, positive, *_negatives(task, place, record)), None, place, group)
 
 
 def _text(place: Place, value: Any, column: str, key: str) -> str:
@@ -152,8 +155,8 @@ def _score(place: Place, value: Any, column: str) -> float:
 def split_tuples(rows: Sequence[TupleRow], share: float, seed: int) -> tuple[list[TupleRow], list[TupleRow]]:
     """Returns the rows to learn from and those to hold out, the share of them, at random.
 
-    Rows with a text in common, as anchor or positive, stay on one side, and so do rows that such ones join. Hard
-    negatives do not join rows: those that are mined are other rows' positives.
+    Rows with a text in common, as anchor or positive, or of one group, stay on one side, and so do rows that such ones
+    join. Hard negatives do not join rows: those that are mined are other rows' positives.
 
     Args:
       rows: sorted, as `read_tuples` returns them.
@@ -162,14 +165,19 @@ def split_tuples(rows: Sequence[TupleRow], share: float, seed: int) -> tuple[lis
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    numbers: dict[str, int] = {}
-    pairs_n2 = np.array([[numbers.setdefault(text, len(numbers)) for text in row.texts[:2]] for row in rows])
-    edges = (np.ones(len(rows)), (pairs_n2[:, 0], pairs_n2[:, 1]))
-    _, group_m = connected_components(coo_array(edges, shape=(len(numbers), len(numbers))), directed=False)
-    group_n = group_m[pairs_n2[:, 0]]
+    numbers: dict[tuple[str, bool], int] = {}  # of texts and of groups
+
+    def number(name: str, *, is_text: bool = True) -> int:
+        return numbers.setdefault((name, is_text), len(numbers))
+
+    joined = [(number(row.texts[0]), number(row.texts[1])) for row in rows]
+    joined += [(number(row.texts[0]), number(row.group, is_text=False)) for row in rows if row.group is not None]
+    ends_2 = tuple(np.array(joined).T)
+    graph = coo_array((np.ones(len(joined)), ends_2), shape=(len(numbers), len(numbers)))
+    group_n = connected_components(graph, directed=False)[1][ends_2[0][: len(rows)]]
     first_of: dict[int, bytes] = {}  # rows are sorted, so that a group's first one is the same in any order of the file
     for group, row in zip(group_n.tolist(), rows, strict=True):
-        first_of.setdefault(group, _digest(str(seed), *row.texts))
+        first_of.setdefault(group, digest_of(str(seed), *row.texts))
     sizes, left, held_out = np.bincount(group_n), round(share * len(rows)), set()
     for group in sorted(first_of, key=first_of.__getitem__):
         if sizes[group] <= left:
@@ -218,8 +226,3 @@ def make_tuples(
         texts_nr,
         np.array([row.score or 0.0 for row in rows], np.float32),
     )
-
-
-def _digest(*texts: str) -> bytes:
-    parts = (text.encode("utf-8", "surrogatepass") for text in texts)
-    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()

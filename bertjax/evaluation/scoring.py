@@ -22,16 +22,18 @@ def judge_scores(name: str, told_n: np.ndarray, scores_n: np.ndarray) -> Judgeme
       name: of the examples.
     """
 
+    figures = correlations(told_n, scores_n) | {"mean error": mean_of(np.abs(told_n - scores_n))}
+    middle = np.abs(scores_n - np.median(scores_n)).mean()
+    return Judgement(name, len(told_n), figures, f"guessing the median errs by {middle:.4f}", [], {})
+
+
+def correlations(told_n: np.ndarray, scores_n: np.ndarray) -> dict[str, Figure]:
+    """Returns how the order of numbers that were told goes with that of the right ones, and how the numbers do."""
+
     def correlation(kind: Callable[..., Any]) -> Figure:
         return resampled(lambda some: _correlation(kind, told_n[some], scores_n[some]), len(told_n))
 
-    figures = {
-        "Spearman": correlation(stats.spearmanr),
-        "Pearson": correlation(stats.pearsonr),
-        "mean error": mean_of(np.abs(told_n - scores_n)),
-    }
-    middle = np.abs(scores_n - np.median(scores_n)).mean()
-    return Judgement(name, len(told_n), figures, f"guessing the median errs by {middle:.4f}", [], {})
+    return {"Spearman": correlation(stats.spearmanr), "Pearson": correlation(stats.pearsonr)}
 
 
 def _correlation(kind: Callable[..., Any], one_n: np.ndarray, other_n: np.ndarray) -> float:

@@ -7,12 +7,14 @@ from bertjax.config import MeshConfig
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.judgement import Judgement
 from bertjax.evaluation.labelled import evaluate_labelled
+from bertjax.evaluation.retrieval import evaluate_embedding
 from bertjax.runs.folder import RunFolder
 
 _EVALUATIONS: dict[str, Callable[[RunFolder, str | None, MeshConfig | None], Judgement]] = {
     "classify": evaluate_labelled,
     "score": evaluate_labelled,
     "rerank": evaluate_labelled,
+    "embed": evaluate_embedding,
 }
 
 

@@ -23,13 +23,7 @@ def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, floa
     Raises:
       ValueError, KeyError, TypeError, AttributeError: the environment is not what a run writes.
     """
-    corpus, model = environment["corpus"], run.model
-    recipe = dataclasses.asdict(run)
-    data = {key: value for key, value in recipe["data"].items() if key not in _PRIVATE}
-    del recipe["tokenizer"]["path"]
-    recipe = {"seed": run.seed, "data": data} | {
-        part: recipe[part] for part in ("tokenizer", "model", "optim", "train")
-    }
+    corpus, model, recipe = environment["corpus"], run.model, _recipe(run)
     begun = f" It began with the weights of `{Path(run.init_from).name}`." if run.init_from else ""
     evaluation = "It was not evaluated."
     if held_out:
@@ -49,6 +43,75 @@ def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, floa
         versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         recipe=json.dumps(recipe, indent=2),
     )
+
+
+def make_embedding_card(
+    run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer
+) -> str:
+    """Returns the text of README.md for a run that learned embeddings, of the arguments that `make_card` takes."""
+    corpus, task = environment["corpus"], run.task
+    evaluation = "It was not evaluated."
+    if held_out:
+        name, step, loss = corpus["held_out"]["name"], held_out["step"], held_out["held_out_contrastive_loss"]
+        evaluation = f"Held out, {name} at step {step:,}: contrastive loss {loss:.3f}."
+    learned = {
+        "pairs with scores, whose order the cosines follow (CoSENT)": task.loss == "cosent",
+        "texts alone, each its own positive (SimCSE)": task.pair is None,
+    }
+    recipe = _recipe(run)
+    recipe["task"] = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("train", "eval")}
+    return _EMBEDDING_CARD.format(
+        **dataclasses.asdict(run.model) | {"vocab_size": tokenizer.vocab_size},
+        begun=Path(run.init_from or "").name,
+        text=corpus["train"]["name"],
+        examples=corpus["train"]["examples"],
+        learned=next((name for name, is_it in learned.items() if is_it), "texts that belong together, against others"),
+        steps=run.train.steps,
+        batch_size=run.train.batch_size,
+        sizes=f" The first {', '.join(map(str, task.matryoshka))} numbers do alone too." if task.matryoshka else "",
+        evaluation=evaluation,
+        versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
+        recipe=json.dumps(recipe, indent=2),
+    )
+
+
+def _recipe(run: Config) -> dict[str, Any]:
+    """Returns what others may read of a configuration."""
+    recipe = dataclasses.asdict(run)
+    data = {key: value for key, value in recipe["data"].items() if key not in _PRIVATE}
+    del recipe["tokenizer"]["path"]
+    return {"seed": run.seed, "data": data} | {part: recipe[part] for part in ("tokenizer", "model", "optim", "train")}
+
+
+_EMBEDDING_CARD = """\
+---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [bert, sentence-transformers]
+---
+
+# Vectors of texts, learned with bertjax
+
+{num_layers} layers, {hidden_size} hidden, {num_heads} heads, {vocab_size:,} tokens in the vocabulary. It began with the
+weights of `{begun}`, and learned from {text}: {examples:,} examples, {learned}, for {steps:,} steps of {batch_size:,}.
+{sizes}
+
+{evaluation}
+
+```python
+from sentence_transformers import SentenceTransformer
+
+SentenceTransformer("FOLDER").encode(["a crane is flying", "a bird in the air"])
+```
+
+`bertjax.Encoder.load("FOLDER").encode([...])` gives the same with JAX.
+
+Versions: {versions}.
+
+```json
+{recipe}
+```
+"""
 
 
 _CARD = """\

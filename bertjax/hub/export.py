@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 from bertjax.errors import BertjaxError
-from bertjax.hub.card import make_card
+from bertjax.hub.card import make_card, make_embedding_card
 from bertjax.hub.folder import check_writable, read_folder, read_model_config, write_folder
 from bertjax.hub.sentence_transformers import read_settings
 from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
+
+_CARDS = {"pretrain": make_card, "embed": make_embedding_card}
 
 
 def export_run(run: RunFolder, folder: Path) -> None:
@@ -20,7 +22,7 @@ def export_run(run: RunFolder, folder: Path) -> None:
         the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
-    if config.task.kind != "pretrain":
+    if config.task.kind not in _CARDS:
         raise BertjaxError(f"{run.path} tells labels, whose head cannot be exported yet; 'bertjax predict' uses it")
     evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
@@ -30,10 +32,11 @@ def export_run(run: RunFolder, folder: Path) -> None:
     check_writable(config.model, folder)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     try:
-        card = make_card(config, run.environment(), evaluation, tokenizer)
+        card = _CARDS[config.task.kind](config, run.environment(), evaluation, tokenizer)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
-    write_folder(config.model, params, tokenizer, folder, card=card)
+    sentence = read_settings(run.path, config.model.hidden_size, lowercases=tokenizer.rules.lowercase)
+    write_folder(config.model, params, tokenizer, folder, card=card, sentence=sentence)
 
 
 def export_folder(source: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from bertjax.errors import BertjaxError
 from bertjax.hub.tensors import WHOLE, Tensors, as_float32, read_tensors
 from bertjax.models.sentence import ACTIVATIONS, POOLINGS, Dense, Layer, LayerNorm, Normalize, Truncate, vector_size
 
+OF_RUN = "sentence"  # the folder in which a run that learned embeddings keeps all this
 _MODULES = "modules.json"
 _SETTINGS = "config_sentence_transformers.json"
 _TRANSFORMER = "sentence_bert_config.json"
@@ -66,12 +67,14 @@ def read_settings(folder: Path, hidden_size: int, *, lowercases: bool) -> Senten
     """Returns how the folder makes vectors of texts; by the mean over all tokens where it has no modules.json.
 
     Args:
+      folder: of a model, or of a run.
       hidden_size: of the model in the folder.
       lowercases: whether its tokenizer does.
 
     Raises:
       BertjaxError: there is a module or a setting that we cannot compute, or a file is damaged.
     """
+    folder = folder / OF_RUN if (folder / OF_RUN / _MODULES).is_file() else folder
     path = folder / _MODULES
     if not path.is_file():
         return SentenceSettings()

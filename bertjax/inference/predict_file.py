@@ -40,6 +40,8 @@ def load_predictor(folder: Path, task: TaskConfig, *, precision: Precision, mesh
     Raises:
       BertjaxError: as `Classifier.load` does.
     """
+    if task.kind == "embed":
+        raise BertjaxError(f"{folder} makes vectors of texts, and predicts nothing; 'bertjax encode' writes them")
     if task.kind not in _PREDICTORS:
         known = ", ".join(_PREDICTORS)
         raise BertjaxError(f"{folder} is a run of task.kind={task.kind} and predicts nothing; give one of {known}")

@@ -77,7 +77,7 @@ def batch_metrics(
     batch: TupleBatch,
     dropout_key: Array | None = None,
 ) -> Metrics:
-    """Computes the loss of a batch, and for in-batch negatives the share of anchors whose positive is the nearest.
+    """Computes the loss of a batch, and the share of anchors whose positive is the nearest, or of scores in order.
 
     Args:
       dropout_key: dropout is on where there is one.
@@ -136,7 +136,8 @@ def metrics_of_vectors(vectors_nre: Array, batch: TupleBatch, contrast: Contrast
     """
     weights_n = jnp.asarray(batch.weights_bq).ravel()
     if contrast.scored:
-        return {f"{HEAD}_loss": order_loss(vectors_nre, jnp.asarray(batch.scores_bq).ravel(), weights_n, contrast)}
+        loss, right = order_loss(vectors_nre, jnp.asarray(batch.scores_bq).ravel(), weights_n, contrast)
+        return {f"{HEAD}_loss": loss, f"{HEAD}_accuracy": right}
     kinds_nr = jnp.asarray(batch.kinds_bqr).reshape(len(weights_n), -1)
     losses_n, right_n = nearest_losses(vectors_nre, kinds_nr, contrast)
     metrics = {f"{HEAD}_loss": losses_n, f"{HEAD}_accuracy": right_n}
@@ -184,8 +185,9 @@ def _softmax_losses(cosines_nm: Array, negative_nm: Array, contrast: Contrast) -
     return jax.nn.logsumexp(logits_nm, axis=-1) - own_n, (own_n > nearest_n).astype(jnp.float32)
 
 
-def order_loss(vectors_nre: Array, scores_n: Array, weights_n: Array, contrast: Contrast) -> Mean:
-    """Returns CoSENT's loss of scored pairs (Su 2022, https://kexue.fm/archives/8847).
+def order_loss(vectors_nre: Array, scores_n: Array, weights_n: Array, contrast: Contrast) -> tuple[Mean, Mean]:
+    """Returns CoSENT's loss of scored pairs (Su 2022, https://kexue.fm/archives/8847), and how often of two the right
+    one has the greater cosine.
 
     It is log(1 + the sum of exp((c_i - c_j) / temperature)) over all i and j of which j has the higher score, c being
     the cosine of a pair. A batch is one value.
@@ -201,7 +203,8 @@ def order_loss(vectors_nre: Array, scores_n: Array, weights_n: Array, contrast: 
     counts_nn = (scores_n[:, None] < scores_n[None]) & there_n[:, None] & there_n[None]
     differences_nn = jnp.where(counts_nn, cosines_n[:, None] - cosines_n[None], _LOWEST)
     loss = jax.nn.logsumexp(jnp.append(differences_nn.ravel(), 0.0))
-    return Mean(loss, jnp.ones(()))
+    right_nn = counts_nn & (cosines_n[:, None] < cosines_n[None])
+    return Mean(loss, jnp.ones(())), Mean(right_nn.sum().astype(jnp.float32), counts_nn.sum().astype(jnp.float32))
 
 
 def unit(x: Array) -> Array:

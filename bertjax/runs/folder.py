@@ -32,7 +32,7 @@ from bertjax.storage.paths import user_path
 
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
-_OF_INPUTS = ("word_counts.npy", "labels.json")
+_OF_INPUTS = ("word_counts.npy", "labels.json", "sentence")
 
 
 class Split(Protocol):
@@ -66,7 +66,7 @@ class Inputs(Protocol):
         """Returns what environment.json is to tell, among it the `digest` of `train` and of `held_out`."""
 
     def files(self) -> dict[str, bytes]:
-        """Returns files that the run's folder is to have, of the names `_OF_INPUTS`."""
+        """Returns files that the run's folder is to have, of the names `_OF_INPUTS` or in folders of those."""
 
 
 class RunFolder:
@@ -132,7 +132,8 @@ class RunFolder:
             self._roles.write_text(json.dumps(prepared.tokenizer.roles, indent=2) + "\n", encoding="utf-8")
             self.environment_file.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
             for name, content in prepared.files().items():
-                assert name in _OF_INPUTS
+                assert name.partition("/")[0] in _OF_INPUTS
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).write_bytes(content)
             self.rewrite_config(prepared)
 

@@ -10,6 +10,7 @@ from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.lora import merged, with_adapters
 from bertjax.models.parts import joined, split
+from bertjax.models.sentence_encoder import SentenceEncoder
 from bertjax.parallel.sharding import by_name, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
@@ -31,6 +32,8 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     model: Any = Bert(config.model)
     if config.task.kind in ("classify", "score", "rerank"):
         model = SequenceClassifier(model, run.targets().num_outputs)
+    elif config.task.kind == "embed":
+        model = SentenceEncoder(model)
     template = jax.eval_shape(
         lambda params: with_adapters(params, config.lora, jax.random.key(0)), params_template(model)
     )

@@ -21,7 +21,7 @@ PAIRS = [("a dog", "a hound"), ("one, two", 'so "three"'), ("a dog", "the cat")]
 
 
 def task(**settings: Any) -> TaskConfig:
-    return TaskConfig(**({"pair": "pair"} | settings))
+    return TaskConfig("embed", **({"pair": "pair"} | settings))
 
 
 def texts_of(path: Path, task: TaskConfig) -> list[tuple[str, ...]]:
@@ -124,6 +124,9 @@ def test_rows_that_share_a_text_stay_on_one_side_whatever_their_order() -> None:
     assert {row.texts for row in split_tuples(shuffled, 0.2, seed=1)[1]} == {row.texts for row in held_out}
     assert {row.texts for row in split_tuples(rows, 0.2, seed=2)[1]} != {row.texts for row in held_out}
     assert split_tuples(made("ab", "bc", "cd"), 0.4, seed=0)[1] == []  # all are joined
+    by_group = [row._replace(group=str(number // 4)) for number, row in enumerate(made(*chains[:60]))]
+    train, held_out = split_tuples(sorted(by_group, key=lambda row: row.key), 0.3, seed=1)
+    assert held_out and not {row.group for row in train} & {row.group for row in held_out}
 
 
 def test_texts_that_read_the_same_are_one_and_order_changes_nothing(

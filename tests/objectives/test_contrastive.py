@@ -67,6 +67,17 @@ def test_losses_and_gradients_are_those_of_sentence_transformers(name: str) -> N
     assert np.abs(case["gradient"]).max() > 0.1
 
 
+def test_scores_in_order_are_counted_by_twos() -> None:
+    """Where two have one score, there is no order."""
+    vectors_nre = np.array([[[1, 0], [1, y]] for y in (0.5, 0.1, 2.0, 1.0)], np.float32)  # cosines fall with y
+    batch = of_vectors(np.arange(1, 9).reshape(4, 2), np.array([0.5, 0.9, 0.1, 0.5]))
+    right = metrics_of_vectors(vectors_nre, batch, Contrast(scored=True))["contrastive_accuracy"]
+    assert (float(right.total), float(right.weight)) == (5, 5)
+    batch = of_vectors(np.arange(1, 9).reshape(4, 2), np.array([0.9, 0.5, 0.1, 0.5]))
+    right = metrics_of_vectors(vectors_nre, batch, Contrast(scored=True))["contrastive_accuracy"]
+    assert (float(right.total), float(right.weight)) == (4, 5)
+
+
 def test_equal_texts_are_no_negatives_of_each_other() -> None:
     """By loops, of a batch with every kind of repetition, and an example without its last hard negative."""
     vectors_nre = np.array(GIVEN["vectors"], np.float32)

@@ -1,0 +1,197 @@
+"""Fine-tuning to embed texts: those that belong together get vectors near each other (embed)."""
+
+import dataclasses
+import functools
+import json
+import logging
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from bertjax.config import Config
+from bertjax.data.batching.tuples import TupleBatches
+from bertjax.data.examples import named
+from bertjax.data.prepare import as_read, read_tokenizer
+from bertjax.data.prepare_tuples import tuple_rows
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tuples import Tuples, make_tuples
+from bertjax.errors import BertjaxError
+from bertjax.evaluation.judgement import Judgement, describe
+from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
+from bertjax.hub.sentence_transformers import OF_RUN, SentenceSettings, read_settings, settings_files
+from bertjax.models.parameters import params_template
+from bertjax.models.sentence import Dense, LayerNorm
+from bertjax.objectives.contrastive import contrastive_objective
+from bertjax.objectives.objective import Params
+from bertjax.parallel.process_group import Processes
+from bertjax.runs.folder import RunFolder
+from bertjax.storage.paths import user_path
+from bertjax.train.account import work_of
+from bertjax.train.initial_state import from_folder
+from bertjax.train.loop import Task
+from bertjax.train.run import Course, Outcome
+from bertjax.train.state import TrainState
+
+_logger = logging.getLogger(__name__)
+
+
+class PreparedEmbedding(NamedTuple):
+    """The vocabulary, the way vectors are made, the examples and the batches of a run."""
+
+    config: Config  # with the steps that its epochs come to, and the rules of the vocabulary
+    tokenizer: Tokenizer
+    sentence: SentenceSettings
+    train: Tuples
+    held_out: Tuples
+    train_batches: TupleBatches
+    held_out_batches: TupleBatches
+
+    def told(self) -> dict[str, Any]:
+        """Returns what a run's environment.json tells of its examples."""
+
+        def described(examples: Tuples) -> dict[str, Any]:
+            told = {"name": examples.name, "digest": examples.digest, "examples": len(examples.texts_nr)}
+            return told | {"texts": len(examples.lengths_m), "tokens": examples.ids.size}
+
+        return {"source": "examples", "train": described(self.train), "held_out": described(self.held_out)}
+
+    def files(self) -> dict[str, bytes]:
+        """Returns how vectors are made, as sentence-transformers tells it, in a folder of its own."""
+        model = self.config.model
+        files = settings_files(self.sentence, model.hidden_size, model.max_position)
+        return {f"{OF_RUN}/{name}": (json.dumps(content, indent=1) + "\n").encode() for name, content in files.items()}
+
+
+def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> PreparedEmbedding:
+    """Reads the examples, and holds out those of task.eval, or a share.
+
+    Args:
+      config: with the model that the run starts from.
+      tokenizer: that of a run that has begun.
+
+    Raises:
+      BertjaxError: there is no model to start from, or it makes vectors in a way that cannot be trained; or the
+        examples cannot be had.
+    """
+    rows, held_out, name = tuple_rows(config)
+    began, learned = config.init_from, config.task.train
+    assert began is not None and learned is not None
+    if tokenizer is None:
+        tokenizer, folder = read_tokenizer(began, masks=False), began
+    else:
+        folder = config.run_dir
+    config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
+    sentence = _settings(config, tokenizer, user_path(folder))
+    read = functools.partial(
+        make_tuples, tokenizer=tokenizer, max_length=config.data.max_length, prompt=sentence.default_prompt
+    )
+    train, of_eval = read(rows, name=named(learned)), read(held_out, name=name)
+    # Held out, a batch is as large as in training: the more negatives, the greater the loss.
+    batches, of_held_out = (
+        TupleBatches(examples, batch_size=config.train.batch_size, row_length=config.data.row_length, seed=config.seed)
+        for examples in (train, of_eval)
+    )
+    config = config.with_epochs(batches.steps_in_epoch)
+    return PreparedEmbedding(config, tokenizer, sentence, train, of_eval, batches, of_held_out)
+
+
+def _settings(config: Config, tokenizer: Tokenizer, folder: Path) -> SentenceSettings:
+    """Returns how the run makes vectors: as the folder that it starts from says, and task.pooling."""
+    model, task = config.model, config.task
+    sentence = read_settings(folder, model.hidden_size, lowercases=tokenizer.rules.lowercase)
+    if sentence == SentenceSettings():
+        sentence = sentence._replace(normalize=True)
+    if task.pooling is not None:
+        sentence = sentence._replace(pooling=(task.pooling,))
+    if weights := [type(layer).__name__ for layer in sentence.layers if isinstance(layer, Dense | LayerNorm)]:
+        raise BertjaxError(
+            f"{folder} makes vectors by {', '.join(weights)} after pooling, which cannot be trained yet; without its "
+            "modules.json the model alone is read"
+        )
+    if sentence.default_prompt and not sentence.pools_prompt:
+        raise BertjaxError(
+            f"{folder} leaves its prompt out of pooling (include_prompt), which cannot be trained yet; without its "
+            "modules.json the model alone is read"
+        )
+    size = len(sentence.pooling) * model.hidden_size
+    if task.matryoshka and max(task.matryoshka) > size:
+        sizes = list(task.matryoshka)
+        raise BertjaxError(f"task.matryoshka={sizes} has sizes above the {size} numbers of a vector; give no greater")
+    if sentence.max_length is not None and sentence.max_length < config.data.max_length:
+        sentence = sentence._replace(max_length=config.data.max_length)
+    return sentence
+
+
+def embedding_task(prepared: PreparedEmbedding, mesh: Mesh) -> Task:
+    """Returns the learning of prepared examples, over a mesh, as their configuration says."""
+    config = prepared.config
+    model = make_sentence_encoder(config, prepared.sentence, mesh, learning=True)
+    return Task(
+        config,
+        contrastive_objective(model, contrast_of(config), parts=config.train.gradient_accumulation_steps),
+        prepared.train_batches,
+        prepared.held_out_batches,
+        mesh,
+        initial_state=functools.partial(_initial_state, config, mesh),
+        sequences="examples",
+        work=lambda: work_of(config, prepared.train_batches),
+        figures=functools.partial(_figures, prepared, mesh),
+    )
+
+
+def _initial_state(config: Config, mesh: Mesh, state: TrainState) -> TrainState:
+    return state._replace(params=from_folder(config, mesh, state.params))
+
+
+def _introduce(prepared: PreparedEmbedding, mesh: Mesh) -> None:
+    for role, examples, batches in (
+        ("train:", prepared.train, prepared.train_batches),
+        ("held out:", prepared.held_out, prepared.held_out_batches),
+    ):
+        _logger.info(
+            f"{role:<10}{examples.name}: {batches.num_sequences:,} examples of {len(examples.lengths_m):,} texts, "
+            f"{batches.num_rows:,} rows of {batches.row_length} a step, {batches.fill:.1%} full"
+        )
+    sentence, task = prepared.sentence, prepared.config.task
+    sizes = f", also cut to {', '.join(map(str, task.matryoshka))}" if task.matryoshka else ""
+    length = " of length 1" if sentence.normalize else ""
+    _logger.info(f"vectors:  {' and '.join(sentence.pooling)} of the tokens'{length}{sizes}")
+    template = params_template(make_sentence_encoder(prepared.config, sentence, mesh, learning=True))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(template))
+    _logger.info(f"model:    {parameters:,} parameters, {prepared.config.train.steps:,} steps")
+
+
+def _learned(
+    folder: RunFolder, prepared: PreparedEmbedding, mesh: Mesh, processes: Processes, state: TrainState
+) -> Outcome:
+    judgement = _judgement(prepared, mesh, state.eval_params)
+    return Outcome([f"held out: {describe(judgement)}", *judgement.table], figures=_values(judgement))
+
+
+def _figures(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Mapping[str, float]:
+    return _values(_judgement(prepared, mesh, params))
+
+
+def _values(judgement: Judgement) -> Mapping[str, float]:
+    return {name: figure.value for name, figure in judgement.figures.items()}
+
+
+def _judgement(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
+    config, examples, batches = prepared.config, prepared.held_out, prepared.held_out_batches
+    embedded = embed(config, prepared.sentence, batches, examples, params, mesh)
+    return judge(config, embedded, examples, batch_size=batches.batch_size)
+
+
+def _what_next(folder: RunFolder) -> list[str]:
+    name = shlex.quote(str(folder.path))
+    return [
+        f"losses drawn in {folder.loss_plot}; to make vectors of other texts:",
+        f"  bertjax encode {name} --input lines.txt --out vectors.npy",
+    ]
+
+
+COURSE = Course("finetune", prepare_embedding, _introduce, embedding_task, _learned, _what_next, reports=False)
