@@ -1,6 +1,7 @@
 """The commands of tasks: finetune, which learns one from labelled examples, and predict."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
@@ -60,7 +61,7 @@ def parse_grid(given: Sequence[str]) -> dict[str, list[str]]:
     for text in given:
         key, _, values = text.partition("=")
         check_key(key)
-        grid[key] = [value.strip() for value in values.split(",")]
+        grid[key] = [value.strip() for value in re.split(r",(?![^\[]*\])", values)]  # lists have commas too
         if not all(grid[key]):
             raise BertjaxError(f"--grid {text} lacks a value; give them as in --grid optim.learning_rate=1e-5,3e-5")
     return grid

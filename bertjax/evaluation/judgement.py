@@ -61,6 +61,11 @@ def describe(judgement: Judgement) -> str:
     return f"{judgement.name}, {judgement.num_examples:,} examples: {', '.join(figures)}{note}"
 
 
+def values(judgement: Judgement) -> dict[str, float]:
+    """Returns the figures without their intervals."""
+    return {name: figure.value for name, figure in judgement.figures.items()}
+
+
 def shown(figure: Figure) -> str:
     """Returns a figure and its interval as people read them."""
     return f"{figure.value:.4f} ({figure.low:.4f} to {figure.high:.4f})"

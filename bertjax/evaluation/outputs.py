@@ -1,5 +1,6 @@
 """What a model tells of examples, all of them, on the host."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,20 +11,18 @@ from jax.sharding import Mesh
 
 from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.objectives.objective import Params
-from bertjax.parallel.sharding import by_name, by_rows, place_rows, replicated, rows_here
+from bertjax.parallel.sharding import place_rows, replicated, rows_here
 
 
-def outputs_of(
-    told: Callable[[Params, Any], Array], params: Params, batches: LabelledBatches, mesh: Mesh
-) -> np.ndarray:
+def outputs_of(told: "functools.partial[Array]", params: Params, batches: LabelledBatches, mesh: Mesh) -> np.ndarray:
     """Returns what is told of each example, float32 [n, c], in the order of the examples.
 
     Args:
-      told: [b, k, c] of a batch, from parameters.
+      told: [b, k, c] of a batch, from parameters: a function with its first arguments, by which its program is shared.
       params: over the mesh.
     """
     rows = rows_here(batches.num_rows, mesh)
-    program = jax.jit(told, in_shardings=(by_name(params, mesh), by_rows(mesh)), out_shardings=replicated(mesh))
+    program = _compiled(told.func, told.args, mesh)
     outputs_nc = np.zeros((0, 0), np.float32)
     for step in range(batches.steps_in_epoch):
         numbers_bk = batches.numbers_at(step)
@@ -33,3 +32,8 @@ def outputs_of(
         there_bk = numbers_bk >= 0
         outputs_nc[numbers_bk[there_bk]] = told_bkc[: len(numbers_bk)][there_bk]
     return outputs_nc
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled(told: Callable[..., Array], first: tuple[Any, ...], mesh: Mesh) -> Callable[[Params, Any], Array]:
+    return jax.jit(functools.partial(told, *first), out_shardings=replicated(mesh))

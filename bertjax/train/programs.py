@@ -96,7 +96,8 @@ def shared_programs() -> MakePrograms:
 
     def make(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         train = dataclasses.replace(config.train, steps=1, epochs=None, batch_warmup_steps=0)
-        key = (config.task, config.data, config.model, config.optim, config.lora, train, mesh)
+        # In words: a section may hold lists.
+        key = (repr((config.task, config.data, config.model, config.optim, config.lora, train)), mesh)
         if key not in made:
             made.clear()
             made[key] = make_programs(config, objective, mesh)

@@ -29,8 +29,9 @@ def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
-    """Six steps: an epoch has one batch of eight examples and one of four."""
+def small(one_layer: Path, tmp_path: Path, devices: Callable[[int], None]) -> Config:
+    """Six steps on one device: an epoch has one batch of eight examples and one of four."""
+    devices(1)
     train, valid = write_table(tmp_path / "train.csv", examples(12, 1)), write_table(tmp_path / "v.csv", examples(8, 2))
     typed = {"init_from": one_layer, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
     typed |= {"data.max_length": 16, "train.batch_size": 8, "train.epochs": 3, "train.log_every": 1}

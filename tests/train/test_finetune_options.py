@@ -39,13 +39,13 @@ def test_parts_of_a_batch_give_its_gradients_and_so_do_those_of_an_epochs_last(s
         assert float(one["label_accuracy"].weight) == batches.batch_size_at(step)
 
 
-def test_in_parts_in_bfloat16_with_an_average_and_a_budget_a_kill_changes_nothing(
+def test_in_bfloat16_with_an_average_and_a_budget_a_kill_changes_nothing(
     small: Config, tmp_path: Path, kill: Callable, states: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The budget has the rate fall from step 2 on, to end at step 4."""
     monkeypatch.setattr("bertjax.train.budget.Budget.last_step", lambda _, step, every: 4 if step == 2 else None)
-    small = but(small, optim__schedule="wsd", optim__ema_decay=0.5, train__budget="1h", checkpoint__every=1)
-    small = but(small, train__gradient_accumulation_steps=2, train__precision="bfloat16", model__dropout=0.1)
+    small = but(small, optim__schedule="wsd", optim__ema_decay=0.5, train__budget="1h", checkpoint__every=2)
+    small = but(small, train__precision="bfloat16", model__dropout=0.1)
     run = finetune(small)
     (state,) = states
     lines = RunFolder(run).metrics.read()

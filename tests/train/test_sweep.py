@@ -25,8 +25,8 @@ from bertjax.train.sweep import sweep
 def test_each_seed_is_as_if_it_were_alone_whatever_kills_it(
     small: Config, tmp_path: Path, kill: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The programs are made once, and again after the kill; all seeds hold out the same examples."""
-    small = but(small, task__eval=None, task__eval_share=0.25, checkpoint__every=2)
+    """The programs are made once; all seeds hold out the same examples, and give their best step by a task's figure."""
+    small = but(small, task__eval=None, task__eval_share=0.25, checkpoint__every=2, eval__best="macro F1")
     made: list[Config] = []
     make = loop.make_programs  # which all tests share
     monkeypatch.setattr(programs, "make_programs", lambda config, *rest: made.append(config) or make(config, *rest))
@@ -37,6 +37,9 @@ def test_each_seed_is_as_if_it_were_alone_whatever_kills_it(
     first, second = (RunFolder(folder) for folder in result.folders)
     assert first.digests() == second.digests()
     assert first.metrics.read() != second.metrics.read()
+    for run, figures in zip((first, second), result.figures, strict=True):
+        seen = run.metrics.values("macro F1")
+        assert len(seen) >= 2 and figures["macro F1"] == max(seen.values())
     alone = but(small, run_dir=str(tmp_path / "alone"), seed=4, task__split_seed=3)
     jax.tree.map(np.testing.assert_array_equal, load(finetune(alone)).params, load(second.path).params)
 

@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 
 from bertjax.data.prepare_task import PreparedTask, describe_task, prepare_task
 from bertjax.data.targets import Labels
-from bertjax.evaluation.judgement import describe
+from bertjax.evaluation.judgement import Judgement, describe, values
 from bertjax.evaluation.labelled import judge, make_task_model
 from bertjax.models.parameters import params_template
 from bertjax.objectives.classification import classification_objective
-from bertjax.objectives.objective import Objective
+from bertjax.objectives.objective import Objective, Params
 from bertjax.objectives.scoring import scoring_objective
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
@@ -38,6 +38,7 @@ def labelled_task(prepared: PreparedTask, mesh: Mesh) -> Task:
         initial_state=functools.partial(_initial_state, prepared, mesh),
         sequences="examples",
         work=lambda: work_of(config, prepared.train_batches),
+        figures=lambda params: values(_judgement(prepared, mesh, params)),
     )
 
 
@@ -66,10 +67,13 @@ def _introduce(prepared: PreparedTask, mesh: Mesh) -> None:
 
 
 def _learned(folder: RunFolder, prepared: PreparedTask, mesh: Mesh, processes: Processes, state: TrainState) -> Outcome:
+    judgement = _judgement(prepared, mesh, state.eval_params)
+    return Outcome([f"held out: {describe(judgement)}"], figures=values(judgement))
+
+
+def _judgement(prepared: PreparedTask, mesh: Mesh, params: Params) -> Judgement:
     of_held_out = (prepared.held_out, prepared.held_out_batches, prepared.queries)
-    judgement = judge(prepared.config, prepared.targets, *of_held_out, state.eval_params, mesh)
-    figures = {name: figure.value for name, figure in judgement.figures.items()}
-    return Outcome([f"held out: {describe(judgement)}"], figures=figures)
+    return judge(prepared.config, prepared.targets, *of_held_out, params, mesh)
 
 
 def _what_next(folder: RunFolder) -> list[str]:
