@@ -10,8 +10,8 @@ from bertjax.cli.environment import tuned_environment
 from bertjax.errors import BertjaxError
 
 NAMES = {
-    "speed": ("train", "data", "start", "layers", "encode", "growth", "scaling"),
-    "learning": ("ablate", "speedrun", "retrieval"),
+    "speed": ("train", "data", "start", "layers", "encode", "finetune", "growth", "scaling"),
+    "learning": ("ablate", "speedrun", "retrieval", "finetune-accuracy"),
     "stress": ("torture", "soak", "corpus"),
 }
 HELP = """\
@@ -23,6 +23,7 @@ speed, in rounds, each contender in a process of its own:
   start     seconds to a run's first step, the first time and again; to a help text; to a mistake's message
   layers    how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
   encode    texts to vectors
+  finetune  labelled examples, and the labels of texts, with a real model; both are fetched once
   growth    time against batch, length, layers, hidden size and corpus, as exponents
   scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
 
@@ -30,6 +31,7 @@ learning:
   ablate    a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth
   speedrun  seconds, pairs and joules until a held-out loss is reached
   retrieval whether tuning a model on sentences that follow each other makes a sentence find the next one
+  finetune-accuracy  whole runs of fine-tuning over several seeds: held-out accuracy and seconds
 
 stress:
   torture   kill a run again and again, resume it each time, and compare it with one left alone, bit for bit

@@ -1,6 +1,7 @@
 """Options that all benchmarks have, and files that they write."""
 
 import contextlib
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 from bertjax.config import Config
 from bertjax.config.parser import config_parser, parse_config
 from bertjax.errors import BertjaxError
+
+FINETUNING_PEERS = ("torch", "transformers", "accelerate")  # packages
 
 
 def make_parser(name: str, its_own: str, description: str, recipe: str) -> Any:
@@ -68,6 +71,18 @@ def check_plot(path: str | None) -> None:
     """Raises BertjaxError where a picture's name has another ending than .png."""
     if path and not path.endswith(".png"):
         raise BertjaxError(f"--plot {path} does not end in .png; give a FILE.png")
+
+
+def check_seeds(seeds: int, first: int) -> None:
+    """Raises BertjaxError where there cannot be so many seeds from the first on."""
+    if not 1 <= seeds <= 2**32 - first:
+        raise BertjaxError(f"--seeds {seeds} is impossible; give 1 or more")
+
+
+def check_packages(packages: Sequence[str]) -> None:
+    """Raises BertjaxError where a package that --peers needs is missing."""
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise BertjaxError(f"--peers needs {', '.join(missing)}; pip install 'bertjax[peers]'")
 
 
 def write_json(report: dict[str, Any], path: str | None) -> None:

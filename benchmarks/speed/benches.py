@@ -13,7 +13,7 @@ from benchmarks.speed.contest import Contender, Figures, ratios, run, summarise,
 from benchmarks.speed.shared_folder import SharedFolder
 from benchmarks.speed.table import Column
 from benchmarks.speed.text import prepare_text
-from bertjax.config import Config
+from bertjax.config import BertConfig, Config
 from bertjax.config.recipes import flat
 from bertjax.data.prepare import Prepared
 from bertjax.models.operations import sequence_lengths
@@ -65,25 +65,42 @@ def measure(
     contenders = BENCHES[name].contenders(setting)
     runs = take_turns({"ceiling": Contender("ceiling", {}, environment), **contenders}, rounds, say)
     ceiling = highest(runs.pop("ceiling"))
-    for contender, its in runs.items():
-        _add_share(its, ceiling["bf16_flops" if contender.endswith("bf16") else "float32_flops"])
+    add_shares(runs, ceiling)
     if name == "encode":
         _add_cosines(runs, SharedFolder(folder))
     at_once = f"{_TEXTS} sentences" if name == "encode" else f"{config.train.batch_size} pairs a step"
+    text_figures = {
+        "name": text,
+        "tokens": int(prepared.train.ids.size),
+        "vocabulary": prepared.tokenizer.vocab_size,
+        "tokens_per_pair": _tokens_per_pair(prepared),
+        "max_length": config.data.max_length,
+    }
+    report = report_of(name, config, runs, ceiling, rounds=rounds, peer_packages=peer_packages)
+    return report | {"text": text_figures, "model": f"{describe_model(prepared.config.model)}; {at_once}"}
+
+
+def report_of(
+    name: str,
+    config: Config,
+    runs: Mapping[str, list[Figures]],
+    ceiling: Figures,
+    *,
+    rounds: int,
+    peer_packages: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what every report tells: the machine, the recipe, each contender's figures, and ratios.
+
+    Args:
+      runs: of the contenders, those of OURS first.
+      ceiling: the machine's highest rates.
+    """
     ours = {contender: its for contender, its in runs.items() if contender.startswith("ours")}
     theirs = {contender: its for contender, its in runs.items() if contender not in ours}
     report: dict[str, Any] = {
         "bench": name,
         "rounds": rounds,
         "machine": table.describe_machine(peer_packages),
-        "text": {
-            "name": text,
-            "tokens": int(prepared.train.ids.size),
-            "vocabulary": prepared.tokenizer.vocab_size,
-            "tokens_per_pair": _tokens_per_pair(prepared),
-            "max_length": config.data.max_length,
-        },
-        "model": f"{describe_model(prepared.config)}; {at_once}",
         "recipe": flat(config),
         "ceiling": ceiling,
         name: summarise(ours["ours"]),
@@ -102,18 +119,20 @@ def highest(runs: Sequence[Figures]) -> Figures:
     return {key: max(run[key] for run in runs) if isinstance(value, float) else value for key, value in runs[0].items()}
 
 
-def describe_model(config: Config) -> str:
-    model = config.model
+def describe_model(model: BertConfig) -> str:
     return (
         f"{model.num_layers} layers, {model.hidden_size} hidden, {model.num_heads} heads, "
         f"{model.intermediate_size} intermediate"
     )
 
 
-def _add_share(runs: Sequence[Figures], ceiling_flops: float) -> None:
-    for its in runs:
-        if "useful_flops" in its:
-            its["share_of_ceiling"] = its["useful_flops"] / (ceiling_flops * its.get("devices", 1))
+def add_shares(runs: Mapping[str, list[Figures]], ceiling: Figures) -> None:
+    """Adds to each run that tells its operations the share that they are of the highest rate in its precision."""
+    for contender, its in runs.items():
+        highest_flops = ceiling["bf16_flops" if contender.endswith("bf16") else "float32_flops"]
+        for one in its:
+            if "useful_flops" in one:
+                one["share_of_ceiling"] = one["useful_flops"] / (highest_flops * one.get("devices", 1))
 
 
 def _add_cosines(runs: Mapping[str, Sequence[Figures]], shared: SharedFolder) -> None:

@@ -57,7 +57,8 @@ def measure(
         "bench": "growth",
         "rounds": rounds,
         "machine": table.describe_machine(()),
-        "model": f"{describe_model(config)}; {_BATCH} pairs a step, of {config.data.max_length} tokens each, all real",
+        "model": f"{describe_model(config.model)}; {_BATCH} pairs a step, of {config.data.max_length} tokens each, all "
+        "real",
         "recipe": flat(config),
         "ceiling": highest(runs["ceiling"]),
         "growth": {name: _fitted([run[name] for run in runs["ours"]]) for name in names},

@@ -8,20 +8,28 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from benchmarks.speed.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
 from bertjax.data.batching.batches import Batches
+from bertjax.data.examples import read_rows
 from bertjax.data.prepare import prepare
+from bertjax.data.targets import label_reader
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.inference.encoder import Encoder
+from bertjax.inference.sequence_head import SequenceHead
 from bertjax.models.bert import Bert, init_params, make_model
-from bertjax.models.operations import encoding_figures, training_figures
+from bertjax.models.operations import encoding_figures, training_figures, training_operations
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import make_mesh, place_batch
-from bertjax.train.programs import make_programs
+from bertjax.runs.folder import RunFolder
+from bertjax.train.finetune import course_of
+from bertjax.train.open_run import with_model_of_init
+from bertjax.train.programs import Programs, make_programs
+from bertjax.train.state import TrainState, with_params
 
 
 def train(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
@@ -49,7 +57,13 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
     programs = make_programs(config, objective, mesh)
-    train_step, state = programs.train_step(config.train.steps), programs.init(config.seed)
+    return _time_steps(config, programs, programs.init(config.seed), batches, mesh, steps)[0]
+
+
+def _time_steps(
+    config: Config, programs: Programs, state: TrainState, batches: Any, mesh: Mesh, steps: int
+) -> tuple[TimedSteps, TrainState]:
+    train_step = programs.train_step(config.train.steps)
     ends = [time.perf_counter()]
     read: list[Metrics] = []
     pending = None
@@ -62,7 +76,45 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
         pending = metrics
     read.append(jax.device_get(pending))
     ends.append(time.perf_counter())
-    return TimedSteps(np.diff(ends).tolist(), read)
+    return TimedSteps(np.diff(ends).tolist(), read), state
+
+
+def finetune(*, config: str, overrides: list[str], texts: str, warm: int, steps: int) -> dict[str, Any]:
+    """Times steps of fine-tuning, data loading included, the first ones left out; then the labels of texts.
+
+    Args:
+      texts: examples whose labels are told twice, as the first time compiles.
+    """
+    recipe = load_config(config, overrides)
+    recipe = with_model_of_init(recipe, RunFolder(recipe.run_dir), resume=False)
+    course = course_of(recipe)
+    prepared, mesh = course.prepare(recipe), make_mesh(*recipe.mesh_sizes(jax.device_count()))
+    recipe, batches, task = prepared.config, prepared.train_batches, course.task(prepared, mesh)
+    programs = make_programs(recipe, task.objective, mesh)
+    fresh = programs.init(recipe.seed)
+    whole = task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
+    timed, state = _time_steps(recipe, programs, with_params(fresh, whole.params), batches, mesh, warm + steps)
+    seconds = timed.seconds[warm:]
+    told = [row.item for row in read_rows(recipe.task, texts, "texts", label_reader(recipe.task))]
+    head = SequenceHead(
+        *(recipe.model, programs.plain(state.eval_params), prepared.tokenizer),
+        max_length=recipe.data.max_length,
+        precision=recipe.train.precision,
+        mesh=recipe.mesh,
+    )
+    head.logits(told)
+    start = time.perf_counter()
+    head.logits(told)
+    of_labels = time.perf_counter() - start
+    measured = range(warm, warm + steps)
+    operations = sum(training_operations(recipe.model, batches.batch_at(step)) for step in measured)
+    return {
+        "examples_per_second": sum(batches.batch_size_at(step) for step in measured) / sum(seconds),
+        "texts_per_second": len(told) / of_labels,
+        "useful_flops": operations / sum(seconds),
+        "fill": batches.fill,
+        "devices": jax.device_count(),
+    }
 
 
 def layers(*, config: str, overrides: list[str]) -> dict[str, Any]:

@@ -34,13 +34,32 @@ def start(*, config: str) -> dict[str, Any]:
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
-def until_first_step(config: str, run_dir: Path, environment: Mapping[str, str]) -> float:
-    """Returns the seconds to a step's line in metrics.jsonl; the run is then let end, so that its caches are whole."""
-    command = [*_BERTJAX, "pretrain", "--config", config, "--run_dir", str(run_dir), *_ONE_STEP]
+def start_finetuning(*, config: str) -> dict[str, Any]:
+    """Times starts of fine-tuning: with an empty cache of compiled programs, and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"XDG_CACHE_HOME": str(Path(folder, "cache"))}
+        return {
+            f"{name}first_step_seconds": until_first_step(
+                config, Path(folder, f"{name}run"), environment, "finetune", "--train.epochs=null"
+            )
+            for name in ("", "again_")
+        }
+
+
+def until_first_step(
+    config: str, run_dir: Path, environment: Mapping[str, str], command: str = "pretrain", *more: str
+) -> float:
+    """Returns the seconds to a step's line in metrics.jsonl; the run is then let end, so that its caches are whole.
+
+    Args:
+      command: of `bertjax`, which trains.
+      more: further options of it.
+    """
+    argv = [*_BERTJAX, command, "--config", config, "--run_dir", str(run_dir), *_ONE_STEP, *more]
     metrics = run_dir / "metrics.jsonl"
     with tempfile.TemporaryFile("w+") as said:
         begin = time.perf_counter()
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said) as process:
+        with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=said) as process:
             while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
                 time.sleep(_PAUSE)
             seconds = time.perf_counter() - begin

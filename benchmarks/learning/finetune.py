@@ -1,0 +1,86 @@
+"""Whole runs of fine-tuning over several seeds, each beside transformers' Trainer with the same one."""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import with_checkout
+from benchmarks.speed.contest import Contender, run
+from benchmarks.speed.finetune import PEERS, with_films
+from bertjax.config import Config
+from bertjax.config.recipes import flat, save_config
+from bertjax.errors import BertjaxError
+from bertjax.storage.interpreter import module_command
+
+Run = dict[str, Any]  # contender, seed, accuracy, and examples a second over the whole training
+
+_PEER = "trainer_grouped_float32"  # learns as the plain one does, in half the time
+
+
+def compare(
+    config: Config, seeds: int, environment: Mapping[str, str], say: Callable[[str], None], *, peers: bool
+) -> dict[str, Any]:
+    """Returns a report: each contender with each seed from the recipe's on, one run after the other.
+
+    Args:
+      environment: of our processes.
+      say: is told how far it is.
+      peers: whether Trainer learns too.
+    """
+    config, texts = with_films(config)
+    runs: list[Run] = []
+    for seed in range(config.seed, config.seed + seeds):  # seed by seed, so that a part of it compares already
+        with tempfile.TemporaryDirectory(prefix="bertjax-finetune-") as name:
+            say(f"seed {seed}: ours")
+            runs.append({"contender": "ours", "seed": seed, **_ours(config, seed, texts, environment, Path(name))})
+            if peers:
+                say(f"seed {seed}: {_PEER}")
+                recipe = {"config": str(Path(name, "recipe.yaml")), "texts": texts, "seed": seed}
+                plain = with_checkout(os.environ) | {"HF_HUB_OFFLINE": "1"}
+                figures = run(Contender("finetune_peer", {**recipe, **PEERS[_PEER]}, plain))
+                told = {key: figures[key] for key in ("accuracy", "examples_per_second")}
+                runs.append({"contender": _PEER, "seed": seed, **told})
+    return {"trial": "finetune-accuracy", "recipe": flat(config), "examples": texts, "runs": runs}
+
+
+def _ours(config: Config, seed: int, texts: str, environment: Mapping[str, str], folder: Path) -> dict[str, float]:
+    """Returns the figures of a whole `bertjax finetune`, and of `bertjax evaluate` on other examples."""
+    config = dataclasses.replace(config, run_dir=str(folder / "run"), seed=seed)
+    save_config(config, folder / "recipe.yaml")
+    _run(["finetune", "--config", str(folder / "recipe.yaml")], environment)
+    out = folder / "evaluation.json"
+    _run(["evaluate", config.run_dir, "--task.eval", texts, "--json", str(out)], environment)
+    timings = [json.loads(line) for line in (folder / "run/timings.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "accuracy": json.loads(out.read_text(encoding="utf-8"))["figures"]["accuracy"]["value"],
+        "examples_per_second": [line["pairs_per_second"] for line in timings if "pairs_per_second" in line][-1],
+    }
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(module_command("bertjax", *argv), env=dict(environment), capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise BertjaxError(f"bertjax {argv[0]} failed: {said[-1].removeprefix('bertjax: ')}")
+
+
+def render(report: dict[str, Any]) -> str:
+    """Returns the table, in Markdown."""
+    lines = ["| | accuracy | deviation | by seed | examples/s |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(one["contender"] for one in report["runs"]):
+        its = [one for one in report["runs"] if one["contender"] == name]
+        accuracies = [one["accuracy"] for one in its]
+        deviation = f"{100 * statistics.stdev(accuracies):.2f} points" if len(its) > 1 else "-"
+        by_seed = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
+        rate = statistics.median(one["examples_per_second"] for one in its)
+        lines.append(f"| {name} | {statistics.mean(accuracies):.2%} | {deviation} | {by_seed} | {rate:,.1f} |")
+    seeds = [one["seed"] for one in report["runs"] if one["contender"] == "ours"]
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    told = f"Mean over {which} on {Path(report['examples']).name}, from which nothing was chosen or learned."
+    return "\n".join([*lines, "", told])
