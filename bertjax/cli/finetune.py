@@ -100,13 +100,12 @@ def predict(argv: list[str]) -> None:
     check_new("--out", args.out)
     import dataclasses
 
-    from bertjax.inference.predict_file import check_format, load_predictor, predict_file
-    from bertjax.runs.folder import RunFolder
+    from bertjax.inference.predict_file import check_format, load_predictor, predict_file, task_of
 
     check_format(args.out)
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
-    task = dataclasses.replace(RunFolder(args.run).config().task, **asked)
-    predictor = load_predictor(args.run, task, precision=args.precision, mesh=mesh_of(args))
+    task = dataclasses.replace(task_of(folder := user_path(args.run)), **asked)
+    predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args))
     with new_file("--out", args.out) as file:
         told = predict_file(predictor, args.input, file, args.out)
     print(told)

@@ -184,10 +184,12 @@ def _modern(name: str) -> str:
 BERT = Family(
     name="BERT",
     model_type="bert",
+    architecture="Bert",
     carried=_CARRIED,
     read_config=read_config,
     write_config=write_config,
     names=names,
+    head_names={"classifier/kernel": "classifier.weight", "classifier/bias": "classifier.bias"},
     to_ours=to_ours,
     to_theirs=to_theirs,
     after_reading=after_reading,

@@ -6,10 +6,52 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config import Config
+from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.hub.task_head import TaskHead
 from bertjax.runs.metrics import figures
 
+_SHOWN = 50  # labels that a card names
 _PRIVATE = {"path", "eval_path", "cache"}  # settings of the data that name places on a machine
+
+
+def make_task_card(
+    run: Config, head: TaskHead, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer
+) -> str:
+    """Returns the text of README.md of a fine-tuned model; arguments and errors are those of `make_card`.
+
+    Args:
+      head: what the model tells.
+    """
+    examples = environment["corpus"]["train"]
+    recipe = _recipe(run)
+    recipe["task"] = {key: value for key, value in dataclasses.asdict(run.task).items() if key not in ("train", "eval")}
+    heads = {key[9:-5]: key[9:-5] for key in held_out if key.startswith("held_out_") and key.endswith("_loss")}
+    evaluation = "It was not evaluated."
+    if held_out:
+        told = "; ".join(of_head.described() for of_head in figures(held_out, heads, prefix="held_out_"))
+        name = environment["corpus"]["held_out"]["name"]
+        evaluation = f"Held out, {name} at step {held_out['step']:,}: {told}."
+    names = head.targets.names if isinstance(head.targets, Labels) else ()
+    what = f"one of {len(names):,} labels" if names else "a number"
+    if head.kind == "classify" and isinstance(head.targets, Labels) and head.targets.several:
+        what = f"some of {len(names):,} labels"
+    of = "of each word" if head.of_tokens else "of a text" if run.task.pair is None else "of a pair of texts"
+    model = "A BERT" if run.init_from is None else f"`{Path(run.init_from).name}`"
+    return _TASK_CARD.format(
+        pipeline=head.pipeline,
+        what=f"{what} {of}",
+        model=model,
+        examples=examples["name"],
+        count=examples["examples"],
+        steps=run.train.steps,
+        batch_size=run.train.batch_size,
+        evaluation=evaluation,
+        labels=f" The labels: {', '.join(names)}." if 0 < len(names) <= _SHOWN else "",
+        use=_USE[head.kind],
+        versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
+        recipe=json.dumps(recipe, indent=2),
+    )
 
 
 def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer) -> str:
@@ -137,6 +179,52 @@ model(**tokenizer("the {mask} sat", return_tensors="pt")).logits
 
 `sentence_transformers.SentenceTransformer("FOLDER")` gives one vector a text, the mean over its tokens, and
 `bertjax.Encoder.load("FOLDER")` the same with JAX.
+
+Versions: {versions}.
+
+```json
+{recipe}
+```
+"""
+
+_USE = {
+    "classify": """\
+from transformers import pipeline
+
+pipeline("text-classification", "FOLDER")("a text")""",
+    "tag": """\
+from transformers import pipeline
+
+pipeline("token-classification", "FOLDER", aggregation_strategy="simple")("a text")""",
+    "score": """\
+from sentence_transformers import CrossEncoder
+
+CrossEncoder("FOLDER").predict([("a text", "another")])""",
+    "rerank": """\
+from sentence_transformers import CrossEncoder
+
+CrossEncoder("FOLDER").rank("a query", ["a passage", "another"])""",
+}
+
+_TASK_CARD = """\
+---
+library_name: transformers
+pipeline_tag: {pipeline}
+tags: [bert]
+---
+
+# A model fine-tuned with bertjax
+
+It tells {what}.{labels} {model} was trained further on {examples} ({count:,} examples) for {steps:,} steps of
+{batch_size:,}.
+
+{evaluation}
+
+```python
+{use}
+```
+
+`bertjax predict FOLDER --input texts.csv --out predictions.csv` does the same with JAX.
 
 Versions: {versions}.
 

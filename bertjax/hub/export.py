@@ -3,15 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+from bertjax.data.tokenizer.settings import read_json
 from bertjax.errors import BertjaxError
-from bertjax.hub.card import make_card, make_embedding_card
-from bertjax.hub.folder import check_writable, read_folder, read_model_config, write_folder
+from bertjax.hub.card import make_card, make_embedding_card, make_task_card
+from bertjax.hub.folder import check_writable, read_folder, read_model_config, read_task_folder, write_folder
 from bertjax.hub.sentence_transformers import read_settings
+from bertjax.hub.task_head import TaskHead, has_head, plain_head
 from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
-
-_CARDS = {"pretrain": make_card, "embed": make_embedding_card}
 
 
 def export_run(run: RunFolder, folder: Path) -> None:
@@ -22,8 +22,6 @@ def export_run(run: RunFolder, folder: Path) -> None:
         the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
-    if config.task.kind not in _CARDS:
-        raise BertjaxError(f"{run.path} tells labels, whose head cannot be exported yet; 'bertjax predict' uses it")
     evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
     if config.eval.best is not None:
@@ -31,12 +29,23 @@ def export_run(run: RunFolder, folder: Path) -> None:
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
+    head = None
+    if config.task.kind in ("classify", "score", "rerank"):
+        targets, params["classifier"] = plain_head(run.targets(), params["classifier"])
+        head = TaskHead(config.task.kind, targets)
     try:
-        card = _CARDS[config.task.kind](config, run.environment(), evaluation, tokenizer)
+        facts = (run.environment(), evaluation, tokenizer)
+        if head is not None:
+            card = make_task_card(config, head, *facts)
+        else:
+            card = (make_embedding_card if config.task.kind == "embed" else make_card)(config, *facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     sentence = read_settings(run.path, config.model.hidden_size, lowercases=tokenizer.rules.lowercase)
-    write_folder(config.model, params, tokenizer, folder, card=card, sentence=sentence)
+    max_length = None if head is None else config.data.max_length
+    write_folder(
+        config.model, params, tokenizer, folder, card=card, sentence=sentence, head=head, max_length=max_length
+    )
 
 
 def export_folder(source: Path, folder: Path) -> None:
@@ -46,10 +55,17 @@ def export_folder(source: Path, folder: Path) -> None:
       BertjaxError: the folder exists or cannot be written, or the source cannot be read.
     """
     check_writable(read_model_config(source), folder)
+    if has_head(read_json(source / "config.json")):
+        (config, params, tokenizer), head, max_length = read_task_folder(source)
+        write_folder(config, params, tokenizer, folder, card=_card(source), head=head, max_length=max_length)
+        return
     read = read_folder(source)
     sentence = read_settings(source, read.config.hidden_size, lowercases=read.tokenizer.rules.lowercase)
+    write_folder(*read, folder, card=_card(source), sentence=sentence)
+
+
+def _card(source: Path) -> str:
     try:
-        card = (source / "README.md").read_text(encoding="utf-8")
+        return (source / "README.md").read_text(encoding="utf-8")
     except (OSError, ValueError):
-        card = f"# {source.name}\n\nWritten anew by bertjax.\n"
-    write_folder(*read, folder, card=card, sentence=sentence)
+        return f"# {source.name}\n\nWritten anew by bertjax.\n"

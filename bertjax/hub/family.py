@@ -41,10 +41,12 @@ class Family(NamedTuple):
 
     name: str  # in messages: "BERT"
     model_type: str  # in config.json
+    architecture: str  # what its classes' names begin with
     carried: Mapping[str, Carried]  # settings of our model that the format limits
     read_config: Callable[[dict[str, Any]], BertConfig]  # of config.json; a BertjaxError says what we cannot compute
     write_config: Callable[[BertConfig, Set[str]], dict[str, Any]]  # the same, made; for a model with these of HEADS
     names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
+    head_names: Mapping[str, str]  # likewise of the last layer of a head for labels or numbers
     to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
     to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels
     # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.

@@ -20,6 +20,8 @@ from bertjax.errors import BertjaxError
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import HEADS, Family, check_carried
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
+from bertjax.hub.task_head import TaskHead, write_settings
+from bertjax.hub.task_head import read_settings as read_task_settings
 from bertjax.hub.tensors import WHOLE, Tensors, as_float32, read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
@@ -36,6 +38,14 @@ class HubModel(NamedTuple):
     config: BertConfig
     params: dict[str, Any]  # nested, numpy float32; without heads where the folder has none
     tokenizer: Tokenizer
+
+
+class HubTaskModel(NamedTuple):
+    """A fine-tuned model from elsewhere."""
+
+    model: HubModel  # whose parameters have the head's
+    head: TaskHead
+    max_length: int  # tokens that are read of a text
 
 
 def is_hub_folder(folder: Path) -> bool:
@@ -92,6 +102,34 @@ def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel
             f"vocab_size={config.vocab_size}; fetch its files again"
         )
     return HubModel(config, params, tokenizer)
+
+
+def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubTaskModel:
+    """Returns the fine-tuned model of a folder.
+
+    Args:
+      families: as of `read_folder`.
+
+    Raises:
+      BertjaxError: as `read_folder` does; or it has no head for labels or numbers.
+    """
+    path = folder / "config.json"
+    try:
+        head = read_task_settings(read_json(path))
+    except BertjaxError as error:
+        raise BertjaxError(f"{path}: {error}") from None
+    model, family, tensors = read_folder(folder, families), _read_config(folder, families)[0], read_tensors(folder)
+    classifier, size = {}, (model.config.hidden_size, head.targets.num_outputs)
+    for ours, theirs in family.head_names.items():
+        if theirs not in tensors or (not head.of_tokens and "pooler" not in model.params):
+            raise BertjaxError(f"{folder} has no whole head for its {head.architecture}; fetch its files again")
+        array = as_float32(folder, theirs, family.to_ours(model.config, ours, tensors[theirs]))
+        if array.shape != size[-array.ndim :]:
+            raise BertjaxError(f"{folder}: {theirs} is {list(tensors[theirs].shape)}, not what its config.json says")
+        classifier[ours.rpartition("/")[2]] = array
+    longest = read_json(folder / "tokenizer_config.json").get("model_max_length")
+    max_length = min(longest, model.config.max_position) if isinstance(longest, int) else model.config.max_position
+    return HubTaskModel(model._replace(params=model.params | {"classifier": classifier}), head, max_length)
 
 
 def _read_config(folder: Path, families: Sequence[Family]) -> tuple[Family, BertConfig]:
@@ -170,23 +208,31 @@ def write_folder(
     card: str,
     family: Family = BERT,
     sentence: SentenceSettings = _MEAN,
+    head: TaskHead | None = None,
+    max_length: int | None = None,
 ) -> None:
     """Writes a folder that `transformers` and `sentence-transformers` load; it appears whole or not at all.
 
     Args:
-      params: nested, as `Bert` has them; heads may be missing.
+      params: nested, as `Bert` has them; heads may be missing. With a `head` they have its part, classifier.
       card: the text of README.md.
       family: the one as which it is written.
       sentence: how sentence-transformers is to make the vectors of texts.
+      head: what a fine-tuned model tells; such a folder makes no vectors.
+      max_length: tokens that are to be read of a text; by default all that have a position.
 
     Raises:
       BertjaxError: the folder exists or cannot be written, or the family's format cannot carry the model.
     """
     check_writable(config, folder, family)
     tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)))}
-    contents = _json_files(family, config, tokenizer, params.keys() & set(HEADS))
-    for name, content in settings_files(sentence, config.hidden_size, config.max_position).items():
-        (tensors if name.endswith(WHOLE) else contents)[name] = content
+    contents = _json_files(family, config, tokenizer, params.keys() & set(HEADS), max_length or config.max_position)
+    if head is not None:
+        of_head = {"architectures": [f"{family.architecture}{head.architecture}"], **write_settings(head)}
+        contents["config.json"] |= of_head
+    else:
+        for name, content in settings_files(sentence, config.hidden_size, config.max_position).items():
+            (tensors if name.endswith(WHOLE) else contents)[name] = content
     from safetensors.numpy import save_file
 
     try:
@@ -215,10 +261,13 @@ def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any]) -> T
 
     lacking = set(HEADS) - {_part(path) for path in params}
     table = {path: name for path, name in family.names(config).items() if _part(path) not in lacking}
+    table |= {path: name for path, name in family.head_names.items() if path in params}
     return family.before_writing(config, {name: tensor(paths) for name, paths in _paths_by_name(table).items()})
 
 
-def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer, heads: set[str]) -> dict[str, Any]:
+def _json_files(
+    family: Family, config: BertConfig, tokenizer: Tokenizer, heads: set[str], max_length: int
+) -> dict[str, Any]:
     return {
         "config.json": {
             "model_type": family.model_type,
@@ -228,7 +277,7 @@ def _json_files(family: Family, config: BertConfig, tokenizer: Tokenizer, heads:
         },
         "tokenizer_config.json": {
             **tokenizer.hub_settings(),
-            "model_max_length": config.max_position,
+            "model_max_length": max_length,
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         },
         ROLES_FILE: tokenizer.roles,

@@ -36,16 +36,16 @@ class Classifier:
     def load(
         cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None
     ) -> "Classifier":
-        """Loads the newest checkpoint of a run of `bertjax finetune --config classify`.
+        """Loads a run of `bertjax finetune --config classify`, or a Hugging Face folder of a model that classifies.
 
         Args:
-          folder: the run's.
+          folder: the run's, or the other.
           precision: what matrix products multiply, float32 or bfloat16.
           mesh: how texts and parameters are spread over the devices of the process; by default each device has the
             whole model, and texts of its own.
 
         Raises:
-          BertjaxError: it is no such run, has no checkpoint, or the mesh does not suit the devices or the model.
+          BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
         """
         _, targets, head = load_task_model(folder, ("classify",), precision=precision, mesh=mesh)
         assert isinstance(targets, Labels)

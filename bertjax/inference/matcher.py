@@ -37,13 +37,13 @@ class Matcher:
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None) -> "Matcher":
-        """Loads the newest checkpoint of a run of `bertjax finetune --config score`, or `rerank`.
+        """Loads a run of `bertjax finetune --config score`, or `rerank`, or a Hugging Face folder of such a model.
 
         Args:
           folder, precision, mesh: as for `Classifier.load`.
 
         Raises:
-          BertjaxError: it is no such run, has no checkpoint, or the mesh does not suit the devices or the model.
+          BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
         """
         kind, targets, head = load_task_model(folder, ("score", "rerank"), precision=precision, mesh=mesh)
         assert isinstance(targets, Scores)

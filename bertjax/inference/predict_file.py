@@ -11,7 +11,9 @@ from typing import IO, Any, NamedTuple
 from bertjax.config import MeshConfig, TaskConfig
 from bertjax.data.examples import columns_of, item_of, read_records
 from bertjax.data.sources.records import Place
+from bertjax.data.targets import Labels
 from bertjax.errors import BertjaxError
+from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
@@ -28,6 +30,24 @@ class Predictor(NamedTuple):
     task: TaskConfig  # names the columns that it reads
     added: tuple[str, ...]  # columns
     predict: Callable[[Records], list[tuple[Any, ...]]]  # what stands in them for each record
+
+
+def task_of(folder: Path) -> TaskConfig:
+    """Returns the task of a run, or that of a Hugging Face folder's head, with the usual names of columns.
+
+    Raises BertjaxError where there is none.
+    """
+    if not is_hub_folder(folder):
+        from bertjax.runs.folder import RunFolder
+
+        return RunFolder(folder).config().task
+    kind, targets = read_task_folder(folder).head
+    if kind == "rerank":
+        return TaskConfig(kind, text="query", pair="passage")
+    if kind == "tag":
+        raise BertjaxError(f"{folder} tells labels of tokens, which 'bertjax predict' cannot do yet")
+    several = isinstance(targets, Labels) and targets.several
+    return TaskConfig(kind, label_separator="|" if several else None)
 
 
 def load_predictor(folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None) -> Predictor:

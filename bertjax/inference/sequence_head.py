@@ -12,6 +12,7 @@ from bertjax.data.reader import Item, Reader
 from bertjax.data.targets import Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.models.sentence import Dense
 from bertjax.parallel.sharding import make_mesh
@@ -77,24 +78,34 @@ class TaskModel(NamedTuple):
 def load_task_model(
     folder: str | Path, kinds: tuple[str, ...], *, precision: Precision = "float32", mesh: MeshConfig | None = None
 ) -> TaskModel:
-    """Loads the newest checkpoint of a run that `bertjax finetune` made.
+    """Loads what `bertjax finetune` trained, or a Hugging Face folder of a model with such a head.
 
     Args:
-      folder: the run's.
+      folder: the run's, or the other.
       kinds: of tasks that will do.
       precision: what matrix products multiply, float32 or bfloat16.
       mesh: how texts and parameters are spread over the devices of the process; by default each device has the
         whole model, and texts of its own.
 
     Raises:
-      BertjaxError: it is no such run, has no checkpoint, or the mesh does not suit the devices or the model.
+      BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
     """
+    path, precision = as_type(folder, Path, "folder"), as_type(precision, Precision, "precision")
+    mesh = as_type(mesh, MeshConfig | None, "mesh")
+    if is_hub_folder(path):
+        (config, params, tokenizer), (kind, targets), max_length = read_task_folder(path)
+        if kind not in kinds:
+            raise BertjaxError(f"{path} has a head for task.kind={kind}; give one of {' or '.join(kinds)}")
+        head = SequenceHead(config, params, tokenizer, max_length=max_length, precision=precision, mesh=mesh)
+        return TaskModel(kind, targets, head)
+    return _of_run(path, kinds, precision, mesh)
+
+
+def _of_run(path: Path, kinds: tuple[str, ...], precision: Precision, mesh: MeshConfig | None) -> TaskModel:
     from bertjax.runs.folder import RunFolder
     from bertjax.runs.parameters import load_params
 
-    precision = as_type(precision, Precision, "precision")
-    mesh = as_type(mesh, MeshConfig | None, "mesh")
-    run = RunFolder(as_type(folder, Path, "folder"))
+    run = RunFolder(path)
     config = run.config()
     if (kind := config.task.kind) not in kinds:
         raise BertjaxError(f"{run.path} is a run of task.kind={kind}; give one of {' or '.join(kinds)}")

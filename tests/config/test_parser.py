@@ -34,7 +34,7 @@ def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
         ("train.stepss=4", "train.steps"),
         ("trian.steps=4", "train.steps"),
         ("tokenizer.min_freq=3", "tokenizer.min_frequency"),
-        ("colour=red", "--help"),
+        ("sunshine=3", "--help"),
         ("=3", "--help"),
         ("seed", "key=value"),
         ("train.batch_size", "key=value"),

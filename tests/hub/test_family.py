@@ -55,6 +55,8 @@ def without_version(config: BertConfig, tensors: Tensors) -> Tensors:
 
 
 TOY = Family(
+    architecture="Toy",
+    head_names={"classifier/kernel": "head.weight", "classifier/bias": "head.bias"},
     name="Toy",
     model_type="toy",
     carried={key: Carried((value,), "it has no other") for key, value in KIND.items()},

@@ -8,14 +8,19 @@ import jax
 import numpy as np
 import pytest
 
+from bertjax import Classifier, Matcher
+from bertjax.config import BertConfig
 from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.data.examples import Examples
+from bertjax.data.targets import Labels, Scores, Targets
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.bert import names
-from bertjax.hub.folder import leaves, read_model_config
+from bertjax.hub.folder import leaves, read_model_config, write_folder
+from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import params_template
+from bertjax.models.parameters import init_params, params_template
 from bertjax.objectives.classification import classification_objective
 from bertjax.objectives.sequence_logits import sequence_logits
 
@@ -89,3 +94,36 @@ def filled(tree: dict[str, Any], table: dict[str, str], tensors: Any, prefix: st
             tensor = np.asarray(tensors[table[path]], np.float32)
             made[name] = tensor.T if name == "kernel" else tensor
     return made
+
+
+@pytest.mark.parametrize("kind", ["classify", "several", "score", "rerank"])
+def test_an_exported_folder_tells_the_same(tmp_path: Path, kind: str) -> None:
+    """By the classes, the pipeline and the cross-encoder that its card names."""
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    targets: Targets = Scores() if kind in ("score", "rerank") else Labels(("no", "yes", "so so"), kind == "several")
+    head = TaskHead("classify" if kind == "several" else kind, targets)  # type: ignore[arg-type]
+    tokenizer = Tokenizer.train(["one two three four five six"], min_frequency=1)
+    ours = SequenceClassifier(
+        Bert(BertConfig(tokenizer.vocab_size, 24, 2, 3, 40, 16, init_scale=0.4)), targets.num_outputs
+    )
+    params = jax.device_get(init_params(ours, jax.random.key(0)))
+    folder = tmp_path / "folder"
+    write_folder(ours.bert.config, params, tokenizer, folder, card="", head=head, max_length=12)
+    pairs = [("one two three", "four"), ("six", "five five one"), ("one " * 30, "two")]
+    if isinstance(targets, Scores):
+        told_n = Matcher.load(folder).predict(pairs[:2])
+        np.testing.assert_allclose(CrossEncoder(str(folder)).predict(pairs[:2]), told_n, rtol=0, atol=1e-5)
+        return
+    with pytest.warns(UserWarning, match="shortened to 12"):
+        told_nc = Classifier.load(folder).probabilities(pairs)
+    model, theirs = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    fed = theirs(*map(list, zip(*pairs, strict=True)), padding=True, truncation=True, return_tensors="pt")
+    logits_nc = model(**fed).logits
+    expected_nc = logits_nc.sigmoid() if kind == "several" else logits_nc.softmax(-1)
+    np.testing.assert_allclose(told_nc, expected_nc.detach().numpy(), rtol=0, atol=1e-5)
+    found = pipeline("text-classification", str(folder), top_k=None)({"text": pairs[0][0], "text_pair": pairs[0][1]})
+    assert {one["label"]: one["score"] for one in found} == pytest.approx(
+        dict(zip(targets.names, told_nc[0].tolist(), strict=True)), abs=1e-5
+    )

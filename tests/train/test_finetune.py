@@ -121,6 +121,14 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     with pytest.warns(UserWarning, match="1 of 1 texts are shortened to 16 tokens"):
         classifier.predict(" ".join(WORDS * 3))
 
+    # Other tools get the same, and so does what reads their folders here.
+    folder = exported(run)
+    np.testing.assert_allclose(
+        Classifier.load(folder).probabilities([text for text, _ in rows]), probabilities_nc, rtol=0, atol=1e-5
+    )
+    card = (folder / "README.md").read_text()
+    assert "tells one of 3 labels of a text. The labels: blue, green, red." in card and "valid.csv at step 160" in card
+
     # What came of it is an encoder too, and another run may start from it, with labels of its own.
     assert Encoder.load(run).encode("word1 redish").shape == (1, 16)
     with pytest.raises(BertjaxError, match="no head that predicts words"):
@@ -154,10 +162,16 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     for words, reason in (
         (["evaluate", str(run), "--split", "test"], "--split is of runs that pretrain"),
         (["report", str(run)], "task.kind=classify learns from labelled examples"),
-        (["export", str(run), str(tmp_path / "exported")], "head cannot be exported yet"),
         (["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))], "the label 'pink'"),
     ):
         assert main(words) == 2 and reason in capsys.readouterr().err
+
+
+def exported(run: Path) -> Path:
+    """The folder that a run is exported to, by the command line."""
+    folder = run.parent / f"{run.name}-exported"
+    assert main(["export", str(run), str(folder)]) == 0
+    return folder
 
 
 class Killed(Exception):
@@ -258,6 +272,9 @@ def test_several_labels_numbers_and_answers_to_queries(
     numbers_n = Matcher.load(run).predict(texts)
     assert numbers_n == pytest.approx([row["label"] for row in rows], abs=100)
     assert [row["prediction"] for row in told(file, run)] == pytest.approx(numbers_n.tolist(), abs=1e-5)
+    folder = exported(run)  # with numbers themselves, whose mean and deviation are in its weights
+    assert Matcher.load(folder).predict(texts) == pytest.approx(numbers_n, rel=1e-5)
+    assert [row["prediction"] for row in told(file, folder)] == pytest.approx(numbers_n.tolist(), rel=1e-5)
     assert "held out: numbers.jsonl, 24 examples: Spearman " in capsys.readouterr().out
 
     rows = [{"text": f"word{n % 3}", "pair": text, "label": int("redish" in text)} for n, text in enumerate(texts)]

@@ -1,0 +1,115 @@
+"""Heads of fine-tuned models in Hugging Face's format: what config.json says of them, both ways.
+
+`transformers` calls such models `...ForSequenceClassification`, and a number a text is one label's logit there; by
+`sentence_transformers` it is read as a `CrossEncoder`, whose numbers go through a function that config.json names.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from bertjax.data.targets import Labels, Scores, Targets
+from bertjax.errors import BertjaxError
+
+Kind = Literal["classify", "score", "rerank", "tag"]
+PARTS = ("pooler", "classifier")  # of our parameters
+_AS_IT_IS, _SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
+_ARCHITECTURES = _OF_SEQUENCES, _OF_TOKENS = "ForSequenceClassification", "ForTokenClassification"
+_PIPELINES = {
+    "classify": "text-classification",
+    "score": "text-classification",
+    "rerank": "text-ranking",
+    "tag": "token-classification",
+}
+
+
+class TaskHead(NamedTuple):
+    """What a model tells of a text, or of each token of it."""
+
+    kind: Kind
+    targets: Targets
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether each token is told of."""
+        return self.kind == "tag"
+
+    @property
+    def architecture(self) -> str:
+        """The end of its class's name there."""
+        return _OF_TOKENS if self.of_tokens else _OF_SEQUENCES
+
+    @property
+    def pipeline(self) -> str:
+        """What it is for, as model cards call it."""
+        return _PIPELINES[self.kind]
+
+
+def write_settings(head: TaskHead) -> dict[str, Any]:
+    """Returns what config.json says of a head."""
+    names = head.targets.names if isinstance(head.targets, Labels) else ("LABEL_0",)
+    settings: dict[str, Any] = {
+        "id2label": {str(number): name for number, name in enumerate(names)},
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+    if isinstance(head.targets, Labels):
+        if not head.of_tokens:
+            several = head.targets.several
+            settings["problem_type"] = "multi_label_classification" if several else "single_label_classification"
+        return settings
+    # For one label, the loss of a rank there is chosen by the trainer; this is what is said of a number.
+    activation = _SIGMOID if head.kind == "rerank" else _AS_IT_IS
+    return settings | {
+        "problem_type": "regression" if head.kind == "score" else None,
+        "sentence_transformers": {"activation_fn": activation},
+    }
+
+
+def has_head(theirs: Mapping[str, Any]) -> bool:
+    """Returns whether a config.json tells of a head for labels or numbers."""
+    return str((theirs.get("architectures") or [""])[0]).endswith(_ARCHITECTURES)
+
+
+def read_settings(theirs: Mapping[str, Any]) -> TaskHead:
+    """Returns the head that a config.json tells of.
+
+    Raises:
+      BertjaxError: it tells of none, or of one whose numbers mean something unknown.
+    """
+    if not has_head(theirs):
+        raise BertjaxError(f"architectures={theirs.get('architectures')} has no head for labels; give a model that has")
+    of_tokens = theirs["architectures"][0].endswith(_OF_TOKENS)
+    names = theirs.get("id2label")
+    if names is None:
+        names = {str(number): f"LABEL_{number}" for number in range(theirs.get("num_labels", 2))}
+    if not isinstance(names, dict) or {str(key) for key in names} != {str(number) for number in range(len(names))}:
+        raise BertjaxError(f"id2label={names!r} does not number its labels from 0; mend it")
+    labels = tuple(str(names.get(str(number), names.get(number))) for number in range(len(names)))
+    if of_tokens:
+        return TaskHead("tag", Labels(labels))
+    if len(labels) > 1:
+        return TaskHead("classify", Labels(labels, theirs.get("problem_type") == "multi_label_classification"))
+    # What older CrossEncoders wrote stands under a name of its own.
+    of_numbers = theirs.get("sentence_transformers") or {}
+    default = _AS_IT_IS if theirs.get("problem_type") == "regression" else _SIGMOID
+    activation = of_numbers.get("activation_fn", theirs.get("sbert_ce_default_activation_function")) or default
+    kind = str(activation).rpartition(".")[2]
+    if kind not in ("Identity", "Sigmoid"):
+        raise BertjaxError(f"activation_fn={activation!r} is not supported; only Identity and Sigmoid are")
+    return TaskHead("score" if kind == "Identity" else "rerank", Scores())
+
+
+def plain_head(targets: Targets, classifier: Mapping[str, Any]) -> tuple[Targets, dict[str, np.ndarray]]:
+    """Returns targets and a last layer that tells numbers themselves, where it told how they lie.
+
+    Args:
+      targets: what the model learned.
+      classifier: the layer's kernel [d, c] and bias [c].
+    """
+    arrays = {name: np.asarray(array) for name, array in classifier.items()}
+    if isinstance(targets, Labels) or targets == Scores():
+        return targets, arrays
+    scaled = {name: array * np.float32(targets.deviation) for name, array in arrays.items()}
+    scaled["bias"] = scaled.get("bias", np.zeros(1, np.float32)) + np.float32(targets.mean)
+    return Scores(), scaled
