@@ -20,6 +20,8 @@ from bertjax.config.checks import as_type
 from bertjax.config.keys import TYPES, describe_unknown
 from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import model_config
+from bertjax.parallel.distributed import joined
+from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import is_better_less
 from bertjax.storage.atomic import atomic_write
@@ -86,7 +88,7 @@ def sweep(
 
     Raises:
       BertjaxError: a key or a value is impossible, before anything runs; or what any of the runs raises before it has
-        made a step.
+        made a step. One that fails later is told of, and not counted.
       KeyboardInterrupt, SystemExit: as of `finetune`, when the run that was under way is saved.
     """
     config, grid = as_type(config, Config, "config"), dict(grid or {})
@@ -112,10 +114,17 @@ def sweep_settings(
         raise BertjaxError(f"seeds={seeds} is no number of runs; give 1 or more")
     if seeds is None and not settings[0].values:
         raise BertjaxError("there is one run alone to make; give seeds, or a grid")
-    folder, plans = Path(settings[0].config.run_dir), [_plan(setting, seeds) for setting in settings]
     _check_models(settings)
+    with joined(settings[0].config.distributed) as processes:  # once for all runs
+        return _sweep(settings, processes, seeds=seeds, resume=resume, typed=typed)
+
+
+def _sweep(
+    settings: Sequence[Setting], processes: Processes, *, seeds: int | None, resume: bool, typed: Collection[str]
+) -> list[Result]:
+    folder, plans = Path(settings[0].config.run_dir), [_plan(setting, seeds) for setting in settings]
     configs = [config for plan in plans for config in plan]
-    _check_folders(folder, configs, resume=resume)
+    processes.broadcast(lambda: _check_folders(folder, configs, resume=resume))
     programs, results = shared_programs(), []
     for setting, plan in zip(settings, plans, strict=True):
         result = Result(setting.values, [], [], [], [])
@@ -124,13 +133,14 @@ def sweep_settings(
             try:
                 finished = carry_out(config, course_of(config), resume=resume, typed=typed, programs=programs)
             except BertjaxError as error:
-                if not RunFolder(config.run_dir).metrics.read():  # what is wrong is wrong with the others too
+                # What is wrong before a step is wrong with the others too; of several processes all must have failed.
+                if processes.size > 1 or not RunFolder(config.run_dir).metrics.read():
                     raise
                 _logger.warning(f"{config.run_dir} has ended before its time: {error}")
                 result.failures.append(f"{config.run_dir}: {error}")
                 continue
             except (KeyboardInterrupt, SystemExit):
-                _logger.info(f"the others of {folder} go on with the same command and --resume")
+                _logger.info(f"all runs of {folder} go on with the same command and --resume")
                 raise
             result.folders.append(str(finished.folder))
             result.seeds.append(config.seed)
@@ -139,8 +149,9 @@ def sweep_settings(
     figure = _figure(settings[0].config, results)
     results.sort(key=lambda result: _rank(result, figure))
     file = folder / ("grid.json" if settings[0].values else "seeds.json")
-    with RunFolder(folder).writing(), atomic_write(file) as opened:
-        opened.write(as_json(results, figure))
+    if processes.first:
+        with RunFolder(folder).writing(), atomic_write(file) as opened:
+            opened.write(as_json(results, figure))
     _logger.info(f"{render(results, figure)}\nall figures in {file}")
     return results
 
