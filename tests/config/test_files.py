@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.config.keys import RENAMED, TYPES
-from bertjax.config.recipes import flat, load_config, recipe_names
+from bertjax.config.recipes import flat, load_config, recipe_names, save_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
@@ -118,6 +118,21 @@ def test_file_without_keys(refusal, recipe, content):
 def test_invalid_yaml(refusal, recipe, content):
     message = refusal(recipe(content))
     assert "config" in message and ("line 2" in message or "line 3" in message or "position" in message)
+
+
+def test_a_list_is_kept_and_its_texts_stay_as_they_are_written(recipe, tmp_path):
+    config = load_config(recipe("task:\n  negatives: [yes, 1.0]\n  matryoshka:\n  - 64\n  - 8\n"))
+    assert config.task.negatives == ("yes", "1.0") and config.task.matryoshka == (64, 8)
+    save_config(config, tmp_path / "again.yaml")
+    assert load_config(tmp_path / "again.yaml") == config
+    assert load_config("embed", ["task.matryoshka=[64, 8]", "task.negatives=[yes, '1.0']"]).task.matryoshka == (64, 8)
+    assert load_config("embed", ["task.negatives=no"]).task.negatives == "no"
+
+
+@pytest.mark.parametrize("value", ["[a]", "[[1]]", "3", "[1, null]", "[1.5]", "{a: 1}"])
+def test_what_is_no_list_of_whole_numbers(refusal, recipe, value):
+    message = refusal(recipe(f"task: {{matryoshka: {value}}}"))
+    assert "task.matryoshka: expected [a whole number, ...] or null, got" in message
 
 
 def test_yaml_makes_no_objects(refusal, recipe, tmp_path):

@@ -17,7 +17,11 @@ from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.data.batching.tuples import TupleBatch, TupleBatches
 from bertjax.errors import BertjaxError
+from bertjax.hub.folder import read_folder, write_folder
+from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
+from bertjax.models.sentence import Dense
 from bertjax.runs.folder import RunFolder
+from bertjax.train.tasks.embedding import prepare_embedding
 
 
 def pairs(count: int, seed: int) -> list[list[str]]:
@@ -144,6 +148,42 @@ def test_scores_texts_alone_and_another_pooling(
     np.testing.assert_allclose(
         Encoder.load(run).encode("word1 word2"), Encoder.load(run).encode("word1 word2", pooling="cls")
     )
+
+
+def with_sentence(folder: Path, base: Path, **settings: Any) -> str:
+    """Writes the model anew with another way to make vectors."""
+    write_folder(*read_folder(base), folder, card="", sentence=SentenceSettings(**settings))
+    return str(folder)
+
+
+def test_vectors_are_made_as_the_folder_says_and_the_run_keeps_it(config: Config, base: Path, tmp_path: Path) -> None:
+    config = but(config, model=read_folder(base).config)
+    prompt = {"prompts": {"query": "word9 word8 "}, "default_prompt_name": "query"}
+    there = with_sentence(tmp_path / "there", base, pooling=("cls", "max"), normalize=True, max_length=8, **prompt)
+    prepared = prepare_embedding(but(config, init_from=there))
+    assert prepared.sentence.pooling == ("cls", "max") and prepared.sentence.normalize
+    assert prepared.sentence.max_length == 16  # as long as texts are in training
+    first = prepared.tokenizer.ids(["word9", "word8"])
+    assert all(prepared.train.ids[start + 1 : start + 3].tolist() == first for start in prepared.train.starts_m[:-1])
+    for name, content in prepared.files().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    kept = read_settings(tmp_path, 16, lowercases=True)
+    assert kept == prepared.sentence._replace(prompts=kept.prompts) and kept.default_prompt == "word9 word8 "
+    again = prepare_embedding(but(config, init_from=there, run_dir=str(tmp_path)), prepared.tokenizer)
+    assert again.sentence == kept
+
+    # A model alone makes them by the mean, of length 1; what cannot be trained is refused.
+    (Path(there) / "modules.json").unlink()
+    alone = prepare_embedding(but(config, init_from=there)).sentence
+    assert alone == SentenceSettings(normalize=True)
+    dense = Dense(np.eye(16, dtype=np.float32), None, None, "Tanh", residual=False)  # type: ignore[arg-type]
+    for name, settings, reason in (
+        ("dense", {"layers": (dense,)}, "makes vectors by Dense after pooling, which cannot be trained yet"),
+        ("prompt", prompt | {"pools_prompt": False}, "leaves its prompt out of pooling"),
+    ):
+        with pytest.raises(BertjaxError, match=reason):
+            prepare_embedding(but(config, init_from=with_sentence(tmp_path / name, base, **settings)))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
