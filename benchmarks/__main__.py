@@ -10,7 +10,7 @@ from bertjax.cli.environment import tuned_environment
 from bertjax.errors import BertjaxError
 
 NAMES = {
-    "speed": ("train", "data", "start", "layers", "encode", "finetune", "growth", "scaling"),
+    "speed": ("train", "data", "start", "layers", "encode", "finetune", "embed", "growth", "scaling"),
     "learning": ("ablate", "speedrun", "retrieval", "finetune-accuracy"),
     "stress": ("torture", "soak", "corpus"),
 }
@@ -23,6 +23,7 @@ speed, in rounds, each contender in a process of its own:
   start     seconds to a run's first step, the first time and again; to a help text; to a mistake's message
   layers    how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
   encode    texts to vectors
+  embed     pairs of texts that embeddings are learned from, with a real model
   finetune  labelled examples, and the labels of texts, with a real model; both are fetched once
   growth    time against batch, length, layers, hidden size and corpus, as exponents
   scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them

@@ -47,6 +47,12 @@ _OPTIONS = {
         peers=FINETUNING_PEERS,
         settings=("--train.epochs", "2"),
     ),
+    "embed": _Options(
+        "embed",
+        "Time steps that learn embeddings. Without --init_from and --task.train, of MiniLM on pairs of sentences about "
+        "films, which pip fetches once.",
+        peers=("torch", "transformers", "accelerate", "sentence_transformers", "datasets"),
+    ),
     "growth": _Options("textbook", "Time steps and data at several sizes, and fit exponents."),
     "scaling": _Options(
         "base",
@@ -86,6 +92,14 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
                 config, Path(folder), environment, say, rounds=options.rounds, peer_packages=peers
             )
             print(table.render(report, finetune.COLUMNS))
+        elif name == "embed":
+            from benchmarks.speed import embedding, table
+
+            peers = known.peers if options.peers else ()
+            report = embedding.measure(
+                config, Path(folder), environment, say, rounds=options.rounds, peer_packages=peers
+            )
+            print(table.render(report, embedding.COLUMNS))
         else:
             from benchmarks.speed import benches, table
 

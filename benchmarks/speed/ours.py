@@ -85,16 +85,8 @@ def finetune(*, config: str, overrides: list[str], texts: str, warm: int, steps:
     Args:
       texts: examples whose labels are told twice, as the first time compiles.
     """
-    recipe = load_config(config, overrides)
-    recipe = with_model_of_init(recipe, RunFolder(recipe.run_dir), resume=False)
-    course = course_of(recipe)
-    prepared, mesh = course.prepare(recipe), make_mesh(*recipe.mesh_sizes(jax.device_count()))
-    recipe, batches, task = prepared.config, prepared.train_batches, course.task(prepared, mesh)
-    programs = make_programs(recipe, task.objective, mesh)
-    fresh = programs.init(recipe.seed)
-    whole = task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
-    timed, state = _time_steps(recipe, programs, with_params(fresh, whole.params), batches, mesh, warm + steps)
-    seconds = timed.seconds[warm:]
+    prepared, programs, seconds, state = _fine_tuned(load_config(config, overrides), warm, steps)
+    recipe = prepared.config
     told = [row.item for row in read_rows(recipe.task, texts, "texts", label_reader(recipe.task))]
     head = SequenceHead(
         *(recipe.model, programs.plain(state.eval_params), prepared.tokenizer),
@@ -106,11 +98,36 @@ def finetune(*, config: str, overrides: list[str], texts: str, warm: int, steps:
     start = time.perf_counter()
     head.logits(told)
     of_labels = time.perf_counter() - start
-    measured = range(warm, warm + steps)
-    operations = sum(training_operations(recipe.model, batches.batch_at(step)) for step in measured)
+    figures = _figures(prepared, seconds, warm)
+    return {"examples_per_second": figures.pop("per_second"), "texts_per_second": len(told) / of_labels, **figures}
+
+
+def embed(*, config: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:
+    """Times steps that learn embeddings, data loading included, the first ones left out."""
+    prepared, _, seconds, _ = _fine_tuned(load_config(config, overrides), warm, steps)
+    figures = _figures(prepared, seconds, warm)
+    return {"pairs_per_second": figures.pop("per_second"), **figures}
+
+
+def _fine_tuned(recipe: Config, warm: int, steps: int) -> tuple[Any, Programs, list[float], TrainState]:
+    """What was prepared, the programs, the seconds of the steps after the first ones, and the state at their end."""
+    recipe = with_model_of_init(recipe, RunFolder(recipe.run_dir), resume=False)
+    course = course_of(recipe)
+    prepared, mesh = course.prepare(recipe), make_mesh(*recipe.mesh_sizes(jax.device_count()))
+    task = course.task(prepared, mesh)
+    programs = make_programs(prepared.config, task.objective, mesh)
+    fresh = programs.init(recipe.seed)
+    whole = task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
+    state = with_params(fresh, whole.params)
+    timed, state = _time_steps(prepared.config, programs, state, prepared.train_batches, mesh, warm + steps)
+    return prepared, programs, timed.seconds[warm:], state
+
+
+def _figures(prepared: Any, seconds: list[float], warm: int) -> dict[str, Any]:
+    batches, measured = prepared.train_batches, range(warm, warm + len(seconds))
+    operations = sum(training_operations(prepared.config.model, batches.batch_at(step)) for step in measured)
     return {
-        "examples_per_second": sum(batches.batch_size_at(step) for step in measured) / sum(seconds),
-        "texts_per_second": len(told) / of_labels,
+        "per_second": sum(batches.batch_size_at(step) for step in measured) / sum(seconds),
         "useful_flops": operations / sum(seconds),
         "fill": batches.fill,
         "devices": jax.device_count(),

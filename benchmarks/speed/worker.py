@@ -31,6 +31,10 @@ def main(contender: str, arguments: str) -> None:
             from benchmarks.speed.ours import finetune as run
         case "start_finetuning":
             from benchmarks.speed.starting import start_finetuning as run
+        case "embed":
+            from benchmarks.speed.ours import embed as run
+        case "embed_peer":
+            from benchmarks.speed.embedding_peers import embed as run
         case "finetune_peer":
             from benchmarks.speed.finetuning_peers import finetune as run
         case "growth":
