@@ -10,11 +10,12 @@ import pytest
 from stand_ins import start_no_process
 
 from benchmarks.__main__ import main
-from benchmarks.learning import command
+from benchmarks.learning import command, speedrun
 from benchmarks.learning.speedrun import race, render
 from bertjax.config import Config, EvalConfig
 from bertjax.config.recipes import flat
 from bertjax.runs.folder import RunFolder
+from bertjax.train import loop
 from bertjax.train.pretrain import pretrain
 
 
@@ -22,8 +23,9 @@ def options(config: Config) -> list[str]:
     return [f"--{key}={'null' if value is None else value}" for key, value in flat(config).items()]
 
 
-def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable) -> None:
+def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     devices(2)
+    monkeypatch.setattr(speedrun, "make_programs", loop.make_programs)  # those that tests share
     train = dataclasses.replace(tiny.train, batch_warmup_steps=2)  # to batches of 8, from 2
     config = dataclasses.replace(tiny, train=train, eval=EvalConfig(every=2))
     lines = RunFolder(pretrain(config)).metrics.read()

@@ -16,6 +16,7 @@ from benchmarks.speed.shared_folder import SharedFolder
 from benchmarks.speed.text import prepare_text
 from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError
+from bertjax.train import loop
 
 
 def options(config) -> list[str]:
@@ -64,6 +65,7 @@ def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsy
 
 def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch, capsys):
     start_no_process(monkeypatch, contest)
+    monkeypatch.setattr(ours, "make_programs", loop.make_programs)  # those that tests share
     monkeypatch.setattr(ceiling, "_SIZES", (256,))
     monkeypatch.setattr(ceiling, "_COPY_BYTES", 2**20)
     file = tmp_path / "figures.json"
@@ -82,7 +84,7 @@ def test_steps_and_layers_are_on_the_mesh_of_the_recipe(tiny, tmp_path, devices,
     devices(2)
     prepare_text(tiny, tmp_path / "bench")
     meshes: list[dict[str, int]] = []
-    make_programs = ours.make_programs
+    make_programs = loop.make_programs  # those that tests share
 
     def made(config, objective, mesh):
         meshes.append(dict(mesh.shape))
