@@ -16,7 +16,13 @@ _PRIVATE = {"path", "eval_path", "cache"}  # settings of the data that name plac
 
 
 def make_task_card(
-    run: Config, head: TaskHead, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer
+    run: Config,
+    head: TaskHead,
+    environment: dict[str, Any],
+    held_out: dict[str, float],
+    tokenizer: Tokenizer,
+    *,
+    steps: int,
 ) -> str:
     """Returns the text of README.md of a fine-tuned model; arguments and errors are those of `make_card`.
 
@@ -44,7 +50,7 @@ def make_task_card(
         model=model,
         examples=examples["name"],
         count=examples["examples"],
-        steps=run.train.steps,
+        steps=steps,
         batch_size=run.train.batch_size,
         evaluation=evaluation,
         labels=f" The labels: {', '.join(names)}." if 0 < len(names) <= _SHOWN else "",
@@ -54,13 +60,16 @@ def make_task_card(
     )
 
 
-def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer) -> str:
+def make_card(
+    run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer, *, steps: int
+) -> str:
     """Returns the text of README.md: what was trained, on what, how well, and how to load it.
 
     Args:
-      run: its configuration, with as many steps as were made.
+      run: its configuration.
       environment: the content of its environment.json.
       held_out: a line of metrics.jsonl with held-out figures, or an empty one.
+      steps: those that led to what is exported.
 
     Raises:
       ValueError, KeyError, TypeError, AttributeError: the environment is not what a run writes.
@@ -76,7 +85,7 @@ def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, floa
         **dataclasses.asdict(model) | {"vocab_size": tokenizer.vocab_size},
         text=corpus["train"]["name"],
         tokens=corpus["train"]["tokens"],
-        steps=run.train.steps,
+        steps=steps,
         batch_size=run.train.batch_size,
         begun=begun,
         sequences="sequences" if run.data.objective == "mlm" else "pairs of sentences",
@@ -88,7 +97,7 @@ def make_card(run: Config, environment: dict[str, Any], held_out: dict[str, floa
 
 
 def make_embedding_card(
-    run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer
+    run: Config, environment: dict[str, Any], held_out: dict[str, float], tokenizer: Tokenizer, *, steps: int
 ) -> str:
     """Returns the text of README.md for a run that learned embeddings, of the arguments that `make_card` takes."""
     corpus, task = environment["corpus"], run.task
@@ -108,7 +117,7 @@ def make_embedding_card(
         text=corpus["train"]["name"],
         examples=corpus["train"]["examples"],
         learned=next((name for name, is_it in learned.items() if is_it), "texts that belong together, against others"),
-        steps=run.train.steps,
+        steps=steps,
         batch_size=run.train.batch_size,
         sizes=f" The first {', '.join(map(str, task.matryoshka))} numbers do alone too." if task.matryoshka else "",
         evaluation=evaluation,

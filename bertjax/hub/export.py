@@ -1,6 +1,5 @@
 """Exports a trained model as a Hugging Face folder."""
 
-import dataclasses
 from pathlib import Path
 
 from bertjax.data.tokenizer.settings import read_json
@@ -26,7 +25,6 @@ def export_run(run: RunFolder, folder: Path) -> None:
     steps = run.decisions.last_step() or config.train.steps
     if config.eval.best is not None:
         steps = evaluation.get("step", steps)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     check_writable(config.model, folder)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     head = None
@@ -36,9 +34,9 @@ def export_run(run: RunFolder, folder: Path) -> None:
     try:
         facts = (run.environment(), evaluation, tokenizer)
         if head is not None:
-            card = make_task_card(config, head, *facts)
+            card = make_task_card(config, head, *facts, steps=steps)
         else:
-            card = (make_embedding_card if config.task.kind == "embed" else make_card)(config, *facts)
+            card = (make_embedding_card if config.task.kind == "embed" else make_card)(config, *facts, steps=steps)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     sentence = read_settings(run.path, config.model.hidden_size, lowercases=tokenizer.rules.lowercase)

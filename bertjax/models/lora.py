@@ -4,14 +4,18 @@ The adapters are a part of the parameters, `lora`, in which each adapted kernel 
 where it lies itself: `lora/block_0/attention/query/a`. The model knows nothing of them: it is given the sum.
 """
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
 from bertjax.config.lora import Kernels, LoraConfig
+from bertjax.parallel.sharding import by_name
 
 Params = dict[str, Any]
 
@@ -50,6 +54,17 @@ def merged(params: Params, config: LoraConfig) -> Params:
     if config.rank is None:
         return params
     return _merged({name: part for name, part in params.items() if name != LORA}, params[LORA], config)
+
+
+def merge_over(mesh: Mesh, plain: Params, config: LoraConfig) -> Callable[[Params], Params]:
+    """Returns a program of `merged` whose results lie over a mesh by name.
+
+    Args:
+      plain: shapes and dtypes of the model's own parameters.
+    """
+    if config.rank is None:
+        return lambda params: params
+    return jax.jit(functools.partial(merged, config=config), out_shardings=by_name(plain, mesh))
 
 
 def _merged(params: Params, adapters: Params, config: LoraConfig) -> Params:

@@ -52,6 +52,9 @@ def split(params: Params, freeze_layers: int | None) -> tuple[Params, Params | N
     Args:
       params: nested, of arrays or of whatever has a place among them.
       freeze_layers: number of first layers that stay, with the embeddings; None for nothing.
+
+    Raises:
+      BertjaxError: nothing would learn.
     """
     if freeze_layers is None and LORA not in params:
         return params, None
@@ -62,7 +65,12 @@ def split(params: Params, freeze_layers: int | None) -> tuple[Params, Params | N
         return depth <= last or (LORA in params and depth < top and path[0].key != LORA)
 
     stays = jax.tree.map_with_path(stays_there, depth_of)
-    return _where(params, stays, False), _where(params, stays, True)
+    learning = _where(params, stays, False)
+    if not learning:
+        raise BertjaxError(
+            f"optim.freeze_layers={freeze_layers} leaves nothing to learn, as there is no head; give less"
+        )
+    return learning, _where(params, stays, True)
 
 
 def joined(learning: Params, frozen: Params | None) -> Params:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from bertjax.config import Config
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.lora import merged, with_adapters
+from bertjax.models.lora import merge_over, with_adapters
 from bertjax.models.parts import joined, split
 from bertjax.models.sentence_encoder import SentenceEncoder
 from bertjax.parallel.sharding import by_name, with_sharding
@@ -34,14 +34,13 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
         model = SequenceClassifier(model, run.targets().num_outputs)
     elif config.task.kind == "embed":
         model = SentenceEncoder(model)
-    template = jax.eval_shape(
-        lambda params: with_adapters(params, config.lora, jax.random.key(0)), params_template(model)
-    )
-    learning, frozen = split(template, config.optim.freeze_layers)
+    plain = params_template(model)
+    adapted = jax.eval_shape(lambda params: with_adapters(params, config.lora, jax.random.key(0)), plain)
+    learning, frozen = split(adapted, config.optim.freeze_layers)
     trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
     with run.checkpoints() as checkpoints:
         found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
-    return merged(joined(found[name], found.get("frozen")), config.lora)
+    return merge_over(mesh, plain, config.lora)(joined(found[name], found.get("frozen")))
 
 
 def _step(run: RunFolder, config: Config, checkpoints: Checkpoints) -> int:

@@ -12,10 +12,9 @@ from jax.typing import ArrayLike
 
 from bertjax.config import Config, LoraConfig
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
-from bertjax.models.lora import merged, with_adapters
+from bertjax.models.lora import merge_over, merged, with_adapters
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.objective import Objective, Params
-from bertjax.parallel.sharding import by_name
 from bertjax.train.optimizer import make_optimizer, make_schedule
 from bertjax.train.state import TrainState, compile_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step
@@ -40,7 +39,7 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     Args:
       objective: one made for this mesh.
     """
-    plain = _plain(config.lora, objective, mesh)
+    plain = merge_over(mesh, jax.eval_shape(objective.init, jax.random.key(0)), config.lora)
     objective = _adapted(objective, config.lora)
     how: Any = {"averaging": config.optim.ema_decay is not None, "freeze_layers": config.optim.freeze_layers}
 
@@ -64,13 +63,6 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         state_template(objective, optimizer, **how),
         plain,
     )
-
-
-def _plain(config: LoraConfig, objective: Objective, mesh: Mesh) -> Callable[[Params], Params]:
-    if config.rank is None:
-        return lambda params: params
-    places = by_name(jax.eval_shape(objective.init, jax.random.key(0)), mesh)
-    return jax.jit(functools.partial(merged, config=config), out_shardings=places)
 
 
 def _adapted(objective: Objective, config: LoraConfig) -> Objective:

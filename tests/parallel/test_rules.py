@@ -170,6 +170,8 @@ def test_how_deep_every_parameter_of_every_model_lies() -> None:
             assert learn in learning or learn == "classifier" and not {"block_0", "block_1"} & learning.keys()
             assert dict(leaves(joined(learning, frozen))) == dict(leaves(params))
             assert not dict(leaves(learning)).keys() & dict(leaves(frozen)).keys()
+    with pytest.raises(BertjaxError, match="optim.freeze_layers=1 leaves nothing to learn"):
+        split({"token_embedding": 0, "block_0": {"ffn": {"in": {"kernel": 0}}}}, 1)
     with pytest.raises(BertjaxError, match="router/kernel fits none of the rules of .*give it one in DEPTHS"):
         depths({"router": {"kernel": jnp.ones((4, 4))}})
 

@@ -20,7 +20,7 @@ from bertjax.data.prepare_tuples import tuple_rows
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.tuples import Tuples, make_tuples
 from bertjax.errors import BertjaxError
-from bertjax.evaluation.judgement import Judgement, describe
+from bertjax.evaluation.judgement import Judgement, describe, values
 from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
 from bertjax.hub.sentence_transformers import OF_RUN, SentenceSettings, read_settings, settings_files
 from bertjax.models.parameters import params_template
@@ -169,15 +169,11 @@ def _learned(
     folder: RunFolder, prepared: PreparedEmbedding, mesh: Mesh, processes: Processes, state: TrainState
 ) -> Outcome:
     judgement = _judgement(prepared, mesh, state.eval_params)
-    return Outcome([f"held out: {describe(judgement)}", *judgement.table], figures=_values(judgement))
+    return Outcome([f"held out: {describe(judgement)}", *judgement.table], figures=values(judgement))
 
 
 def _figures(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Mapping[str, float]:
-    return _values(_judgement(prepared, mesh, params))
-
-
-def _values(judgement: Judgement) -> Mapping[str, float]:
-    return {name: figure.value for name, figure in judgement.figures.items()}
+    return values(_judgement(prepared, mesh, params))
 
 
 def _judgement(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
