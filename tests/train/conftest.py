@@ -11,7 +11,7 @@ from labelled_texts import examples, write_model, write_table
 
 from bertjax import finetune, load_config
 from bertjax.config import Config
-from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
+from bertjax.data.batching.packed import PackedBatches
 from bertjax.runs.folder import RunFolder
 from bertjax.train.loop import Task, fit
 
@@ -46,16 +46,16 @@ class Killed(Exception):
 @pytest.fixture
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[Config, int], None]:
     """Runs until the batch of a step, counted from 0, is asked for."""
-    batch_at: Callable = LabelledBatches.batch_at
+    batch_at: Callable = PackedBatches.batch_at
 
-    def until(self: LabelledBatches, last: int, step: int, rows: range | None = None) -> LabelledBatch:
+    def until(self: PackedBatches[Any], last: int, step: int, rows: range | None = None) -> Any:
         if step == last:
             raise Killed
         return batch_at(self, step, rows)
 
     def run(config: Config, step: int) -> None:
         with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr(LabelledBatches, "batch_at", functools.partialmethod(until, step))
+            patched.setattr(PackedBatches, "batch_at", functools.partialmethod(until, step))
             finetune(config, resume=True)
 
     return run

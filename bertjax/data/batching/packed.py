@@ -1,0 +1,193 @@
+"""Batches of sequences as a pure function of (examples, settings, seed, step), packed into rows of one shape.
+
+An epoch's examples, sorted by length, are cut into as many groups as a batch has examples. A batch takes one of each
+group, at random. So every batch has its share of all lengths, and as the longest of each group fit in some rows
+together, any batch fits in the same places of the same rows: XLA compiles once, and nothing is packed anew.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from bertjax.data.batching.packing import Placement, spread
+from bertjax.data.batching.random import random_bits
+
+B = TypeVar("B")
+
+_ORDER, _LAST, _DEAL = range(3)  # streams of random numbers: among equal lengths, of the last batch, to the others
+_NEAR = 1.02  # what is about as small counts as smallest
+_MULTIPLE = 8  # of a row's length, which devices like
+
+
+class Sequences(Protocol):
+    """n sequences of tokens."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Tokens of all, one sequence after the other, int32."""
+
+    @property
+    def starts_n(self) -> np.ndarray:
+        """Where each begins in them, and at last where the last one ends."""
+
+    @property
+    def lengths_n(self) -> np.ndarray:
+        """Number of tokens of each."""
+
+    @property
+    def len_a_n(self) -> np.ndarray:
+        """Number of tokens of the first segment of each."""
+
+
+class Layout(NamedTuple):
+    """Some rows of a batch: n sequences, m tokens in all, and where in b rows of t tokens they are."""
+
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    """Tokens, segments, positions, and from 1 on which of the row's sequences a token belongs to, int32 [b, t]; 0 is
+    padding."""
+    numbers_n: np.ndarray  # of the sequences, among all
+    offset_n: np.ndarray  # place in its row of each one's first token
+    tokens_m: np.ndarray  # number of each token, among those of all sequences
+    on_tokens: Callable[[np.ndarray], np.ndarray]  # puts values [m] to their places [b, t]; 0 elsewhere
+    on_sequences: Callable[[np.ndarray], np.ndarray]  # puts values [n, ...] to places [b, k, ...] likewise
+
+
+class PackedBatches(Generic[B]):
+    """Sequences in batches; every epoch takes each once, in a new order. What is learned of them is a subclass's.
+
+    Where `batch_size` does not divide their number, an epoch's last batch has what is left.
+
+    Args:
+      examples: one at least.
+      batch_size: sequences in a batch, where there are as many.
+      row_length: tokens that a row has at most; by default twice the longest sequence. Rows are made as short as is
+        no waste.
+      seed: of the orders, below 2**32.
+
+    Attributes:
+      num_rows, row_length, max_sequences: b, t and k of every batch.
+    """
+
+    def __init__(self, examples: Sequences, *, batch_size: int, row_length: int | None = None, seed: int):
+        self._sequences, self._seed = examples, seed
+        self.num_sequences = len(examples.starts_n) - 1
+        self.batch_size = min(batch_size, self.num_sequences)
+        self._whole, self._left = divmod(self.num_sequences, self.batch_size)
+        self.steps_in_epoch = self._whole + (self._left > 0)
+        # Whichever examples the last batch takes, the longest of group g is among the longest of what is left.
+        longest_n = np.sort(examples.lengths_n)[::-1][np.arange(self.batch_size) * self._whole]
+        self._places, self.row_length = places_for(longest_n, row_length or 2 * int(longest_n[0]))
+        self.num_rows, self.max_sequences = self._places.num_rows, int(self._places.slot_n.max()) + 1
+        self._epoch: tuple[int, np.ndarray] | None = None
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' places that hold a token."""
+        places = self.steps_in_epoch * self.num_rows * self.row_length
+        return float(self._sequences.starts_n[-1] / places)
+
+    def batch_at(self, step: int, rows: range | None = None) -> B:
+        """Returns the batch of a step; epochs follow one another.
+
+        Args:
+          rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
+        """
+        return self._made(self._laid_out(self._chosen(step), rows))
+
+    def numbers_at(self, step: int) -> np.ndarray:
+        """Returns the number of each example in the batch of a step, int [b, k], -1 where there is none."""
+        layout = self._laid_out(self._chosen(step), None)
+        return layout.on_sequences(layout.numbers_n + 1) - 1
+
+    def _chosen(self, step: int) -> np.ndarray:
+        epoch, number = divmod(step, self.steps_in_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:  # steps mostly come in order
+            self._epoch = epoch, self._order(epoch)
+        return self._epoch[1][number * self.batch_size :][: self.batch_size]
+
+    def num_rows_at(self, step: int) -> int:
+        """Returns the number of rows (b), the same in every step."""
+        return self.num_rows
+
+    def batch_size_at(self, step: int) -> float:
+        """Returns the number of sequences in a step."""
+        is_last = self._left and step % self.steps_in_epoch == self._whole
+        return self._left if is_last else self.batch_size
+
+    def first_epoch(self, rows: range | None = None) -> Iterator[B]:
+        """Yields each sequence once, or some consecutive rows of each batch."""
+        return (self.batch_at(step, rows) for step in range(self.steps_in_epoch))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Returns the examples of an epoch, batch after batch; each is in order of its groups, the longest first."""
+        lengths_n = self._sequences.lengths_n
+
+        def random(stream: int, shape: tuple[int, ...]) -> np.ndarray:
+            return random_bits(self._seed, epoch, stream, np.arange(np.prod(shape))).reshape(shape)
+
+        order_n = np.lexsort((random(_ORDER, lengths_n.shape), -lengths_n))
+        # The last batch takes one of each of its own groups too: it has its share of all lengths.
+        bounds = np.arange(self._left + 1) * self.num_sequences // max(1, self._left)
+        drawn = random(_LAST, (self._left,)) >> np.uint64(32)
+        last = bounds[:-1] + ((drawn * np.diff(bounds).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
+        of_groups_gs = np.delete(order_n, last).reshape(self.batch_size, self._whole)
+        dealt_gs = np.argsort(random(_DEAL, of_groups_gs.shape), axis=1, kind="stable")
+        return np.concatenate((np.take_along_axis(of_groups_gs, dealt_gs, axis=1).T.ravel(), order_n[last]))
+
+    def _made(self, layout: Layout) -> B:
+        """Returns the batch of a layout."""
+        raise NotImplementedError
+
+    def _laid_out(self, chosen_n: np.ndarray, rows: range | None) -> Layout:
+        """Lays out examples, the longest of which is no longer than the longest of the first group, and so on."""
+        rows = range(self.num_rows) if rows is None else rows
+        places, sequences = self._places.take(slice(len(chosen_n))), self._sequences
+        here = (places.row_n >= rows.start) & (places.row_n < rows.stop)
+        chosen_n, (row_n, offset_n, slot_n) = chosen_n[here], places.take(here)
+        row_n = row_n - rows.start
+        sizes_n = sequences.lengths_n[chosen_n]
+        # For each token m of the examples, one after the other, its number inside its own.
+        within_m = np.arange(sizes_n.sum()) - np.repeat(np.cumsum(sizes_n) - sizes_n, sizes_n)
+        place_m = np.repeat(row_n * self.row_length + offset_n, sizes_n) + within_m
+        tokens_m = np.repeat(sequences.starts_n[chosen_n], sizes_n) + within_m
+
+        def on_tokens(values_m: np.ndarray) -> np.ndarray:
+            array: np.ndarray = np.zeros(len(rows) * self.row_length, values_m.dtype)
+            array[place_m] = values_m
+            return array.reshape(len(rows), self.row_length)
+
+        def on_sequences(values_n: np.ndarray) -> np.ndarray:
+            array: np.ndarray = np.zeros((len(rows), self.max_sequences, *values_n.shape[1:]), values_n.dtype)
+            array[row_n, slot_n] = values_n
+            return array
+
+        inputs_m = (
+            sequences.ids[tokens_m],
+            within_m >= np.repeat(sequences.len_a_n[chosen_n], sizes_n),
+            within_m,
+            np.repeat(slot_n + 1, sizes_n),
+        )
+        tokens_bt, segments_bt, positions_bt, sequences_bt = (on_tokens(x_m.astype(np.int32)) for x_m in inputs_m)
+        inputs = (tokens_bt, segments_bt, positions_bt, sequences_bt)
+        return Layout(inputs, chosen_n, offset_n, tokens_m, on_tokens, on_sequences)
+
+
+def places_for(longest_n: np.ndarray, row_length: int) -> tuple[Placement, int]:
+    """Returns places for sequences that are at most so long, and the length of a row.
+
+    Of all numbers of rows, that with the fewest places in all is taken, or a greater one with hardly more: short rows
+    are quick to attend over.
+
+    Args:
+      longest_n: tokens, falling.
+      row_length: tokens of a row at most, unless one sequence alone has more.
+    """
+    most, best = max(row_length, int(longest_n[0])), {}
+    for num_rows in range(max(1, int(longest_n.sum()) // most), len(longest_n) + 1):
+        places = spread(longest_n, num_rows=num_rows)
+        needed = -(-int((places.offset_n + longest_n).max()) // _MULTIPLE) * _MULTIPLE
+        if needed <= -(-most // _MULTIPLE) * _MULTIPLE:
+            best[num_rows] = places, needed
+    least = min(num_rows * length for num_rows, (_, length) in best.items())
+    return best[max(num_rows for num_rows, (_, length) in best.items() if num_rows * length <= _NEAR * least)]
