@@ -11,13 +11,14 @@ from bertjax.config.checks import expand_homes, require, require_at_least, requi
 class TaskConfig:
     """Fine-tuning; examples are rows of tables or records, with columns by name"""
 
-    kind: Literal["pretrain", "classify", "score", "rerank", "embed"] = "pretrain"
+    kind: Literal["pretrain", "classify", "score", "rerank", "tag", "embed"] = "pretrain"
     """what a run learns: the text of the data section (pretrain); or of each text, or pair of texts, of task.train the
-    label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank); or vectors that are
-    near each other for texts that belong together (embed)"""
+    label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank); or the tag of each
+    word of the sentences there (tag); or vectors that are near each other for texts that belong together (embed)"""
     train: str | None = None
     """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json and .parquet, each also .gz or
-    .zst)"""
+    .zst); of sentences, records with lists (.jsonl, .json, .parquet), or a word a line with its tag (.conll, .txt,
+    .tsv)"""
     eval: str | None = None
     """files of examples to hold out, given likewise; by default a share of task.train, of each label alike"""
     eval_share: float = 0.1
@@ -25,16 +26,21 @@ class TaskConfig:
     split_seed: int | None = None
     """seed of that choice, for runs of several seeds that hold out the same; by default seed"""
     group: str | None = None
-    """column, such as one that names documents, whose equal rows stay together too when a share is held out"""
+    """column, such as one that names documents, whose equal rows stay together too when a share is held out; of files
+    with a word a line the number of a column, else the documents there, which begin with -DOCSTART-"""
     text: str = "text"
-    """column that holds the text, a.b for b within a"""
+    """column that holds the text, or the list of words, a.b for b within a; of files with a word a line the number of
+    the words' column, from 1 on, else the first is"""
     pair: str | None = None
     """column that holds a second text, for examples that are pairs; by default they are not"""
     label: str = "label"
-    """column that holds the label, which is read as text, or the number"""
+    """column that holds the label, which is read as text, or the number, or the list of tags; of files with a word a
+    line the number of the tags' column, else the last is"""
     label_separator: str | None = None
     """what stands between the labels of an example that may have several, or none, to classify; JSON may have lists of
     them. By default an example has one"""
+    label_pieces: Literal["first", "all"] = "first"
+    """which pieces of a word are to learn its tag; figures and predictions are those of the first one"""
     label_smoothing: float = 0.0
     """share of each label's probability that is spread evenly over all of them, in training alone"""
     class_weights: Literal["none", "balanced"] = "none"
@@ -68,12 +74,21 @@ class TaskConfig:
             0 <= self.label_smoothing < 1,
             f"task.label_smoothing={self.label_smoothing} is not a share; give 0 <= label_smoothing < 1",
         )
-        for name, default in (("label_separator", None), ("label_smoothing", 0.0), ("class_weights", "none")):
+        for name, default, kinds in (
+            ("label_separator", None, ("classify",)),
+            ("label_smoothing", 0.0, ("classify", "tag")),
+            ("class_weights", "none", ("classify", "tag")),
+            ("label_pieces", "first", ("tag",)),
+        ):
             value = getattr(self, name)
             require(
-                self.kind in ("pretrain", "classify") or value == default,
-                f"task.{name}={value} is of labels, and task.kind={self.kind} learns a number; leave it out",
+                self.kind in ("pretrain", *kinds) or value == default,
+                f"task.{name}={value} is of task.kind={' or '.join(kinds)}, and it is {self.kind}; leave it out",
             )
+        require(
+            self.kind != "tag" or self.pair is None,
+            f"task.pair={self.pair} is of pairs of texts, and task.kind=tag reads sentences; leave it out",
+        )
         require(self.label_separator != "", "task.label_separator is empty; give what stands between labels, such as ,")
         require(
             self.kind != "rerank" or self.pair is not None,

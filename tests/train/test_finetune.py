@@ -316,7 +316,7 @@ def test_keys_that_do_not_go_together() -> None:
         ("task.eval_share=1", "is not a share"),
         ("task.label_smoothing=1", "is not a share"),
         ("task.pair=text", "not columns of their own"),
-        ("task.kind=score task.class_weights=balanced", "task.class_weights=balanced is of labels"),
+        ("task.kind=score task.class_weights=balanced", "balanced is of task.kind=classify or tag, and it is score"),
         ("task.kind=rerank", "give task.pair the column of the passage"),
         ("task.label_separator=", "task.label_separator is empty"),
         ("train.epochs=0", "impossible"),
