@@ -9,7 +9,8 @@ from jax import Array
 
 from bertjax.data.batching.labelled import LabelledBatch
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.objectives.metrics import Mean, Metrics, correct, cross_entropy, weighted_mean
+from bertjax.objectives.labels import label_metrics, label_weights
+from bertjax.objectives.metrics import Metrics, weighted_mean
 from bertjax.objectives.objective import Objective, Params
 from bertjax.objectives.sequence_logits import fresh_params, sequence_logits
 
@@ -41,7 +42,9 @@ def classification_objective(
         loss_weights={"label_loss": 1.0},
         init=fresh_params(model),
         metrics=functools.partial(metrics, model, label_smoothing=label_smoothing, class_weights=weights),
-        loss_counts=lambda batch: {"label_loss": _weights_bk(batch, of_loss).sum()},
+        loss_counts=lambda batch: {
+            "label_loss": label_weights(jnp.asarray(batch.labels_bk), jnp.asarray(batch.weights_bk), of_loss).sum()
+        },
     )
 
 
@@ -59,20 +62,15 @@ def batch_metrics(
     Args:
       dropout_key: the model learns where there is one: with dropout, smoothing and weights. Else the loss is plain.
     """
-    logits_bkc = sequence_logits(model, params, batch, dropout_key)
-    labels_bk, present_bk = jnp.asarray(batch.labels_bk), jnp.asarray(batch.weights_bk)
-    losses_bk = cross_entropy(logits_bkc, labels_bk)
-    accuracy = weighted_mean(correct(logits_bkc, labels_bk), present_bk)
-    if dropout_key is None:
-        return {"label_loss": weighted_mean(losses_bk, present_bk), "label_accuracy": accuracy}
-    weights_bk = _weights_bk(batch, class_weights)
-    loss = Mean((losses_bk * weights_bk).sum(), weights_bk.sum())
-    if label_smoothing:
-        # Of each label the same share; a label's own loss weighs as that label does, as in PyTorch.
-        each_bkc = -jax.nn.log_softmax(logits_bkc) * (present_bk[..., None] * _of_class(class_weights, logits_bkc))
-        even = each_bkc.sum() / logits_bkc.shape[-1]
-        loss = Mean((1 - label_smoothing) * loss.total + label_smoothing * even, loss.weight)
-    return {"label_loss": loss, "label_accuracy": accuracy}
+    return label_metrics(
+        "label",
+        sequence_logits(model, params, batch, dropout_key),
+        jnp.asarray(batch.labels_bk),
+        jnp.asarray(batch.weights_bk),
+        learning=dropout_key is not None,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+    )
 
 
 def several_metrics(
@@ -105,11 +103,6 @@ def several_metrics(
         "label_loss": weighted_mean(losses_bk, present_bk),
         "label_accuracy": weighted_mean(right_bk, present_bk),
     }
-
-
-def _weights_bk(batch: LabelledBatch, class_weights: tuple[float, ...] | None) -> Array:
-    weights_bk = jnp.asarray(batch.weights_bk)
-    return weights_bk if class_weights is None else weights_bk * jnp.asarray(class_weights)[batch.labels_bk]
 
 
 def _of_class(class_weights: tuple[float, ...] | None, logits_bkc: Array) -> Array:

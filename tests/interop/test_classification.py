@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from torch_weights import filled
 
 from bertjax import Classifier, Matcher
 from bertjax.config import BertConfig
@@ -81,19 +82,6 @@ def test_logits_loss_and_gradients_are_theirs(tmp_path: Path) -> None:
         expected = of_theirs[table[path]]
         expected = expected.T if path.endswith("kernel") else expected
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5, err_msg=path)
-
-
-def filled(tree: dict[str, Any], table: dict[str, str], tensors: Any, prefix: str = "") -> dict[str, Any]:
-    """Their tensors in the places of our parameters."""
-    made: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            made[name] = filled(value, table, tensors, f"{path}/")
-        else:
-            tensor = np.asarray(tensors[table[path]], np.float32)
-            made[name] = tensor.T if name == "kernel" else tensor
-    return made
 
 
 @pytest.mark.parametrize("kind", ["classify", "several", "score", "rerank"])
