@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bertjax.inference.classifier import Classifier as Classifier
     from bertjax.inference.encoder import Encoder as Encoder
     from bertjax.inference.matcher import Matcher as Matcher
+    from bertjax.inference.tagger import Tagger as Tagger
     from bertjax.models.bert import Bert as Bert
     from bertjax.train.finetune import finetune as finetune
     from bertjax.train.pretrain import pretrain as pretrain
@@ -30,6 +31,7 @@ _MODULES = {
     "Encoder": "inference.encoder",
     "Matcher": "inference.matcher",
     "MeshConfig": "config",
+    "Tagger": "inference.tagger",
     "finetune": "train.finetune",
     "load_config": "config.recipes",
     "pretrain": "train.pretrain",
@@ -44,6 +46,7 @@ __all__ = [
     "Encoder",
     "Matcher",
     "MeshConfig",
+    "Tagger",
     "finetune",
     "load_config",
     "pretrain",

@@ -17,8 +17,8 @@ def finetune(argv: list[str]) -> None:
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
             "Train a model, of a run or from Hugging Face, to tell labels or numbers of texts, or of pairs of texts, "
-            "from examples in tables or JSON. Every key of the recipe can be given here too; what is given here "
-            "wins."
+            "or tags of words, from examples in tables or JSON. Every key of the recipe can be given here too; what is "
+            "given here wins."
         ),
     )
     parser.add_argument(
@@ -73,7 +73,8 @@ def predict(argv: list[str]) -> None:
         prog="bertjax predict",
         description=(
             "Write the records of files again, each with what a run of 'bertjax finetune' tells of it: the number, or "
-            "the likeliest label (prediction), and how likely the run takes that to be (probability)."
+            "the likeliest label (prediction), and how likely the run takes that to be (probability); of a run of tags "
+            "those of each word."
         ),
     )
     parser.add_argument("run", metavar="RUN", help="folder of the run, such as runs/classify")
@@ -81,11 +82,15 @@ def predict(argv: list[str]) -> None:
         "--input",
         metavar="FILE",
         required=True,
-        help=".csv, .tsv, .jsonl, .json or .parquet with the columns of the examples, also .gz or .zst; several are "
-        "given like data.path",
+        help=".csv, .tsv, .jsonl, .json or .parquet with the columns of the examples, also .gz or .zst; to be tagged "
+        "lists of words or texts in JSON, or a word a line; several are given like data.path",
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=user_path, required=True, help="file to write, in .csv, .tsv or .jsonl"
+        "--out",
+        metavar="FILE",
+        type=user_path,
+        required=True,
+        help="file to write, in .csv, .tsv or .jsonl; of tags in .jsonl, or as the input in .conll, .txt or .tsv",
     )
     parser.add_argument("--task.text", dest="text", metavar="COLUMN", help="column of the text; by default the run's")
     parser.add_argument("--task.pair", dest="pair", metavar="COLUMN", help="likewise, of the second text of a pair")
@@ -102,9 +107,9 @@ def predict(argv: list[str]) -> None:
 
     from bertjax.inference.predict_file import check_format, load_predictor, predict_file, task_of
 
-    check_format(args.out)
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
     task = dataclasses.replace(task_of(folder := user_path(args.run)), **asked)
+    check_format(args.out, task.kind)
     predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args))
     with new_file("--out", args.out) as file:
         told = predict_file(predictor, args.input, file, args.out)

@@ -62,21 +62,11 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
       BertjaxError: there is no model to start from; or the examples cannot be had, have one label, or other labels in
         task.eval than in task.train.
     """
-    task = config.task
-    if config.init_from is None:
-        raise BertjaxError("there is no model to fine-tune; give --init_from a folder, of a run or from Hugging Face")
-    if task.train is None:
-        raise BertjaxError("there are no examples to learn from; give --task.train a file, such as train.csv")
-    if config.train.batch_warmup_steps:
-        raise BertjaxError(
-            f"train.batch_warmup_steps={config.train.batch_warmup_steps} is of pretraining alone; leave it out"
-        )
-    rows = read_rows(task, task.train, "task.train", label_reader(task))
+    task, (init_from, path) = config.task, check_task(config)
+    rows = read_rows(task, path, "task.train", label_reader(task))
     if task.eval is None:
-        rows, held_out, name = (
-            *split(rows, task.eval_share, config.split_seed),
-            f"held-out share of {named(task.train)}",
-        )
+        rows, held_out = split(rows, task.eval_share, config.split_seed)
+        name = f"held-out share of {named(path)}"
         if not held_out:
             raise BertjaxError(
                 f"of {len(rows):,} rows task.eval_share={task.eval_share} holds none out; give a greater one, more "
@@ -89,11 +79,11 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     if rare := rare_labels(targets, labels_n):
         some = ", ".join(map(repr, rare[:_SHOWN])) + (", ..." if len(rare) > _SHOWN else "")
         _logger.warning(f"{len(rare):,} labels have one example each to learn from, which teaches little: {some}")
-    tokenizer = read_tokenizer(config.init_from, masks=False) if tokenizer is None else tokenizer
+    tokenizer = read_tokenizer(init_from, masks=False) if tokenizer is None else tokenizer
     config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
 
     max_length = config.data.max_length
-    train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=named(task.train))
+    train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=named(path))
     of_eval = make_examples(held_out, held_out_labels_n, tokenizer, max_length=max_length, name=name)
     row_length, batch_size = config.data.row_length, config.train.batch_size
     batches = LabelledBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
@@ -103,6 +93,19 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     config = config.with_epochs(batches.steps_in_epoch)
     queries = [row.item[0] for row in held_out]
     return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, queries)
+
+
+def check_task(config: Config) -> tuple[str, str]:
+    """Returns the folder to start from, and the path of the examples. Raises BertjaxError where one is not given."""
+    if config.init_from is None:
+        raise BertjaxError("there is no model to fine-tune; give --init_from a folder, of a run or from Hugging Face")
+    if config.task.train is None:
+        raise BertjaxError("there are no examples to learn from; give --task.train a file, such as train.csv")
+    if config.train.batch_warmup_steps:
+        raise BertjaxError(
+            f"train.batch_warmup_steps={config.train.batch_warmup_steps} is of pretraining alone; leave it out"
+        )
+    return config.init_from, config.task.train
 
 
 def held_out_rows(config: Config, path: str | None) -> tuple[list[Row], str]:

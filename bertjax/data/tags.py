@@ -78,6 +78,11 @@ def learn_scheme(sentences: Iterable[Sequence[str]]) -> Scheme | None:
     return "IOBES" if prefixes <= set("BIESO") else "BILOU" if prefixes <= set("BILUO") else None
 
 
+def scheme_of(names: Iterable[str]) -> Scheme | None:
+    """Returns the scheme that tags seem to follow by their names alone: IOB1 where more have I- than B-."""
+    return learn_scheme([name] for name in names)
+
+
 def entities(tags: Sequence[str], scheme: Scheme | None) -> list[Entity]:
     """Returns the entities that the tags of a sentence mark, by seqeval's strict rules: what breaks them is none.
 

@@ -8,6 +8,7 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluation.judgement import Judgement
 from bertjax.evaluation.labelled import evaluate_labelled
 from bertjax.evaluation.retrieval import evaluate_embedding
+from bertjax.evaluation.tagging import evaluate_tagging
 from bertjax.runs.folder import RunFolder
 
 _EVALUATIONS: dict[str, Callable[[RunFolder, str | None, MeshConfig | None], Judgement]] = {
@@ -15,6 +16,7 @@ _EVALUATIONS: dict[str, Callable[[RunFolder, str | None, MeshConfig | None], Jud
     "score": evaluate_labelled,
     "rerank": evaluate_labelled,
     "embed": evaluate_embedding,
+    "tag": evaluate_tagging,
 }
 
 

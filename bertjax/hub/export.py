@@ -28,7 +28,7 @@ def export_run(run: RunFolder, folder: Path) -> None:
     check_writable(config.model, folder)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     head = None
-    if config.task.kind in ("classify", "score", "rerank"):
+    if config.task.kind in ("classify", "score", "rerank", "tag"):
         targets, params["classifier"] = plain_head(run.targets(), params["classifier"])
         head = TaskHead(config.task.kind, targets)
     try:

@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
     """How vectors are made of the representations of tokens."""
 
     pooling: tuple[str, ...]  # kinds of which the results stand one after the other; or "tokens" alone: all as they are
-    layers: tuple[Layer, ...] = ()  # what the pooled vectors go through; placed by `Engine.place`
+    layers: tuple[Layer, ...] = ()  # what the vectors go through then; placed by `Engine.place`
     skip: int = 0  # tokens at the start of each text that are not pooled
     normalize: bool = False  # whether the length of each vector is made 1
 
@@ -109,9 +109,8 @@ class Engine:
 
     def vector_size(self, recipe: Recipe) -> int:
         """Returns how many numbers there are in a vector."""
-        if recipe.of_tokens:
-            return self.config.hidden_size
-        return vector_size(recipe.layers, len(recipe.pooling) * self.config.hidden_size)
+        kinds = 1 if recipe.of_tokens else len(recipe.pooling)
+        return vector_size(recipe.layers, kinds * self.config.hidden_size)
 
     def has_mlm_head(self) -> bool:
         """Returns whether the parameters can predict tokens; a BERT from elsewhere may have come without that head."""
@@ -275,12 +274,12 @@ def _encode_and_pool(
     params: dict[str, Any],
     batch_4bt: Array,
 ) -> Array:
-    """Returns the tokens' representations [b, t, d], or for each sequence the vector made of them, [b, k, e]."""
+    """Returns what the layers make of each token's representation [b, t, e], or of each sequence's vector [b, k, e]."""
     variables = {"params": gathered_outside_layers(params, model.mesh)}
     tokens_bt, segments_bt, positions_bt, sequences_bt = batch_4bt
     encoded_btd = model.apply(variables, tokens_bt, segments_bt, positions_bt, sequences_bt, method=model.encode)
     if pooling == ("tokens",):
-        return encoded_btd
+        return apply_layers(layers, encoded_btd)
     num_sequences = _max_texts(tokens_bt.shape[1], shortest)
     pooled_bke = pool(pooling, encoded_btd, positions_bt, sequences_bt, num_sequences=num_sequences, skip=skip)
     return apply_layers(layers, pooled_bke)

@@ -1,12 +1,13 @@
-"""A file of records to one with a prediction beside each."""
+"""A file of texts to one with a prediction beside each."""
 
 import csv
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from bertjax.config import MeshConfig, TaskConfig
 from bertjax.data.examples import columns_of, item_of, read_records
@@ -14,22 +15,20 @@ from bertjax.data.sources.records import Place
 from bertjax.data.targets import Labels
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_task_folder
+from bertjax.inference import tag_file
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
+from bertjax.inference.tagger import Tagger
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 _AT_ONCE = 4096  # records that are computed together
 
 Records = list[tuple[Place, dict[str, Any]]]
 
-
-class Predictor(NamedTuple):
-    """A trained model that tells something of each record."""
-
-    task: TaskConfig  # names the columns that it reads
-    added: tuple[str, ...]  # columns
-    predict: Callable[[Records], list[tuple[Any, ...]]]  # what stands in them for each record
+Predictor = Callable[[str, IO[str], Path], int]
+"""A trained model that reads files, as `find_files` takes them, and writes to an open file of a name, whose ending
+tells the format, what is in them and what it tells of it. It returns the number of texts."""
 
 
 def task_of(folder: Path) -> TaskConfig:
@@ -45,13 +44,13 @@ def task_of(folder: Path) -> TaskConfig:
     if kind == "rerank":
         return TaskConfig(kind, text="query", pair="passage")
     if kind == "tag":
-        raise BertjaxError(f"{folder} tells labels of tokens, which 'bertjax predict' cannot do yet")
+        return TaskConfig(kind, text="words", label="tags")
     several = isinstance(targets, Labels) and targets.several
     return TaskConfig(kind, label_separator="|" if several else None)
 
 
 def load_predictor(folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None) -> Predictor:
-    """Returns what tells labels or numbers of records, as a run's kind has it.
+    """Returns what tells labels, numbers or tags of files, as a run's kind has it.
 
     Args:
       task: the run's own, but for the columns' names.
@@ -78,7 +77,7 @@ def _labels(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConf
             return [max(of_text.items(), key=lambda one: one[1]) for of_text in told]
         return [(separator.join(label for label, p in of_text.items() if p > 0.5), of_text) for of_text in told]
 
-    return Predictor(task, ("prediction", "probability"), predict)
+    return functools.partial(_write_records, task, ("prediction", "probability"), predict)
 
 
 def _numbers(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
@@ -87,13 +86,18 @@ def _numbers(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshCon
     def predict(some: Records) -> list[tuple[Any, ...]]:
         return [(_rounded(one),) for one in matcher.numbers_of([item_of(task, *of_record) for of_record in some])]
 
-    return Predictor(task, ("prediction",), predict)
+    return functools.partial(_write_records, task, ("prediction",), predict)
+
+
+def _tags(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+    return functools.partial(tag_file.tag_file, Tagger.load(folder, precision=precision, mesh=mesh), task)
 
 
 _PREDICTORS: dict[str, Callable[[Path, TaskConfig, Precision, MeshConfig | None], Predictor]] = {
     "classify": _labels,
     "score": _numbers,
     "rerank": _numbers,
+    "tag": _tags,
 }
 
 
@@ -101,36 +105,50 @@ def _rounded(number: Any) -> float:
     return round(float(number), 6)
 
 
-def check_format(out: Path) -> None:
-    """Raises BertjaxError where predictions cannot be written under this name."""
-    if out.suffix not in FORMATS:
-        raise BertjaxError(f"--out {out} does not end in {', '.join(FORMATS)}; give a name that does")
+def check_format(out: Path, kind: str) -> None:
+    """Raises BertjaxError where predictions of a kind of task cannot be written under this name."""
+    formats = tag_file.FORMATS if kind == "tag" else FORMATS
+    if out.suffix not in formats:
+        raise BertjaxError(f"--out {out} does not end in {', '.join(formats)}; give a name that does")
 
 
 def predict_file(predictor: Predictor, source: str, file: IO[str], out: Path) -> str:
-    """Writes the columns of each record and what is predicted of it; returns a line about it.
+    """Writes what files hold and what is predicted of it; returns a line about it.
 
     Args:
-      source: files of records, as `find_files` takes them.
+      source: files, as `find_files` takes them.
       file: what is written to.
       out: its name, whose ending tells its format.
 
     Raises:
       BertjaxError: a record cannot be read, or has a column of those that are added, or cannot be written so.
     """
-    began, number = time.perf_counter(), 0
-    write = _writer(file, out)
-    read = read_records(source, columns_of(predictor.task, labelled=False), "--input")
+    began = time.perf_counter()
+    number = predictor(source, file, out)
+    seconds = time.perf_counter() - began
+    return f"{number:,} texts in {seconds:,.1f} s, {number / seconds:,.0f} texts/s, compilation included; {out}"
+
+
+def _write_records(
+    task: TaskConfig,
+    added: tuple[str, ...],
+    predict: Callable[[Records], list[tuple[Any, ...]]],
+    source: str,
+    file: IO[str],
+    out: Path,
+) -> int:
+    """Writes the columns of each record, and of those that are added what `predict` tells of it."""
+    number, write = 0, _writer(file, out)
+    read = read_records(source, columns_of(task, labelled=False), "--input")
     while some := list(islice(read, _AT_ONCE)):
-        for (place, record), values in zip(some, predictor.predict(some), strict=True):
-            if there := [column for column in predictor.added if column in record]:
+        for (place, record), values in zip(some, predict(some), strict=True):
+            if there := [column for column in added if column in record]:
                 raise BertjaxError(f"{place} has a column {there[0]} already; name it otherwise, or leave it out")
-            write(place, record | dict(zip(predictor.added, values, strict=True)))
+            write(place, record | dict(zip(added, values, strict=True)))
         number += len(some)
     if not number:
         raise BertjaxError(f"{source} has no rows; give --input some")
-    seconds = time.perf_counter() - began
-    return f"{number:,} texts in {seconds:,.1f} s, {number / seconds:,.0f} texts/s, compilation included; {out}"
+    return number
 
 
 def _writer(file: IO[str], out: Path) -> Callable[[Place, dict[str, Any]], None]:

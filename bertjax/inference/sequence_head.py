@@ -2,11 +2,11 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bertjax.config import BertConfig, MeshConfig
+from bertjax.config import BertConfig, Config, MeshConfig
 from bertjax.config.checks import as_type
 from bertjax.data.reader import Item, Reader
 from bertjax.data.targets import Targets
@@ -16,6 +16,9 @@ from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.models.sentence import Dense
 from bertjax.parallel.sharding import make_mesh
+
+if TYPE_CHECKING:
+    from bertjax.runs.folder import RunFolder
 
 
 class SequenceHead:
@@ -98,10 +101,18 @@ def load_task_model(
             raise BertjaxError(f"{path} has a head for task.kind={kind}; give one of {' or '.join(kinds)}")
         head = SequenceHead(config, params, tokenizer, max_length=max_length, precision=precision, mesh=mesh)
         return TaskModel(kind, targets, head)
-    return _of_run(path, kinds, precision, mesh)
+    run, config_of_run, params = load_run(path, kinds, mesh)
+    how: Any = {"max_length": config_of_run.data.max_length, "precision": precision, "mesh": mesh}
+    head = SequenceHead(config_of_run.model, params, run.tokenizer(), **how)
+    return TaskModel(config_of_run.task.kind, run.targets(), head)
 
 
-def _of_run(path: Path, kinds: tuple[str, ...], precision: Precision, mesh: MeshConfig | None) -> TaskModel:
+def load_run(path: Path, kinds: tuple[str, ...], mesh: MeshConfig | None) -> tuple["RunFolder", Config, dict[str, Any]]:
+    """Returns a run that `bertjax finetune` made, its configuration, and its parameters.
+
+    Args:
+      path, kinds, mesh: as of `load_task_model`, and so are errors.
+    """
     from bertjax.runs.folder import RunFolder
     from bertjax.runs.parameters import load_params
 
@@ -109,10 +120,6 @@ def _of_run(path: Path, kinds: tuple[str, ...], precision: Precision, mesh: Mesh
     config = run.config()
     if (kind := config.task.kind) not in kinds:
         raise BertjaxError(f"{run.path} is a run of task.kind={kind}; give one of {' or '.join(kinds)}")
-    sizes = mesh or MeshConfig()
-    devices = local_mesh(sizes, config.model)
+    devices = local_mesh(mesh or MeshConfig(), config.model)
     params = load_params(run, config, devices if mesh else make_mesh(devices=list(devices.devices.flat)[:1]))
-    head = SequenceHead(
-        *(config.model, params, run.tokenizer()), max_length=config.data.max_length, precision=precision, mesh=mesh
-    )
-    return TaskModel(kind, run.targets(), head)
+    return run, config, params

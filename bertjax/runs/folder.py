@@ -18,6 +18,7 @@ import numpy as np
 
 from bertjax.config import Config, OnFailure
 from bertjax.config.recipes import load_config, save_config
+from bertjax.data.tags import Tags
 from bertjax.data.targets import Targets, from_json
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.settings import ROLES_FILE
@@ -193,6 +194,17 @@ class RunFolder:
         file = self.path / "labels.json"
         try:
             return from_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
+
+    def tags(self) -> Tags:
+        """Returns the tags that a run of task.kind=tag tells, by their numbers.
+
+        Raises BertjaxError where they cannot be read.
+        """
+        file = self.path / "labels.json"
+        try:
+            return Tags.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
 

@@ -11,6 +11,7 @@ from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.lora import merge_over, with_adapters
 from bertjax.models.parts import joined, split
 from bertjax.models.sentence_encoder import SentenceEncoder
+from bertjax.models.tagger import TokenClassifier
 from bertjax.parallel.sharding import by_name, with_sharding
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.folder import RunFolder
@@ -34,6 +35,8 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
         model = SequenceClassifier(model, run.targets().num_outputs)
     elif config.task.kind == "embed":
         model = SentenceEncoder(model)
+    elif config.task.kind == "tag":
+        model = TokenClassifier(model, run.tags().num_outputs)
     plain = params_template(model)
     adapted = jax.eval_shape(lambda params: with_adapters(params, config.lora, jax.random.key(0)), plain)
     learning, frozen = split(adapted, config.optim.freeze_layers)

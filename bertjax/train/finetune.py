@@ -8,10 +8,15 @@ from bertjax.config import Config
 from bertjax.config.checks import as_type
 from bertjax.errors import BertjaxError
 from bertjax.train.run import Course, run
-from bertjax.train.tasks import embedding, labelled
+from bertjax.train.tasks import embedding, labelled, tagging
 
-COURSES: dict[str, Course[Any]] = {"classify": labelled.COURSE, "score": labelled.COURSE, "rerank": labelled.COURSE}
-COURSES |= {"embed": embedding.COURSE}
+COURSES: dict[str, Course[Any]] = {
+    "classify": labelled.COURSE,
+    "score": labelled.COURSE,
+    "rerank": labelled.COURSE,
+    "tag": tagging.COURSE,
+    "embed": embedding.COURSE,
+}
 
 
 def finetune(config: Config, *, resume: bool = False, plot: bool = False, typed: Collection[str] = ()) -> Path:

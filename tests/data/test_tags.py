@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bertjax.data.tags import Tags, entities, learn_scheme
+from bertjax.data.tags import Tags, entities, learn_scheme, scheme_of
 
 SEQEVAL = json.loads((Path(__file__).parents[1] / "reference" / "tags.json").read_text())
 
@@ -35,6 +35,8 @@ def test_a_scheme_is_told_by_its_prefixes_and_by_what_begins_entities() -> None:
     ):
         assert learn_scheme([tags.split()]) == scheme, tags
     assert entities(["NN", "B-x"], None) == []
+    assert scheme_of(["O", "B-x", "B-y", "I-x"]) == scheme_of(["B-y", "B-x", "I-y", "I-x"]) == "IOB2"
+    assert scheme_of(["B-x", "I-x", "I-y", "O"]) == "IOB1" and scheme_of(["NN", "VB"]) is None
 
 
 def test_pieces_inside_a_word_are_inside_its_entity() -> None:

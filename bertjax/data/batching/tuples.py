@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bertjax.data.batching.labelled import places_for
+from bertjax.data.batching.packed import places_for
 from bertjax.data.batching.random import random_bits
 from bertjax.data.tuples import Tuples
 
