@@ -53,6 +53,11 @@ class Config:
             "give train.steps to pretrain",
         )
         require(
+            self.lora.rank is None or not self.task.reinit_layers,
+            f"task.reinit_layers={self.task.reinit_layers} starts layers anew that lora.rank={self.lora.rank} leaves "
+            "as they are; leave one of them out",
+        )
+        require(
             self.eval.best is None or self.eval.every > 0 or self.task.kind != "pretrain",
             f"eval.best={self.eval.best} has one evaluation to choose from; give eval.every",
         )
@@ -96,6 +101,12 @@ class Config:
                 layers is None or layers <= self.model.num_layers,
                 f"{key}={layers} is above model.num_layers={self.model.num_layers}{whose}; give as many at most",
             )
+        fresh, frozen = self.task.reinit_layers, self.optim.freeze_layers or 0
+        require(
+            fresh + frozen <= self.model.num_layers,
+            f"task.reinit_layers={fresh} and optim.freeze_layers={frozen} of model.num_layers={self.model.num_layers}"
+            f"{whose} have a layer that starts anew and never learns; give less of one of them",
+        )
 
     def with_epochs(self, steps_in_epoch: int) -> "Config":
         """Returns the configuration with the steps that its epochs come to, of training and between evaluations."""

@@ -14,8 +14,8 @@ class LoraConfig:
     """Low-rank adaptation, LoRA (Hu et al. 2021), in place of training all weights"""
 
     rank: int | None = None
-    """rank of what each adapted kernel learns to have added, while all else but the heads stays as it is; by default
-    there is no LoRA, and all weights learn"""
+    """rank of what is learned for each adapted kernel and added to it, while all else but the heads stays as it is; by
+    default all weights learn"""
     alpha: float = 16.0
     """factor of what is added, divided by lora.rank"""
     kernels: Kernels = "all"

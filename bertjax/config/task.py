@@ -24,7 +24,7 @@ class TaskConfig:
     eval_share: float = 0.1
     """share of the examples of task.train that is held out where there is no task.eval; equal texts stay together"""
     split_seed: int | None = None
-    """seed of that choice, for runs of several seeds that hold out the same; by default seed"""
+    """seed of the choice of what is held out, for runs of several seeds that hold out the same; by default seed"""
     group: str | None = None
     """column, such as one that names documents, whose equal rows stay together too when a share is held out; of files
     with a word a line the number of a column, else the documents there, which begin with -DOCSTART-"""

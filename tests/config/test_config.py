@@ -90,6 +90,11 @@ IMPOSSIBLE = [
     ),
     (["eval.best=loss"], ["eval.best=loss", "give eval.every"]),
     (["eval.patience=0", "eval.every=1"], ["eval.patience=0", "1 or more"]),
+    (["lora.rank=2", "task.reinit_layers=1"], ["task.reinit_layers=1", "lora.rank=2", "leave one of them out"]),
+    (
+        ["optim.freeze_layers=2", "task.reinit_layers=1", "model.num_layers=2"],
+        ["task.reinit_layers=1", "optim.freeze_layers=2", "never learns"],
+    ),
     (["lora.rank=0"], ["lora.rank=0", "1 or more"]),
     (["lora.alpha=0"], ["lora.alpha=0", "positive"]),
     (["optim.layer_decay=0"], ["optim.layer_decay=0", "layer_decay <= 1"]),
