@@ -10,13 +10,13 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from bertjax.data.batching.packing import Placement, spread
+from bertjax.data.batching.packing import Placement, pack
 from bertjax.data.batching.random import random_bits
 
 B = TypeVar("B")
 
 _ORDER, _LAST, _DEAL = range(3)  # streams of random numbers: among equal lengths, of the last batch, to the others
-_NEAR = 1.02  # what is about as small counts as smallest
+_NEAR = 1.03  # what is about as small counts as smallest: a token in a row of 150 costs 7% more than in one of 64
 _MULTIPLE = 8  # of a row's length, which devices like
 
 
@@ -176,18 +176,17 @@ class PackedBatches(Generic[B]):
 def places_for(longest_n: np.ndarray, row_length: int) -> tuple[Placement, int]:
     """Returns places for sequences that are at most so long, and the length of a row.
 
-    Of all numbers of rows, that with the fewest places in all is taken, or a greater one with hardly more: short rows
+    Of all lengths of rows, that with the fewest places in all is taken, or a shorter one with hardly more: short rows
     are quick to attend over.
 
     Args:
       longest_n: tokens, falling.
       row_length: tokens of a row at most, unless one sequence alone has more.
     """
-    most, best = max(row_length, int(longest_n[0])), {}
-    for num_rows in range(max(1, int(longest_n.sum()) // most), len(longest_n) + 1):
-        places = spread(longest_n, num_rows=num_rows)
-        needed = -(-int((places.offset_n + longest_n).max()) // _MULTIPLE) * _MULTIPLE
-        if needed <= -(-most // _MULTIPLE) * _MULTIPLE:
-            best[num_rows] = places, needed
-    least = min(num_rows * length for num_rows, (_, length) in best.items())
-    return best[max(num_rows for num_rows, (_, length) in best.items() if num_rows * length <= _NEAR * least)]
+    shortest, most = (-(-int(tokens) // _MULTIPLE) * _MULTIPLE for tokens in (longest_n[0], row_length))
+    packed: dict[int, Placement] = {}  # by length, of which the shortest comes first
+    for length in range(shortest, max(shortest, most) + 1, _MULTIPLE):
+        packed[length] = pack(longest_n, row_length=length, max_sequences=len(longest_n), slack=0)
+    sizes = {length: places.num_rows * length for length, places in packed.items()}
+    length = next(length for length, size in sizes.items() if size <= _NEAR * min(sizes.values()))
+    return packed[length], length
