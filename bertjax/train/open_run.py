@@ -35,7 +35,14 @@ _MAY_CHANGE |= {"train.epochs"}  # train.steps, which come of it, tell
 _MAY_CHANGE |= {"data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "model.attention"}
-_MAY_CHANGE |= {"eval.every", "eval.patience", "checkpoint.every", "checkpoint.keep", "checkpoint.on_failure"}
+_MAY_CHANGE |= {
+    "eval.every",
+    "eval.best",
+    "eval.patience",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "checkpoint.on_failure",
+}
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard", "logging.report"}
 
 

@@ -112,9 +112,13 @@ def test_killed_and_resumed_it_ends_with_the_same_best_step(
     assert checkpoints(Path(killed.run_dir)) == [10] and states[-1].step == 10
 
 
-def test_a_figure_that_is_not_there_is_said_before_a_step(small: Config) -> None:
+def test_a_figure_that_is_not_there_is_said_before_a_step(small: Config, states: list[Any]) -> None:
+    """With one that is, the run goes on."""
     with pytest.raises(
         BertjaxError, match="no held-out figure eval.best=acc; give one of .*accuracy, .*label_loss, .*macro F1"
     ):
         finetune(but(small, eval__best="acc"))
     assert not RunFolder(small.run_dir).metrics.read()
+    run = RunFolder(finetune(but(small, eval__best="label_accuracy"), resume=True))
+    values = run.metrics.values("label_accuracy")
+    assert list(values) == [2, 4, 6] and values[int(states[0].step)] == max(values.values())
