@@ -8,6 +8,7 @@ from bertjax.config import Config
 from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.data.examples import Examples, Row, make_examples, named, read_rows, split
 from bertjax.data.prepare import as_read, read_tokenizer
+from bertjax.data.reader import Item
 from bertjax.data.targets import Labels, Targets, label_reader, learn_targets, rare_labels, to_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -27,7 +28,7 @@ class PreparedTask(NamedTuple):
     held_out: Examples
     train_batches: LabelledBatches
     held_out_batches: LabelledBatches
-    queries: list[str]  # the first text of each that is held out
+    items: list[Item]  # the texts of each that is held out
 
     def told(self) -> dict[str, Any]:
         """Returns what a run's environment.json tells of its examples."""
@@ -91,8 +92,8 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     at_once = batch_size // config.train.gradient_accumulation_steps
     of_held_out = LabelledBatches(of_eval, batch_size=at_once, row_length=row_length, seed=config.seed)
     config = config.with_epochs(batches.steps_in_epoch)
-    queries = [row.item[0] for row in held_out]
-    return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, queries)
+    items = [row.item for row in held_out]
+    return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, items)
 
 
 def check_task(config: Config) -> tuple[str, str]:

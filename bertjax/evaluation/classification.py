@@ -13,6 +13,7 @@ from scipy.special import log_softmax
 from scipy.stats import rankdata
 
 from bertjax.evaluation.judgement import RESAMPLES, Figure, Judgement, resampled, with_interval
+from bertjax.runs.report import Table
 
 _SHOWN = 20  # labels in a table, those that are there most often
 _BINS = 15  # of confidence, as Guo et al. 2017 have them
@@ -57,6 +58,7 @@ def judge_labels(name: str, logits_nc: np.ndarray, labels_n: np.ndarray, labels:
             "temperature": temperature,
             "calibration_error": {"before": before, "after": after},
         },
+        [*_confusions(counts_cc, labels), _calibration(logits_nc, labels_n, temperature)],
     )
 
 
@@ -89,6 +91,7 @@ def judge_several(name: str, logits_nc: np.ndarray, has_nc: np.ndarray, labels: 
         f"{(~has_nc.any(-1)).mean():.4f} have no label",
         lines,
         {"labels": list(labels), **counts},
+        [table_by_label(labels, there_c, right_c, guessed_c)],
     )
 
 
@@ -159,10 +162,51 @@ def _f1(right_c: np.ndarray, there_c: np.ndarray, guessed_c: np.ndarray) -> floa
     return float((2 * right_c[both_c > 0] / both_c[both_c > 0]).mean()) if both_c.any() else math.nan
 
 
+def table_by_label(labels: Sequence[str], there_c: np.ndarray, right_c: np.ndarray, guessed_c: np.ndarray) -> Table:
+    """Returns what a report shows of each label: examples, and how many of them, and of guesses, are right."""
+    rows = [
+        [labels[number], f"{there_c[number]:,.0f}", *_shares(right_c[number], there_c[number], guessed_c[number])]
+        for number in np.argsort(-there_c, kind="stable")[:_SHOWN]
+    ]
+    columns = ["Label", "Examples", "Found", "Right of guessed"]
+    what = "How many of each label's examples are found, and how many guesses are right."
+    return Table("By label", what, columns, rows, 3)
+
+
+def _confusions(counts_cc: np.ndarray, labels: Sequence[str]) -> list[Table]:
+    by_label = table_by_label(labels, counts_cc.sum(1), np.diagonal(counts_cc), counts_cc.sum(0))
+    most = np.sort(np.argsort(-counts_cc.sum(1), kind="stable")[:_SHOWN])
+    rows = [[labels[number], *(f"{count:,}" for count in counts_cc[number, most])] for number in most]
+    columns = ["Label", *(labels[number] for number in most)]
+    what = "Examples of each label, a row, by what is guessed, a column."
+    return [by_label, Table("Confusions", what, columns, rows, len(most))]
+
+
+def _calibration(logits_nc: np.ndarray, labels_n: np.ndarray, temperature: float) -> Table:
+    """How often guesses are right, by how sure the model is of them."""
+    probabilities_n = np.exp(log_softmax(logits_nc, -1).max(-1))
+    right_n, rows = logits_nc.argmax(-1) == labels_n, []
+    for low in range(0, 100, 10):
+        some_n = (probabilities_n * 100 >= low) & ((probabilities_n * 100 < low + 10) | (low == 90))
+        if count := int(some_n.sum()):
+            shares = f"{probabilities_n[some_n].mean():.1%}", f"{right_n[some_n].mean():.1%}"
+            rows.append([f"{low}% to {low + 10}%", f"{count:,}", *shares])
+    before, after = (calibration_error(logits_nc / t, labels_n) for t in (1.0, temperature))
+    what = (
+        f"A guess of 80% should be right in 80 of 100 cases. Probabilities are {before:.1%} off on average; logits "
+        f"divided by {temperature:.2f}, which suits these examples best, {after:.1%}."
+    )
+    return Table("Calibration", what, ["Sure by", "Examples", "Mean probability", "Right"], rows, 3)
+
+
+def _shares(right: Any, there: Any, guessed: Any) -> list[str]:
+    return [f"{right / count:.1%}" if count else "-" for count in (there, guessed)]
+
+
 def _width(labels: Sequence[str]) -> int:
     return max(10, *(len(label) for label in labels))
 
 
 def _row(labels: Sequence[str], number: int, there: Any, right: Any, guessed: Any) -> str:
-    shares = (f"{right / count:.1%}" if count else "-" for count in (there, guessed))
+    shares = _shares(right, there, guessed)
     return f"  {labels[number]:<{_width(labels)}}{there:>10,}" + "{:>9}{:>18}".format(*shares)

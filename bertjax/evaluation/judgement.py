@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bertjax.runs.report import Learned, Table
+
 RESAMPLES = 500  # of the examples, for an interval
 _SURE = 0.95
 
@@ -28,6 +30,7 @@ class Judgement(NamedTuple):
     note: str  # what they are to be held against
     table: list[str]  # lines that tell more, by label
     detail: dict[str, Any]  # likewise, for JSON
+    tables: Sequence[Table] = ()  # likewise, for the report
 
 
 def resampled(figure: Callable[[np.ndarray], float], count: int) -> Figure:
@@ -52,6 +55,15 @@ def with_interval(value: float, samples: Sequence[float]) -> Figure:
     finite = [sample for sample in samples if math.isfinite(sample)] or [math.nan]
     low, high = np.quantile(finite, [(1 - _SURE) / 2, (1 + _SURE) / 2])
     return Figure(float(value), float(low), float(high))
+
+
+def as_learned(judgement: Judgement) -> Learned:
+    """Returns what a run's report shows of it."""
+    rows = [[name, *(f"{number:.4f}" for number in figure)] for name, figure in judgement.figures.items()]
+    what = f"Of {judgement.name}, {judgement.num_examples:,} examples; in 95 of 100 such samples a figure lies between."
+    tables = [Table("Figures", what, ["Figure", "Value", "at least", "at most"], rows, 3), *judgement.tables]
+    note = judgement.note[:1].upper() + judgement.note[1:]
+    return Learned([f"{note}."] if note else [], None, [], [], [], None, tables)
 
 
 def describe(judgement: Judgement) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jax.sharding import Mesh
-from scipy.special import expit
+from scipy.special import expit, log_expit, softmax
 
 from bertjax.config import Config, MeshConfig
 from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.data.examples import Examples, make_examples
 from bertjax.data.prepare_task import held_out_rows
+from bertjax.data.reader import Item
 from bertjax.data.targets import Labels, Targets
 from bertjax.evaluation.classification import judge_labels, judge_several
 from bertjax.evaluation.evaluate import own_mesh
@@ -23,6 +24,9 @@ from bertjax.objectives.objective import Params
 from bertjax.objectives.sequence_logits import sequence_logits
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
+from bertjax.runs.report import Table
+
+_HARDEST, _CHARACTERS = 20, 300  # examples in a report, and what it shows of a text
 
 
 def make_task_model(config: Config, targets: Targets, mesh: Mesh, *, learning: bool) -> SequenceClassifier:
@@ -36,7 +40,7 @@ def judge(
     targets: Targets,
     examples: Examples,
     batches: LabelledBatches,
-    queries: Sequence[str],
+    items: Sequence[Item],
     params: Params,
     mesh: Mesh,
 ) -> Judgement:
@@ -44,18 +48,43 @@ def judge(
 
     Args:
       batches: of the examples.
-      queries: the first text of each example.
+      items: the texts of each example.
       params: over the mesh.
     """
-    told = functools.partial(sequence_logits, make_task_model(config, targets, mesh, learning=False))
-    logits_nc = outputs_of(told, params, batches, mesh)
+    model = make_task_model(config, targets, mesh, learning=False)
+    logits_nc = outputs_of(functools.partial(sequence_logits, model), params, batches, mesh)
+    name, labels_n = examples.name, examples.labels_n
     if isinstance(targets, Labels):
-        judge_them = judge_several if targets.several else judge_labels
-        return judge_them(examples.name, logits_nc, examples.labels_n, targets.names)
-    told_n = logits_nc[:, 0]
-    if config.task.kind == "rerank":
-        return judge_ranking(examples.name, expit(told_n), examples.labels_n, queries)
-    return judge_scores(examples.name, targets.scores(told_n), targets.scores(examples.labels_n))
+        names = np.array(targets.names, object)
+        if targets.several:
+            judged = judge_several(name, logits_nc, labels_n, targets.names)
+            off_n = -np.where(labels_n > 0, log_expit(logits_nc), log_expit(-logits_nc)).mean(-1)
+            wanted, told = ([", ".join(names[has_c]) for has_c in some] for some in (labels_n > 0, logits_nc > 0))
+        else:
+            judged, probabilities_nc = judge_labels(name, logits_nc, labels_n, targets.names), softmax(logits_nc, -1)
+            off_n = 1 - np.take_along_axis(probabilities_nc, labels_n[:, None], 1)[:, 0]
+            wanted, told = list(names[labels_n]), list(names[logits_nc.argmax(-1)])
+    else:
+        told_n, right_n = targets.scores(logits_nc[:, 0]), targets.scores(labels_n)
+        if config.task.kind == "rerank":
+            told_n = expit(told_n)
+            judged = judge_ranking(name, told_n, right_n, [query for query, _ in items])
+        else:
+            judged = judge_scores(name, told_n, right_n)
+        off_n = np.abs(told_n - right_n)
+        wanted, told = ([f"{number:.4g}" for number in some] for some in (right_n, told_n))
+    hardest = [
+        [*(text for text in items[n] if text is not None), wanted[n], told[n]]
+        for n in np.argsort(-off_n, kind="stable")[:_HARDEST]
+    ]
+    texts = ["Text"] if all(pair is None for _, pair in items) else ["Text", "Second text"]
+    what = "Those where the model is furthest from what is right: often the labels themselves are worth a look."
+    table = Table("Hardest examples", what, [*texts, "Right", "Told"], [[*map(_short, row)] for row in hardest])
+    return judged._replace(tables=[*judged.tables, table])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} …"
 
 
 def evaluate_labelled(run: RunFolder, path: str | None, mesh: MeshConfig | None) -> Judgement:
@@ -67,5 +96,5 @@ def evaluate_labelled(run: RunFolder, path: str | None, mesh: MeshConfig | None)
     examples = make_examples(rows, labels_n, run.tokenizer(), max_length=config.data.max_length, name=name)
     batch_size, row_length = config.train.batch_size, config.data.row_length
     batches = LabelledBatches(examples, batch_size=batch_size, row_length=row_length, seed=config.seed)
-    queries, params = [row.item[0] for row in rows], load_params(run, config, devices)
-    return judge(config, targets, examples, batches, queries, params, devices)
+    items, params = [row.item for row in rows], load_params(run, config, devices)
+    return judge(config, targets, examples, batches, items, params, devices)

@@ -13,7 +13,7 @@ import numpy as np
 from bertjax.config import Config
 from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.prepare import check_pretrains, prepare_held_out
+from bertjax.data.prepare import prepare_held_out
 from bertjax.data.statistics.frequencies import (
     CLASSES,
     guessing_accuracy,
@@ -24,8 +24,10 @@ from bertjax.data.statistics.frequencies import (
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate_by_class, is_same, own_mesh
+from bertjax.evaluation.judgement import as_learned
 from bertjax.evaluation.learned import whole_words_of
 from bertjax.evaluation.senses import words_of_several_senses
+from bertjax.evaluation.task import evaluate_task
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import check_carried
 from bertjax.inference.neighbours import cosines
@@ -35,7 +37,7 @@ from bertjax.parallel.sharding import rows_here
 from bertjax.runs.checkpoints import reason_of
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
-from bertjax.runs.parameters import load_params
+from bertjax.runs.parameters import load_params, num_saved
 from bertjax.runs.report import (
     Attention,
     ClassFigures,
@@ -46,6 +48,7 @@ from bertjax.runs.report import (
     WordUses,
     check_runs,
     commands_of,
+    commands_of_task,
     render_report,
 )
 from bertjax.storage.atomic import atomic_write
@@ -204,12 +207,18 @@ def _verdict(config: Config, evaluation: Mapping[str, Any], loss: float, accurac
 
 
 def report_of(folder: RunFolder, config: Config, learned: Learned | None, why_not: str = "") -> RunReport:
-    """Returns all that a report tells of a run that pretrains.
+    """Returns all that a report tells of a run.
 
     Args:
       config: the run's.
       why_not: why there is nothing learned to show, as a clause.
     """
+    if (kind := config.task.kind) != "pretrain":
+        ends = ("_loss", "held_out_")
+        keys = {key for line in folder.metrics.read() for key in line if key.endswith(ends[0])}
+        heads = {key.removesuffix(ends[0]): key.removesuffix(ends[0]) for key in sorted(keys) if ends[1] not in key}
+        commands = commands_of_task(folder, kind)
+        return RunReport(folder, config, heads, "examples", num_saved(folder, config), learned, why_not, commands)
     constant = config.optim.schedule == "constant" and config.data.mlm_probability_end is None
     try:
         check_carried(BERT, config.model)
@@ -242,8 +251,6 @@ def report_runs(paths: Sequence[str | Path]) -> str:
     """
     folders = [RunFolder(path) for path in paths]
     check_runs(folders)
-    for folder in folders:
-        check_pretrains(folder.config())
     reports = []
     for folder, config in [(folder, folder.config()) for folder in folders]:
         try:
@@ -255,6 +262,8 @@ def report_runs(paths: Sequence[str | Path]) -> str:
 
 
 def _learned_of(folder: RunFolder, config: Config) -> Learned:
+    if config.task.kind != "pretrain":
+        return as_learned(evaluate_task(folder.path))
     tokenizer = folder.tokenizer()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, fallback=None))
     mesh = own_mesh(config)

@@ -16,6 +16,7 @@ from bertjax.data.batching.tagged import TaggedBatch, TaggedBatches
 from bertjax.data.prepare_tagging import held_out_sentences
 from bertjax.data.tagged import NO_TAG, TaggedExamples, make_tagged
 from bertjax.data.tags import Tags, entities
+from bertjax.evaluation.classification import table_by_label
 from bertjax.evaluation.evaluate import own_mesh
 from bertjax.evaluation.judgement import Figure, Judgement, resampled
 from bertjax.evaluation.outputs import outputs_of
@@ -87,6 +88,7 @@ def judge_tags(examples: TaggedExamples, guessed_w: np.ndarray, tags: Tags) -> J
     notes.append(f"the commonest tag alone has accuracy {commonest:.4f}")
     if not_read:
         notes.append(f"{not_read:,} of {len(guessed_w):,} words are not read, and are missed")
+    right_k, there_k, guessed_k = counts_3k
     return Judgement(
         examples.name,
         len(words_n),
@@ -102,6 +104,7 @@ def judge_tags(examples: TaggedExamples, guessed_w: np.ndarray, tags: Tags) -> J
                 for type, right, there, guessed in zip(types, *counts_3k.tolist(), strict=True)
             },
         },
+        [table_by_label(types, there_k, right_k, guessed_k)],
     )
 
 

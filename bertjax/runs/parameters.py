@@ -30,6 +30,21 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
       BertjaxError: the run has no checkpoint.
     """
     name = "params" if config.optim.ema_decay is None else "average"
+    plain = _template(run, config)
+    adapted = jax.eval_shape(lambda params: with_adapters(params, config.lora, jax.random.key(0)), plain)
+    learning, frozen = split(adapted, config.optim.freeze_layers)
+    trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
+    with run.checkpoints() as checkpoints:
+        found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
+    return merge_over(mesh, plain, config.lora)(joined(found[name], found.get("frozen")))
+
+
+def num_saved(run: RunFolder, config: Config) -> int:
+    """Returns how many numbers the model of a run has, its heads included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(_template(run, config)))
+
+
+def _template(run: RunFolder, config: Config) -> dict[str, Any]:
     model: Any = Bert(config.model)
     if config.task.kind in ("classify", "score", "rerank"):
         model = SequenceClassifier(model, run.targets().num_outputs)
@@ -37,13 +52,7 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
         model = SentenceEncoder(model)
     elif config.task.kind == "tag":
         model = TokenClassifier(model, run.tags().num_outputs)
-    plain = params_template(model)
-    adapted = jax.eval_shape(lambda params: with_adapters(params, config.lora, jax.random.key(0)), plain)
-    learning, frozen = split(adapted, config.optim.freeze_layers)
-    trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
-    with run.checkpoints() as checkpoints:
-        found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
-    return merge_over(mesh, plain, config.lora)(joined(found[name], found.get("frozen")))
+    return params_template(model)
 
 
 def _step(run: RunFolder, config: Config, checkpoints: Checkpoints) -> int:

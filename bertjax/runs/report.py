@@ -77,6 +77,16 @@ class Attention(NamedTuple):
         return self.weights_lhts.shape[0] * self.weights_lhts.shape[1]
 
 
+class Table(NamedTuple):
+    """A table of anything: the first column heads the rows, and the last ones may hold numbers."""
+
+    title: str
+    what: str  # a sentence about it
+    columns: list[str]
+    rows: list[list[str]]
+    numbers: int = 0  # how many of the last columns hold them
+
+
 class Learned(NamedTuple):
     """What a run's model has learned, shown on held-out text."""
 
@@ -86,6 +96,7 @@ class Learned(NamedTuple):
     sentences: list[Sentence]
     words: list[WordUses]
     attention: Attention | None
+    tables: Sequence[Table] = ()
 
 
 class Command(NamedTuple):
@@ -176,14 +187,15 @@ class _HeldOut(NamedTuple):
     name: str
     loss: float | None
     accuracy: float | None
+    unit: bool  # whether the loss is in nats
 
 
 def _held_out(heads: Mapping[str, str], evaluation: Mapping[str, Any]) -> list[_HeldOut]:
-    return [
-        _HeldOut(name, evaluation.get(f"held_out_{head}_loss"), evaluation.get(f"held_out_{head}_accuracy"))
-        for head, name in heads.items()
-        if f"held_out_{head}_loss" in evaluation
-    ]
+    def found(head: str, name: str) -> _HeldOut:
+        loss, accuracy = (evaluation.get(f"held_out_{head}_{what}") for what in ("loss", "accuracy"))
+        return _HeldOut(name, loss, accuracy, head != "score")
+
+    return [found(head, name) for head, name in heads.items() if f"held_out_{head}_loss" in evaluation]
 
 
 def _speed(timings: Mapping[str, Any], sequences: str) -> list[tuple[str, str]]:
@@ -273,7 +285,7 @@ class _Chart(NamedTuple):
 def _charts(runs: Sequence[dict[str, Any]]) -> list[_Chart]:
     """Loss and accuracy of each head that any run has, learning rate and rate of training."""
     heads = {head: name for run in runs for head, name in run["report"].heads.items()}
-    wanted = [(f"{head}_loss", f"{name} loss", "nats") for head, name in heads.items()]
+    wanted = [(f"{head}_loss", f"{name} loss", "" if head == "score" else "nats") for head, name in heads.items()]
     wanted += [(f"{head}_accuracy", f"{name} accuracy", "share") for head, name in heads.items()]
     wanted += [("learning_rate", "Learning rate", "")]
     charts: list[_Chart] = []
@@ -358,6 +370,23 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
         Command("Try it on a page of your own", f"bertjax explore {name}"),
         Command("Evaluate on held-out text", f"bertjax evaluate {name}"),
         Command("Export for other tools" if exports else "Export for JAX alone", export),
+    ]
+
+
+def commands_of_task(folder: RunFolder, kind: str) -> list[Command]:
+    """Returns what one may do with a run that was fine-tuned, as command lines.
+
+    Args:
+      kind: of its task.
+    """
+    name, exported = shlex.quote(str(folder.path)), shlex.quote(f"{folder.path}-exported")
+    use = Command("Encode a file, a line a vector", f"bertjax encode {name} --input lines.txt --out vectors.npy")
+    if kind != "embed":
+        use = Command("Tell what is in another file", f"bertjax predict {name} --input texts.csv --out predictions.csv")
+    return [
+        use,
+        Command("Evaluate on other examples", f"bertjax evaluate {name} --task.eval test.csv"),
+        Command("Export for other tools", f"bertjax export {name} {exported}"),
     ]
 
 

@@ -49,7 +49,6 @@ class Course(NamedTuple, Generic[P]):
     task: Callable[[P, Mesh], Task]
     learned: Callable[[RunFolder, P, Mesh, Processes, TrainState], Outcome]  # in which all processes take part
     what_next: Callable[[RunFolder], list[str]]  # says what to do with what was trained
-    reports: bool = True  # whether report.html can show such a run
 
 
 class Finished(NamedTuple):
@@ -137,7 +136,7 @@ def _train(
     ):
         course.introduce(prepared, mesh)
         _logger.info(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}")
-        task, reports = course.task(prepared, mesh), prepared.config.logging.report and course.reports
+        task, reports = course.task(prepared, mesh), prepared.config.logging.report
         title = f"{folder.path.name}, on {prepared.train.name}"
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
         with stop.finishing():

@@ -35,7 +35,12 @@ def small(one_layer: Path, tmp_path: Path, devices: Callable[[int], None]) -> Co
     train, valid = write_table(tmp_path / "train.csv", examples(12, 1)), write_table(tmp_path / "v.csv", examples(8, 2))
     typed = {"init_from": one_layer, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
     typed |= {"data.max_length": 16, "train.batch_size": 8, "train.epochs": 3, "train.log_every": 1}
-    typed |= {"optim.learning_rate": 0.01, "optim.schedule": "constant", "optim.warmup_share": "null"}
+    typed |= {
+        "optim.learning_rate": 0.01,
+        "optim.schedule": "constant",
+        "optim.warmup_share": "null",
+        "logging.report": False,
+    }
     return load_config("classify", [f"{key}={value}" for key, value in typed.items()])
 
 

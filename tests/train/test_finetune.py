@@ -70,7 +70,7 @@ def config(base: Path, tmp_path: Path, two_devices: None) -> Config:
     train, valid = write(tmp_path / "train.csv", examples(40, 1)), write(tmp_path / "valid.csv", examples(20, 2))
     typed = {"init_from": base, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
     typed |= {"data.max_length": 16, "train.batch_size": 12, "train.epochs": 3, "train.log_every": 1}
-    typed |= {"checkpoint.every": 4, "eval.every": 5, "optim.learning_rate": 0.01}
+    typed |= {"checkpoint.every": 4, "eval.every": 5, "optim.learning_rate": 0.01, "logging.report": False}
     return load_config("classify", [f"{key}={value}" for key, value in typed.items()])
 
 
@@ -96,7 +96,9 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same from the files, the folder and each of the calls."""
-    run = finetune(but(config, train__epochs=40.0, model__dropout=0.0, eval__every=0, checkpoint__every=0))
+    run = finetune(
+        but(config, train__epochs=40.0, model__dropout=0.0, eval__every=0, checkpoint__every=0, logging__report=True)
+    )
     said = capsys.readouterr().out.splitlines()
     folder = RunFolder(run)
     assert folder.targets() == Labels(("blue", "green", "red")) and folder.config().train.steps == 160
@@ -120,6 +122,14 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     assert loss == pytest.approx(folder.metrics.newest_evaluation()["held_out_label_loss"], rel=1e-3)
     with pytest.warns(UserWarning, match="1 of 1 texts are shortened to 16 tokens"):
         classifier.predict(" ".join(WORDS * 3))
+
+    page = (run / "report.html").read_text()
+    assert main(["report", str(run)]) == 0 and "report.html" in capsys.readouterr().out
+    for text in (page, (run / "report.html").read_text()):
+        parts = ("Figures</h3>", "By label</h3>", "Confusions</h3>", "Calibration</h3>", "Hardest examples</h3>")
+        assert [part for part in parts if part not in text] == []
+        assert "The commonest label alone has 0.4" in text and f"bertjax predict {run}" in text
+        assert f"<bdi>{rows[0][0]}</bdi>" in text and "examples/s" not in text
 
     # Other tools get the same, and so does what reads their folders here.
     folder = exported(run)
@@ -161,7 +171,6 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     assert not (tmp_path / "bad-out.csv").exists() and not list(tmp_path.glob(".*unfinished"))
     for words, reason in (
         (["evaluate", str(run), "--split", "test"], "--split is of runs that pretrain"),
-        (["report", str(run)], "task.kind=classify learns from labelled examples"),
         (["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))], "the label 'pink'"),
     ):
         assert main(words) == 2 and reason in capsys.readouterr().err

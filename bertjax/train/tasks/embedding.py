@@ -20,7 +20,7 @@ from bertjax.data.prepare_tuples import tuple_rows
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.tuples import Tuples, make_tuples
 from bertjax.errors import BertjaxError
-from bertjax.evaluation.judgement import Judgement, describe, values
+from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
 from bertjax.hub.sentence_transformers import OF_RUN, SentenceSettings, read_settings, settings_files
 from bertjax.models.parameters import params_template
@@ -169,7 +169,8 @@ def _learned(
     folder: RunFolder, prepared: PreparedEmbedding, mesh: Mesh, processes: Processes, state: TrainState
 ) -> Outcome:
     judgement = _judgement(prepared, mesh, state.eval_params)
-    return Outcome([f"held out: {describe(judgement)}", *judgement.table], figures=values(judgement))
+    lines = [f"held out: {describe(judgement)}", *judgement.table]
+    return Outcome(lines, as_learned(judgement), values(judgement))
 
 
 def _figures(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Mapping[str, float]:
@@ -190,4 +191,4 @@ def _what_next(folder: RunFolder) -> list[str]:
     ]
 
 
-COURSE = Course("finetune", prepare_embedding, _introduce, embedding_task, _learned, _what_next, reports=False)
+COURSE = Course("finetune", prepare_embedding, _introduce, embedding_task, _learned, _what_next)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from bertjax.data.prepare_task import PreparedTask, describe_task, prepare_task
 from bertjax.data.targets import Labels
-from bertjax.evaluation.judgement import Judgement, describe, values
+from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.evaluation.labelled import judge, make_task_model
 from bertjax.models.parameters import params_template
 from bertjax.objectives.classification import classification_objective
@@ -68,11 +68,11 @@ def _introduce(prepared: PreparedTask, mesh: Mesh) -> None:
 
 def _learned(folder: RunFolder, prepared: PreparedTask, mesh: Mesh, processes: Processes, state: TrainState) -> Outcome:
     judgement = _judgement(prepared, mesh, state.eval_params)
-    return Outcome([f"held out: {describe(judgement)}"], figures=values(judgement))
+    return Outcome([f"held out: {describe(judgement)}"], as_learned(judgement), values(judgement))
 
 
 def _judgement(prepared: PreparedTask, mesh: Mesh, params: Params) -> Judgement:
-    of_held_out = (prepared.held_out, prepared.held_out_batches, prepared.queries)
+    of_held_out = (prepared.held_out, prepared.held_out_batches, prepared.items)
     return judge(prepared.config, prepared.targets, *of_held_out, params, mesh)
 
 
@@ -84,4 +84,4 @@ def _what_next(folder: RunFolder) -> list[str]:
     ]
 
 
-COURSE = Course("finetune", prepare_task, _introduce, labelled_task, _learned, _what_next, reports=False)
+COURSE = Course("finetune", prepare_task, _introduce, labelled_task, _learned, _what_next)

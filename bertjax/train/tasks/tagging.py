@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.data.prepare_tagging import PreparedTagging, describe_tagging, prepare_tagging
-from bertjax.evaluation.judgement import Judgement, describe, values
+from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.evaluation.tagging import judge_tagger, make_tagger
 from bertjax.models.parameters import params_template
 from bertjax.objectives.objective import Params
@@ -61,7 +61,7 @@ def _learned(
     folder: RunFolder, prepared: PreparedTagging, mesh: Mesh, processes: Processes, state: TrainState
 ) -> Outcome:
     judgement = _judgement(prepared, mesh, state.eval_params)
-    return Outcome([f"held out: {describe(judgement)}"], figures=values(judgement))
+    return Outcome([f"held out: {describe(judgement)}"], as_learned(judgement), values(judgement))
 
 
 def _judgement(prepared: PreparedTagging, mesh: Mesh, params: Params) -> Judgement:
@@ -77,4 +77,4 @@ def _what_next(folder: RunFolder) -> list[str]:
     ]
 
 
-COURSE = Course("finetune", prepare_tagging, _introduce, tagging_task, _learned, _what_next, reports=False)
+COURSE = Course("finetune", prepare_tagging, _introduce, tagging_task, _learned, _what_next)
