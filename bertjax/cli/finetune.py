@@ -17,8 +17,8 @@ def finetune(argv: list[str]) -> None:
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
             "Train a model, of a run or from Hugging Face, to tell labels or numbers of texts, or of pairs of texts, "
-            "or tags of words, from examples in tables or JSON. Every key of the recipe can be given here too; what is "
-            "given here wins."
+            "or tags of words, or to make vectors by which texts find each other (--config embed), from examples in "
+            "tables or JSON. Every key of the recipe can be given here too; what is given here wins."
         ),
     )
     parser.add_argument(
