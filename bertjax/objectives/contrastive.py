@@ -121,10 +121,10 @@ def tuple_vectors(
         vectors_pake = jax.lax.map(lambda part: jax.checkpoint(encode, prevent_cse=False)(*part), (rows, keys))
         vectors_bke = vectors_pake.swapaxes(0, 1).reshape(-1, k, vectors_pake.shape[-1])[:b]
     n, r = batch.weights_bq.size, batch.kinds_bqr.shape[-1]
-    texts_bk = jnp.asarray(batch.texts_bk)
-    place_bk = jnp.where(texts_bk > 0, texts_bk - 1, n * r)  # where there is no text, beyond the last
+    texts = jnp.asarray(batch.texts_bk).ravel()
+    places = jnp.where(texts > 0, texts - 1, n * r + jnp.arange(b * k))  # where there is no text, beyond the last
     zeros = jnp.zeros((n * r, vectors_bke.shape[-1]))
-    vectors = zeros.at[place_bk.ravel()].set(vectors_bke.reshape(b * k, -1), mode="drop", unique_indices=True)
+    vectors = zeros.at[places].set(vectors_bke.reshape(b * k, -1), mode="drop", unique_indices=True)
     return on_rows(vectors.reshape(n, r, -1), mesh)
 
 
