@@ -10,14 +10,18 @@ import pytest
 from tagged_sentences import tagged_examples
 from torch_weights import filled
 
+from bertjax import Tagger
+from bertjax.config import BertConfig
 from bertjax.data.batching.tagged import TaggedBatches
 from bertjax.data.tagged import NO_TAG, read_words
+from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.hub.bert import names
-from bertjax.hub.folder import leaves, read_model_config
+from bertjax.hub.folder import leaves, read_model_config, write_folder
+from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import params_template
+from bertjax.models.parameters import init_params, params_template
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.tagging import tagging_objective, token_logits
 
@@ -103,3 +107,39 @@ def test_pieces_of_words_are_those_of_berts_tokenizer(tmp_path: Path, lowercase:
         (read,) = read_words([words], made, max_length)
         assert read.ids == encoded["input_ids"]
         assert read.words == [-1 if word is None else word for word in encoded.word_ids()]
+
+
+def test_an_exported_folder_tells_the_same(tmp_path: Path) -> None:
+    """By the class and the pipeline that its card names, tags by name."""
+    tags = ("B-x", "I-x", "O")
+    tokenizer = Tokenizer.train(
+        ["anna sees rome often , oslo"] * 3,
+        min_frequency=1,
+        vocab_size=60,
+        rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
+    )
+    ours = TokenClassifier(Bert(BertConfig(tokenizer.vocab_size, 24, 2, 3, 40, 32, init_scale=0.6)), len(tags))
+    params = jax.device_get(init_params(ours, jax.random.key(0)))
+    folder = tmp_path / "folder"
+    write_folder(
+        ours.bert.config, params, tokenizer, folder, card="", head=TaskHead("tag", Labels(tags)), max_length=24
+    )
+    theirs, loading = transformers.AutoModelForTokenClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading.values()) and theirs.config.id2label == dict(enumerate(tags))
+
+    text = "Anna sees Rome often, Oslo annas"
+    encoded = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    ids = encoded["input_ids"].numpy().astype(np.int32)
+    zeros, positions, ones = np.zeros_like(ids), np.arange(ids.size, dtype=np.int32)[None], np.ones_like(ids)
+    found = ours.apply({"params": params}, ids, zeros, positions, ones)
+    with torch.no_grad():
+        expected = theirs.eval()(**encoded).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+    tagger = Tagger.load(folder)
+    (tagged,) = tagger.predict([text])
+    told = transformers.pipeline("token-classification", model=str(folder), ignore_labels=[])(text)
+    first = {one["start"]: one for one in told if not one["word"].startswith("##")}
+    assert [start for start, _ in tagged.spans] == list(first) and tagger.max_length == 24
+    assert tagged.tags == [one["entity"] for one in first.values()] and len(set(tagged.tags)) > 1
+    assert tagged.probabilities == pytest.approx([float(one["score"]) for one in first.values()], abs=1e-5)
