@@ -262,7 +262,8 @@ def test_batches_are_as_the_configuration_says(tiny):
 
 def test_the_masking_rate_of_evaluations_is_its_own(tiny):
     def held_out(eval_rate=None, **rates):
-        config = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, **rates), eval=EvalConfig(0, eval_rate))
+        data = dataclasses.replace(tiny.data, **rates)
+        config = dataclasses.replace(tiny, data=data, eval=EvalConfig(mlm_probability=eval_rate))
         return next(prepare(config).held_out_batches.first_epoch())
 
     usual = held_out(mlm_probability=0.15)
