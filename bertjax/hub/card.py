@@ -55,6 +55,9 @@ def make_task_card(
         evaluation=evaluation,
         labels=f" The labels: {', '.join(names)}." if 0 < len(names) <= _SHOWN else "",
         use=_USE[head.kind],
+        files="--input sentences.conll --out tagged.conll"
+        if head.of_tokens
+        else "--input texts.csv --out predictions.csv",
         versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         recipe=json.dumps(recipe, indent=2),
     )
@@ -233,7 +236,7 @@ It tells {what}.{labels} {model} was trained further on {examples} ({count:,} ex
 {use}
 ```
 
-`bertjax predict FOLDER --input texts.csv --out predictions.csv` does the same with JAX.
+`bertjax predict FOLDER {files}` does the same with JAX.
 
 Versions: {versions}.
 

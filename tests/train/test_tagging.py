@@ -112,6 +112,7 @@ def test_a_run_learns_what_the_rule_tells_and_tells_it_everywhere_alike(
     exported = tmp_path / "exported"
     assert main(["export", str(run), str(exported)]) == 0
     again = Tagger.load(exported)
+    assert "--input sentences.conll --out tagged.conll` does the same" in (exported / "README.md").read_text()
     assert again.tags == list(names) and again.max_length == 16
     for one, other in zip(again.predict([words, text]), tagger.predict([words, text]), strict=True):
         assert (one.tags, one.spans, len(one.entities)) == (other.tags, other.spans, len(other.entities))
