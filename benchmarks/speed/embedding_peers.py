@@ -14,6 +14,16 @@ from bertjax.config.recipes import load_config
 from bertjax.data.tuples import read_tuples
 
 
+class _Clock(transformers.TrainerCallback):
+    """Notes when each step ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args: Any, **more: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+
 def embed(*, config: str, bf16: bool, steps: int) -> dict[str, Any]:
     """Times the trainer's steps as its documentation shows it, with in-batch negatives, the first one left out.
 
@@ -27,12 +37,7 @@ def embed(*, config: str, bf16: bool, steps: int) -> dict[str, Any]:
     model = st.SentenceTransformer(recipe.init_from, device="cpu")
     model.max_seq_length = recipe.data.max_length
     columns = {name: [row.texts[number] for row in rows] for number, name in enumerate(("anchor", "positive"))}
-    ends: list[float] = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, *args: Any, **more: Any) -> None:
-            ends.append(time.perf_counter())
-
+    clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = st.SentenceTransformerTrainer(
             model=model,
@@ -52,9 +57,11 @@ def embed(*, config: str, bf16: bool, steps: int) -> dict[str, Any]:
                 report_to="none",
                 disable_tqdm=True,
             ),
-            train_dataset=datasets.Dataset.from_dict(columns),
+            # `from_dict` would make a fingerprint of the table, and not every pyarrow's can be pickled for one.
+            train_dataset=datasets.Dataset(datasets.table.InMemoryTable.from_pydict(columns), fingerprint="pairs"),
             loss=st.sentence_transformer.losses.MultipleNegativesRankingLoss(model, scale=1 / recipe.task.temperature),
-            callbacks=[Clock()],
+            callbacks=[clock],
         )
         trainer.train()
-    return {"pairs_per_second": recipe.train.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])}
+    seconds = clock.ends[-1] - clock.ends[0]
+    return {"pairs_per_second": recipe.train.batch_size * (len(clock.ends) - 1) / seconds}
