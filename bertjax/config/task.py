@@ -27,7 +27,8 @@ class TaskConfig:
     """seed of the choice of what is held out, for runs of several seeds that hold out the same; by default seed"""
     group: str | None = None
     """column, such as one that names documents, whose equal rows stay together too when a share is held out; of files
-    with a word a line the number of a column, else the documents there, which begin with -DOCSTART-"""
+    with a word a line the number of a column, else the documents there, which begin with -DOCSTART-; to
+    rerank, by default the query"""
     text: str = "text"
     """column that holds the text, or the list of words, a.b for b within a; of files with a word a line the number of
     the words' column, from 1 on, else the first is"""

@@ -128,8 +128,10 @@ def read_rows(task: TaskConfig, path: str, key: str, read_label: Callable[[Any],
         label = read_label(in_field(record, task.label))
         if isinstance(label, BadError):
             raise BertjaxError(f"{place} {label}")
-        group = None if task.group is None else str(in_field(record, task.group))
-        rows.append(Row(item_of(task, place, record), label, place, group))
+        item = item_of(task, place, record)
+        # Passages are ranked among those of their query: it is held out whole.
+        group = item[0] if task.kind == "rerank" else None
+        rows.append(Row(item, label, place, group if task.group is None else str(in_field(record, task.group))))
     if not rows:
         raise BertjaxError(f"{path} has no rows; give {key} labelled ones")
     return sorted(rows, key=lambda row: row.key)

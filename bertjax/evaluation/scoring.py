@@ -64,7 +64,8 @@ def judge_ranking(name: str, told_n: np.ndarray, relevance_n: np.ndarray, querie
         gains.append(_gain(relevance_m[order_m]) / _gain(np.sort(relevance_m)[::-1]))
         recalls.append((places_r < _TOP).mean())
     queries = len(reciprocals)
-    note = f"{queries:,} of {len(of_query):,} queries have a relevant passage"
+    each = len(told_n) / len(of_query)
+    note = f"{queries:,} of {len(of_query):,} queries, of {each:.1f} passages, have a relevant one"
     if not queries:
         return Judgement(name, len(told_n), {}, note, [], {"queries": 0})
     figures = {f"nDCG@{_TOP}": gains, f"MRR@{_TOP}": reciprocals, f"recall@{_TOP}": recalls}

@@ -131,6 +131,15 @@ def test_rows_of_a_group_stay_on_one_side_and_so_do_equal_texts_of_other_labels(
     assert len(held_out) == 12 and not {row.group for row in train} & {row.group for row in held_out}
 
 
+def test_a_query_is_held_out_whole(tmp_path: Path) -> None:
+    file, task = tmp_path / "a.csv", TaskConfig("rerank", text="query", pair="passage")
+    file.write_text("query,passage,label\n" + "".join(f"q{n % 20},p{n},{n % 2}\n" for n in range(80)))
+    train, held_out = split(read_rows(task, str(file), "task.train"), 0.2, seed=0)
+    assert len(held_out) == 16 and not {row.item[0] for row in train} & {row.item[0] for row in held_out}
+    by_passage = TaskConfig("rerank", text="query", pair="passage", group="passage")
+    assert {row.group for row in read_rows(by_passage, str(file), "task.train")} == {f"p{n}" for n in range(80)}
+
+
 def test_several_labels_or_none(tmp_path: Path) -> None:
     file, task = tmp_path / "a.csv", TaskConfig("classify", label_separator="|")
     file.write_text("text,label\nx,b | a\ny,\nz,a|a\n")

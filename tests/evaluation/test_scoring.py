@@ -26,7 +26,7 @@ def test_rankings() -> None:
     of_a, of_b = (metrics.ndcg_score([relevance_n[s]], [told_n[s]], k=10) for s in (slice(0, 3), slice(3, 5)))
     assert judged.figures["nDCG@10"].value == pytest.approx((of_a + of_b) / 2)
     assert judged.figures["MRR@10"].value == (1 / 2 + 1 / 2) / 2 and judged.figures["recall@10"].value == 1
-    assert judged.note == "2 of 3 queries have a relevant passage"
+    assert judged.note == "2 of 3 queries, of 2.0 passages, have a relevant one"
     many = judge_ranking("made", -np.arange(20.0), np.arange(20) % 12 == 11, ["a"] * 20)  # only the twelfth
     assert many.figures["MRR@10"].value == many.figures["nDCG@10"].value == many.figures["recall@10"].value == 0
     assert judge_ranking("made", told_n, np.zeros(6), queries).figures == {}
