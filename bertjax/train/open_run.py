@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Protocol, TypeVar
 
-from bertjax.config import Config, DistributedConfig
+from bertjax.config import BertConfig, Config, DistributedConfig
 from bertjax.config.recipes import flat
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -101,14 +101,29 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     model = dataclasses.replace(
         model, dropout=asked.dropout, attention=asked.attention, frequency_bias=False, cooccurrence_embedding=False
     )
-    found = dataclasses.replace(config, model=model)
+    found = with_model(config, model, typed)
     _check_typed([key for key in typed if key.startswith("model.")], config, found)
     found.check_model()
+    if found.data.max_length < config.data.max_length:
+        _logger.info(f"NOTICE:   data.max_length={found.data.max_length}, as {config.init_from} has no more positions")
+    config = dataclasses.replace(config, data=found.data)
     ours, theirs, defaults = flat(config), flat(found), flat(Config())
     changed = [key for key in ours if ours[key] not in (theirs[key], defaults[key]) and key != "model.vocab_size"]
     if other := [f"{key}={ours[key]}" for key in changed]:
         _logger.info(f"NOTICE:   the model is that of {config.init_from}; of the recipe fall away: {', '.join(other)}")
     return found
+
+
+def with_model(config: Config, model: BertConfig, typed: Collection[str]) -> Config:
+    """Returns the configuration with a model, and to fine-tune with no longer texts than it has positions for.
+
+    Args:
+      typed: a length that is among these keys stays.
+    """
+    data = config.data
+    if config.task.kind != "pretrain" and "data.max_length" not in typed:
+        data = dataclasses.replace(data, max_length=min(data.max_length, model.max_position))
+    return dataclasses.replace(config, model=model, data=data)
 
 
 def _check_typed(typed: Collection[str], asked: Config, found: Config) -> None:

@@ -26,6 +26,7 @@ from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import is_better_less
 from bertjax.storage.atomic import atomic_write
 from bertjax.train.finetune import course_of
+from bertjax.train.open_run import with_model
 from bertjax.train.programs import shared_programs
 from bertjax.train.run import carry_out
 
@@ -114,7 +115,7 @@ def sweep_settings(
         raise BertjaxError(f"seeds={seeds} is no number of runs; give 1 or more")
     if seeds is None and not settings[0].values:
         raise BertjaxError("there is one run alone to make; give seeds, or a grid")
-    _check_models(settings)
+    _check_models(settings, typed)
     with joined(settings[0].config.distributed) as processes:  # once for all runs
         return _sweep(settings, processes, seeds=seeds, resume=resume, typed=typed)
 
@@ -224,11 +225,11 @@ def _plan(setting: Setting, seeds: int | None) -> list[Config]:
     ]
 
 
-def _check_models(settings: Sequence[Setting]) -> None:
+def _check_models(settings: Sequence[Setting], typed: Collection[str]) -> None:
     """Raises BertjaxError where a setting does not suit the model that it starts from, or there is none."""
     for config in [setting.config for setting in settings]:
         if config.init_from is not None:
-            dataclasses.replace(config, model=model_config(config.init_from)).check_model()
+            with_model(config, model_config(config.init_from), typed).check_model()
 
 
 def _check_folders(folder: Path, configs: Sequence[Config], *, resume: bool) -> None:

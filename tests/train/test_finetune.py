@@ -26,6 +26,7 @@ from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.folder import RunFolder
+from bertjax.train.open_run import with_model_of_init
 from bertjax.train.programs import make_programs
 from bertjax.train.state import saved_trees
 from bertjax.train.tasks.labelled import labelled_task
@@ -315,9 +316,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("keys, reason", WRONG)
 def test_what_is_wrong_is_said_before_a_folder_is_made(config: Config, keys: dict[str, Any], reason: str) -> None:
     with pytest.raises(BertjaxError) as error:
-        finetune(but(config, **keys))
+        finetune(but(config, **keys), typed=[key.replace("__", ".") for key in keys])
     assert reason in str(error.value) and "\n" not in str(error.value)
     assert not Path(config.run_dir).exists()
+
+
+def test_no_more_is_read_than_the_model_has_positions(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipe's length gives way; one that is typed does not, as above."""
+    folder, long = RunFolder(config.run_dir), but(config, data__max_length=32)
+    assert with_model_of_init(long, folder, resume=False).data.max_length == 16
+    assert "NOTICE:   data.max_length=16, as " in capsys.readouterr().out
+    assert with_model_of_init(config, folder, resume=False).data.max_length == 16 and not capsys.readouterr().out
 
 
 def test_keys_that_do_not_go_together() -> None:

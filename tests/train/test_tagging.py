@@ -210,7 +210,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("keys, reason", WRONG)
 def test_what_is_wrong_is_said_before_a_folder_is_made(config: Config, keys: dict[str, Any], reason: str) -> None:
     with pytest.raises(BertjaxError) as error:
-        finetune(but(config, **keys))
+        finetune(but(config, **keys), typed=[key.replace("__", ".") for key in keys])
     assert reason in str(error.value) and "\n" not in str(error.value)
     assert not Path(config.run_dir).exists()
 
