@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jsonargparse
+import yaml
 
 from bertjax.config.checks import describe_type
 from bertjax.config.config import Config
@@ -14,6 +15,16 @@ from bertjax.config.keys import SECTIONS, TYPES, check_number, describe_unknown,
 from bertjax.errors import BertjaxError
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+_load_yaml = jsonargparse.get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """Returns a value of YAML; text in which YAML sees nothing, such as "#1 String", a comment, stays text."""
+    value = _load_yaml(text)
+    return text if value is None and text.strip() not in ("", "~", "null", "Null", "NULL") else value
+
+
+jsonargparse.set_loader("bertjax", _load, (yaml.YAMLError,))
 
 
 def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentParser:
@@ -23,7 +34,9 @@ def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentP
       prog: the command as it is typed.
       texts: argparse's `usage`, `description`, `epilog`.
     """
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None, **texts)
+    parser = jsonargparse.ArgumentParser(
+        prog=prog, exit_on_error=False, allow_abbrev=False, print_config=None, parser_mode="bertjax", **texts
+    )
     recipes = f"name of a recipe ({', '.join(recipe_names())}), or path of a YAML file"
     parser.add_argument("--config", action="config", metavar="RECIPE", help=recipes)
     parser.add_class_arguments(Config)

@@ -148,3 +148,17 @@ def test_not_utf8(refusal, recipe):
 def test_missing_file_and_folder(refusal, tmp_path):
     assert str(tmp_path / "none.yaml") in refusal(tmp_path / "none.yaml")
     assert str(tmp_path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["#2 String", "&a", "# x"])
+def test_text_in_which_yaml_sees_nothing_stays_text(tmp_path, text):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"task: {{kind: classify, pair: '{text}'}}\n")
+    assert load_config(file).task.pair == text == load_config("classify", [f"task.pair={text}"]).task.pair
+    save_config(load_config(file), tmp_path / "again.yaml")
+    assert load_config(tmp_path / "again.yaml").task.pair == text
+
+
+@pytest.mark.parametrize("text", ["null", "~"])
+def test_what_means_nothing_is_none(text):
+    assert load_config("classify", ["task.pair=b", f"task.pair={text}"]).task.pair is None
