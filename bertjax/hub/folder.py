@@ -85,23 +85,7 @@ def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel
         or its tokenizer is of another kind.
     """
     family, config = _read_config(folder, families)
-    tensors = read_tensors(folder)
-    try:
-        tensors = family.after_reading(config, tensors)
-    except BertjaxError as error:
-        raise BertjaxError(f"{folder}: {error}") from None
-    params = _to_params(folder, family, config, tensors)
-    if left := sorted(tensors.keys() - set(family.names(config).values())):
-        some = ", ".join(left[:_EXAMPLES]) + (f" and {len(left) - _EXAMPLES:,} more" if len(left) > _EXAMPLES else "")
-        warnings.warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=2)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > (config.vocab_size or 0):
-        last = tokenizer.tokens([tokenizer.vocab_size - 1])[0]
-        raise BertjaxError(
-            f"{folder} has {tokenizer.vocab_size} tokens, up to {last!r}, and weights for "
-            f"vocab_size={config.vocab_size}; fetch its files again"
-        )
-    return HubModel(config, params, tokenizer)
+    return _to_model(folder, family, config, read_tensors(folder))
 
 
 def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubTaskModel:
@@ -113,23 +97,49 @@ def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> Hub
     Raises:
       BertjaxError: as `read_folder` does; or it has no head for labels or numbers.
     """
-    path = folder / "config.json"
-    try:
-        head = read_task_settings(read_json(path))
-    except BertjaxError as error:
-        raise BertjaxError(f"{path}: {error}") from None
-    model, family, tensors = read_folder(folder, families), _read_config(folder, families)[0], read_tensors(folder)
-    classifier, size = {}, (model.config.hidden_size, head.targets.num_outputs)
+    head = read_task_head(folder)
+    family, config = _read_config(folder, families)
+    tensors = read_tensors(folder)
+    model = _to_model(folder, family, config, tensors)
+    classifier, size = {}, (config.hidden_size, head.targets.num_outputs)
     for ours, theirs in family.head_names.items():
         if theirs not in tensors or (not head.of_tokens and "pooler" not in model.params):
             raise BertjaxError(f"{folder} has no whole head for its {head.architecture}; fetch its files again")
-        array = as_float32(folder, theirs, family.to_ours(model.config, ours, tensors[theirs]))
+        array = as_float32(folder, theirs, family.to_ours(config, ours, tensors[theirs]))
         if array.shape != size[-array.ndim :]:
             raise BertjaxError(f"{folder}: {theirs} is {list(tensors[theirs].shape)}, not what its config.json says")
         classifier[ours.rpartition("/")[2]] = array
     longest = read_json(folder / "tokenizer_config.json").get("model_max_length")
-    max_length = min(longest, model.config.max_position) if isinstance(longest, int) else model.config.max_position
+    max_length = min(longest, config.max_position) if isinstance(longest, int) else config.max_position
     return HubTaskModel(model._replace(params=model.params | {"classifier": classifier}), head, max_length)
+
+
+def read_task_head(folder: Path) -> TaskHead:
+    """Returns what a folder's model tells, without its weights. Raises BertjaxError where it has no such head."""
+    path = folder / "config.json"
+    try:
+        return read_task_settings(read_json(path))
+    except BertjaxError as error:
+        raise BertjaxError(f"{path}: {error}") from None
+
+
+def _to_model(folder: Path, family: Family, config: BertConfig, tensors: Tensors) -> HubModel:
+    try:
+        tensors = family.after_reading(config, tensors)
+    except BertjaxError as error:
+        raise BertjaxError(f"{folder}: {error}") from None
+    params = _to_params(folder, family, config, tensors)
+    if left := sorted(tensors.keys() - set(family.names(config).values())):
+        some = ", ".join(left[:_EXAMPLES]) + (f" and {len(left) - _EXAMPLES:,} more" if len(left) > _EXAMPLES else "")
+        warnings.warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=3)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > (config.vocab_size or 0):
+        last = tokenizer.tokens([tokenizer.vocab_size - 1])[0]
+        raise BertjaxError(
+            f"{folder} has {tokenizer.vocab_size} tokens, up to {last!r}, and weights for "
+            f"vocab_size={config.vocab_size}; fetch its files again"
+        )
+    return HubModel(config, params, tokenizer)
 
 
 def _read_config(folder: Path, families: Sequence[Family]) -> tuple[Family, BertConfig]:

@@ -70,7 +70,7 @@ class Classifier:
         Raises:
           BertjaxError: something is not a text, or pairs and texts do not match.
         """
-        return self._likeliest(self._probabilities(as_items(texts, pairs)))
+        return self._likeliest(self.probabilities_of(as_items(texts, pairs)))
 
     def predict_several(
         self, texts: Text | Iterable[Text], pairs: str | Iterable[str] | None = None
@@ -85,7 +85,7 @@ class Classifier:
         """
         return [
             [Prediction(self.labels[at], float(of_text[at])) for at in np.argsort(-of_text) if of_text[at] > 0.5]
-            for of_text in self._probabilities(as_items(texts, pairs))
+            for of_text in self.probabilities_of(as_items(texts, pairs))
         ]
 
     def probabilities(self, texts: Text | Iterable[Text], pairs: str | Iterable[str] | None = None) -> np.ndarray:
@@ -97,11 +97,7 @@ class Classifier:
         Raises:
           BertjaxError: as of `predict`.
         """
-        return self._probabilities(as_items(texts, pairs))
-
-    def probabilities_of(self, items: list[Item]) -> np.ndarray:
-        """Returns what `probabilities` does, of texts and pairs that are checked already."""
-        return self._probabilities(items)
+        return self.probabilities_of(as_items(texts, pairs))
 
     def _likeliest(self, probabilities_nc: np.ndarray) -> list[Prediction]:
         best_n = probabilities_nc.argmax(-1)
@@ -110,7 +106,8 @@ class Classifier:
             for best, of_text in zip(best_n.tolist(), probabilities_nc, strict=True)
         ]
 
-    def _probabilities(self, items: list[Item]) -> np.ndarray:
+    def probabilities_of(self, items: list[Item]) -> np.ndarray:
+        """Returns what `probabilities` does, of texts and pairs that are checked already."""
         logits_nc = self._head.logits(items)
         if self.several:
             return 1 / (1 + np.exp(-logits_nc))

@@ -58,7 +58,7 @@ class Matcher:
         Raises:
           BertjaxError: something is not a text, or pairs and texts do not match.
         """
-        return self._numbers(as_items(texts, pairs))
+        return self.numbers_of(as_items(texts, pairs))
 
     def rank(self, query: str, passages: Sequence[str]) -> list[Ranked]:
         """Returns the passages in order, the one that answers best first.
@@ -68,13 +68,10 @@ class Matcher:
         """
         if isinstance(passages, str) or not len(passages):
             raise BertjaxError(f"passages={passages!r} is no list of texts; give one or more")
-        numbers_n = self._numbers(as_items([query] * len(passages), passages))
+        numbers_n = self.numbers_of(as_items([query] * len(passages), passages))
         return [Ranked(int(at), float(numbers_n[at])) for at in np.argsort(-numbers_n, kind="stable")]
 
     def numbers_of(self, items: list[Item]) -> np.ndarray:
         """Returns what `predict` does, of texts and pairs that are checked already."""
-        return self._numbers(items)
-
-    def _numbers(self, items: list[Item]) -> np.ndarray:
         logits_n = self._head.logits(items)[:, 0]
         return np.asarray(expit(logits_n.astype(float))) if self._from_0_to_1 else self._scores.scores(logits_n)

@@ -14,7 +14,7 @@ from bertjax.data.examples import columns_of, item_of, read_records
 from bertjax.data.sources.records import Place
 from bertjax.data.targets import Labels
 from bertjax.errors import BertjaxError
-from bertjax.hub.folder import is_hub_folder, read_task_folder
+from bertjax.hub.folder import is_hub_folder, read_task_head
 from bertjax.inference import tag_file
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.engine import Precision
@@ -40,7 +40,7 @@ def task_of(folder: Path) -> TaskConfig:
         from bertjax.runs.folder import RunFolder
 
         return RunFolder(folder).config().task
-    kind, targets = read_task_folder(folder).head
+    kind, targets = read_task_head(folder)
     if kind == "rerank":
         return TaskConfig(kind, text="query", pair="passage")
     if kind == "tag":

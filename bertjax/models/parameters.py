@@ -1,6 +1,7 @@
 """A model's parameters: fresh ones, and their shapes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,15 @@ def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
     b1 = jnp.zeros((1, 1), jnp.int32)
     params: dict[str, Any] = model.init(key, *[b1] * model.NUM_INPUTS)["params"]
     return params
+
+
+def fresh_params(model: Any) -> Callable[[Array], dict[str, Any]]:
+    """Returns the function that makes fresh parameters, whole, from a key.
+
+    Args:
+      model: one that has a `Bert` under that name, which may be for a mesh.
+    """
+    return functools.partial(init_params, model.clone(bert=model.bert.clone(mesh=None)))
 
 
 def params_template(model: nn.Module) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bertjax.data.batching.tuples import TupleBatch
-from bertjax.models.parameters import init_params
+from bertjax.models.parameters import fresh_params
 from bertjax.models.sentence_encoder import SentenceEncoder
 from bertjax.objectives.metrics import Mean, Metrics
 from bertjax.objectives.objective import Objective, Params
@@ -57,7 +57,7 @@ def contrastive_objective(model: SentenceEncoder, contrast: Contrast, *, parts: 
       parts: in which the vectors of a batch are made, to save memory: loss and gradients stay the same.
     """
     name = f"{HEAD}_loss"
-    init = functools.partial(init_params, model.clone(bert=model.bert.clone(mesh=None)))
+    init = fresh_params(model)
     counted = _count_batches if contrast.scored else _count_examples
     return Objective(
         heads=HEADS,

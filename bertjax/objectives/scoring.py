@@ -9,9 +9,10 @@ from jax import Array
 
 from bertjax.data.batching.labelled import LabelledBatch
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.parameters import fresh_params
 from bertjax.objectives.metrics import Metrics, weighted_mean
 from bertjax.objectives.objective import Objective, Params
-from bertjax.objectives.sequence_logits import fresh_params, sequence_logits
+from bertjax.objectives.sequence_logits import sequence_logits
 
 HEADS = {"score": "score"}
 Loss = Literal["squared", "binary"]

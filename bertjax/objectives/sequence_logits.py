@@ -1,13 +1,9 @@
 """What a model tells of each sequence of a batch, which the objectives of labels and numbers share."""
 
-import functools
-from collections.abc import Callable
-
 from jax import Array
 
 from bertjax.data.batching.labelled import LabelledBatch
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params
 from bertjax.objectives.objective import Params
 from bertjax.parallel.sharding import gathered_outside_layers
 
@@ -27,8 +23,3 @@ def sequence_logits(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
     return logits_bkc
-
-
-def fresh_params(model: SequenceClassifier) -> Callable[[Array], Params]:
-    """Returns the function that makes fresh parameters of the model from a key."""
-    return functools.partial(init_params, model.clone(bert=model.bert.clone(mesh=None)))

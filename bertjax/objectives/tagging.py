@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bertjax.data.batching.tagged import TaggedBatch
-from bertjax.models.parameters import init_params
+from bertjax.models.parameters import fresh_params
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.labels import label_metrics, label_weights
 from bertjax.objectives.metrics import Metrics
@@ -31,7 +31,7 @@ def tagging_objective(
     return Objective(
         heads=HEADS,
         loss_weights={"tag_loss": 1.0},
-        init=functools.partial(init_params, model.clone(bert=model.bert.clone(mesh=None))),
+        init=fresh_params(model),
         metrics=functools.partial(batch_metrics, model, label_smoothing=label_smoothing, class_weights=weights),
         loss_counts=lambda batch: {
             "tag_loss": label_weights(jnp.asarray(batch.labels_bt), jnp.asarray(batch.weights_bt), weights).sum()

@@ -1,10 +1,8 @@
 """A whole run of fine-tuning: it learns, is killed and goes on, and says what is wrong."""
 
 import csv
-import dataclasses
 import functools
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from labelled_texts import WORDS, but, examples
+from labelled_texts import write_table as write
 
 from bertjax import Classifier, Encoder, Matcher, finetune, load_config
 from bertjax.cli.main import main
-from bertjax.config import BertConfig, Config
+from bertjax.config import Config
 from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
 from bertjax.data.prepare_task import prepare_task
 from bertjax.data.targets import Labels
-from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.task import evaluate_task
-from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.folder import RunFolder
 from bertjax.train.open_run import with_model_of_init
@@ -31,45 +28,15 @@ from bertjax.train.programs import make_programs
 from bertjax.train.state import saved_trees
 from bertjax.train.tasks.labelled import labelled_task
 
-WORDS = [f"word{number}" for number in range(12)]
-
-
-def examples(count: int, seed: int) -> list[tuple[str, str]]:
-    """Texts of words, among them one of three that tell the label."""
-    choose = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        label = choose.choice(["red", "green", "blue"])
-        words = choose.choices(WORDS, k=choose.randint(1, 9))
-        words.insert(choose.randint(0, len(words)), f"{label}ish")
-        rows.append((" ".join(words), label))
-    return rows
-
-
-def write(file: Path, rows: list[tuple[str, str]]) -> Path:
-    with open(file, "w", newline="", encoding="utf-8") as opened:
-        csv.writer(opened).writerows([("text", "label"), *rows])
-    return file
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT with random weights, as from elsewhere."""
-    tokenizer = Tokenizer.train([" ".join([*WORDS, "redish greenish blueish"])], min_frequency=1)
-    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16, init_scale=0.2)
-    params = jax.device_get(init_params(Bert(config), jax.random.key(5)))
-    folder = tmp_path_factory.mktemp("models") / "base"
-    write_folder(
-        config, {part: params[part] for part in params if part not in ("mlm", "nsp")}, tokenizer, folder, card=""
-    )
-    return folder
-
 
 @pytest.fixture
-def config(base: Path, tmp_path: Path, two_devices: None) -> Config:
+def config(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
     """Forty examples, in batches of 12: an epoch has three of them and one of four."""
-    train, valid = write(tmp_path / "train.csv", examples(40, 1)), write(tmp_path / "valid.csv", examples(20, 2))
-    typed = {"init_from": base, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
+    train, valid = (
+        write(tmp_path / "train.csv", examples(40, 1)),
+        write(tmp_path / "valid.csv", examples(20, 2)),
+    )
+    typed = {"init_from": one_layer, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}
     typed |= {"data.max_length": 16, "train.batch_size": 12, "train.epochs": 3, "train.log_every": 1}
     typed |= {"checkpoint.every": 4, "eval.every": 5, "optim.learning_rate": 0.01, "logging.report": False}
     return load_config("classify", [f"{key}={value}" for key, value in typed.items()])
@@ -83,14 +50,6 @@ def state_of(run: Path) -> dict[str, Any]:
     with folder.checkpoints() as checkpoints:
         templates = saved_trees(with_sharding(template, by_name(template, mesh)))
         return checkpoints.restore(checkpoints.newest_step(), templates)
-
-
-def but(config: Config, **keys: Any) -> Config:
-    for key, value in keys.items():
-        section, _, name = key.rpartition("__")
-        value = dataclasses.replace(getattr(config, section), **{name: value}) if section else value
-        config = dataclasses.replace(config, **{section or name: value})
-    return config
 
 
 def test_a_run_learns_and_tells_what_it_has_learned(
@@ -130,7 +89,7 @@ def test_a_run_learns_and_tells_what_it_has_learned(
         parts = ("Figures</h3>", "By label</h3>", "Confusions</h3>", "Calibration</h3>", "Hardest examples</h3>")
         assert [part for part in parts if part not in text] == []
         assert "The commonest label alone has 0.4" in text and f"bertjax predict {run}" in text
-        assert f">{rows[0][0]}</td>" in text and "examples/s" not in text
+        assert f">{rows[0][0]}</td>" in text
 
     # Other tools get the same, and so does what reads their folders here.
     folder = exported(run)
@@ -172,7 +131,10 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     assert not (tmp_path / "bad-out.csv").exists() and not list(tmp_path.glob(".*unfinished"))
     for words, reason in (
         (["evaluate", str(run), "--split", "test"], "--split is of runs that pretrain"),
-        (["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))], "the label 'pink'"),
+        (
+            ["evaluate", str(run), "--task.eval", str(write(tmp_path / "o.csv", [("a", "pink")]))],
+            "the label 'pink'",
+        ),
     ):
         assert main(words) == 2 and reason in capsys.readouterr().err
 
@@ -196,7 +158,9 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
     lines = RunFolder(config.run_dir).metrics.read()
     assert [line["step"] for line in lines if "held_out_label_loss" in line] == [5, 10, 12]
     shuffled = but(
-        config, run_dir=str(tmp_path / "killed"), task__train=str(write(tmp_path / "s.csv", examples(40, 1)[::-1]))
+        config,
+        run_dir=str(tmp_path / "killed"),
+        task__train=str(write(tmp_path / "s.csv", examples(40, 1)[::-1])),
     )
     batch_at: Callable = LabelledBatches.batch_at
     for kill in (2, 7, 11):

@@ -5,15 +5,14 @@ group, at random. So every batch has its share of all lengths, and as the longes
 together, any batch fits in the same places of the same rows: XLA compiles once, and nothing is packed anew.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bertjax.data.batching.epochs import B, ExactEpochs
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.data.batching.random import random_bits
-
-B = TypeVar("B")
 
 _ORDER, _LAST, _DEAL = range(3)  # streams of random numbers: among equal lengths, of the last batch, to the others
 _NEAR = 1.03  # what is about as small counts as smallest: a token in a row of 150 costs 7% more than in one of 64
@@ -53,7 +52,7 @@ class Layout(NamedTuple):
     on_sequences: Callable[[np.ndarray], np.ndarray]  # puts values [n, ...] to places [b, k, ...] likewise
 
 
-class PackedBatches(Generic[B]):
+class PackedBatches(ExactEpochs[B]):
     """Sequences in batches; every epoch takes each once, in a new order. What is learned of them is a subclass's.
 
     Where `batch_size` does not divide their number, an epoch's last batch has what is left.
@@ -70,16 +69,12 @@ class PackedBatches(Generic[B]):
     """
 
     def __init__(self, examples: Sequences, *, batch_size: int, row_length: int | None = None, seed: int):
+        super().__init__(len(examples.starts_n) - 1, batch_size)
         self._sequences, self._seed = examples, seed
-        self.num_sequences = len(examples.starts_n) - 1
-        self.batch_size = min(batch_size, self.num_sequences)
-        self._whole, self._left = divmod(self.num_sequences, self.batch_size)
-        self.steps_in_epoch = self._whole + (self._left > 0)
         # Whichever examples the last batch takes, the longest of group g is among the longest of what is left.
         longest_n = np.sort(examples.lengths_n)[::-1][np.arange(self.batch_size) * self._whole]
         self._places, self.row_length = places_for(longest_n, row_length or 2 * int(longest_n[0]))
         self.num_rows, self.max_sequences = self._places.num_rows, int(self._places.slot_n.max()) + 1
-        self._epoch: tuple[int, np.ndarray] | None = None
 
     @property
     def fill(self) -> float:
@@ -88,36 +83,13 @@ class PackedBatches(Generic[B]):
         return float(self._sequences.starts_n[-1] / places)
 
     def batch_at(self, step: int, rows: range | None = None) -> B:
-        """Returns the batch of a step; epochs follow one another.
-
-        Args:
-          rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
-        """
+        """See `ExactEpochs`."""
         return self._made(self._laid_out(self._chosen(step), rows))
 
     def numbers_at(self, step: int) -> np.ndarray:
         """Returns the number of each example in the batch of a step, int [b, k], -1 where there is none."""
         layout = self._laid_out(self._chosen(step), None)
         return layout.on_sequences(layout.numbers_n + 1) - 1
-
-    def _chosen(self, step: int) -> np.ndarray:
-        epoch, number = divmod(step, self.steps_in_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:  # steps mostly come in order
-            self._epoch = epoch, self._order(epoch)
-        return self._epoch[1][number * self.batch_size :][: self.batch_size]
-
-    def num_rows_at(self, step: int) -> int:
-        """Returns the number of rows (b), the same in every step."""
-        return self.num_rows
-
-    def batch_size_at(self, step: int) -> float:
-        """Returns the number of sequences in a step."""
-        is_last = self._left and step % self.steps_in_epoch == self._whole
-        return self._left if is_last else self.batch_size
-
-    def first_epoch(self, rows: range | None = None) -> Iterator[B]:
-        """Yields each sequence once, or some consecutive rows of each batch."""
-        return (self.batch_at(step, rows) for step in range(self.steps_in_epoch))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Returns the examples of an epoch, batch after batch; each is in order of its groups, the longest first."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bertjax.data.batching.epochs import ExactEpochs
 from bertjax.data.batching.packed import places_for
 from bertjax.data.batching.random import random_bits
 from bertjax.data.tuples import Tuples
@@ -36,7 +37,7 @@ class TupleBatch(NamedTuple):
     weights_bq: np.ndarray  # float32, 1 where there is an example
 
 
-class TupleBatches:
+class TupleBatches(ExactEpochs[TupleBatch]):
     """Tuples of texts in batches; every epoch takes each once, in a new order.
 
     Where `batch_size` does not divide their number, an epoch's last batch has what is left.
@@ -53,11 +54,8 @@ class TupleBatches:
     """
 
     def __init__(self, examples: Tuples, *, batch_size: int, row_length: int | None = None, seed: int):
+        super().__init__(len(examples.texts_nr), batch_size)
         self._examples, self._seed = examples, seed
-        self.num_sequences = len(examples.texts_nr)
-        self.batch_size = min(batch_size, self.num_sequences)
-        self._whole, self._left = divmod(self.num_sequences, self.batch_size)
-        self.steps_in_epoch = self._whole + (self._left > 0)
         # Those that have one more, spread evenly, give it to the last batch.
         of_cells_c = np.diff(np.arange(self.batch_size + 1) * self.num_sequences // self.batch_size)
         lengths_nr = np.where(examples.texts_nr >= 0, examples.lengths_m[examples.texts_nr], 0)
@@ -65,7 +63,6 @@ class TupleBatches:
         longest_s = _longest(lengths_nr, self._cells)
         self._places, self.row_length = places_for(longest_s, row_length or 2 * int(longest_s[0]))
         self.num_rows, self.max_sequences = self._places.num_rows, int(self._places.slot_n.max()) + 1
-        self._epoch: tuple[int, np.ndarray] | None = None
 
     @property
     def fill(self) -> float:
@@ -75,32 +72,12 @@ class TupleBatches:
         return float(tokens / (self.steps_in_epoch * self.num_rows * self.row_length))
 
     def batch_at(self, step: int, rows: range | None = None) -> TupleBatch:
-        """Returns the batch of a step; epochs follow one another.
-
-        Args:
-          rows: consecutive ones to make, the others are not; those from `num_rows` on are empty. By default all.
-        """
-        return self._batch(self.numbers_at(step), rows)
+        """See `ExactEpochs`."""
+        return self._batch(self._chosen(step), rows)
 
     def numbers_at(self, step: int) -> np.ndarray:
         """Returns the numbers of the examples in the batch of a step, int [n], in the order in which it has them."""
-        epoch, number = divmod(step, self.steps_in_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:  # steps mostly come in order
-            self._epoch = epoch, self._order(epoch)
-        return self._epoch[1][number * self.batch_size :][: self.batch_size]
-
-    def num_rows_at(self, step: int) -> int:
-        """Returns the number of rows (b), the same in every step."""
-        return self.num_rows
-
-    def batch_size_at(self, step: int) -> float:
-        """Returns the number of examples in a step."""
-        is_last = self._left and step % self.steps_in_epoch == self._whole
-        return self._left if is_last else self.batch_size
-
-    def first_epoch(self, rows: range | None = None) -> Iterator[TupleBatch]:
-        """Yields each example once, or some consecutive rows of each batch."""
-        return (self.batch_at(step, rows) for step in range(self.steps_in_epoch))
+        return self._chosen(step)
 
     def _order(self, epoch: int) -> np.ndarray:
         """Returns the examples of an epoch, batch after batch."""
