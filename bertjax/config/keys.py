@@ -47,7 +47,8 @@ def describe_unknown(key: str, given: str | None = None) -> str:
     if key in RENAMED:
         return f"{key} is now {RENAMED[key]}; give that"
     known = {name.split(".")[-1]: name for name in (*TYPES, *SECTIONS)}
-    near = difflib.get_close_matches(key.split(".")[-1], known, n=1)
+    known["lr"] = "optim.learning_rate"  # as many say
+    near = difflib.get_close_matches(key.split(".")[-1], known, n=1, cutoff=0.7)
     instead = f"did you mean {known[near[0]]}?" if near else "'bertjax pretrain --help' lists every key"
     return f"there is no {given or f'key {key}'}; {instead}"
 

@@ -65,6 +65,7 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     """
     task, (init_from, path) = config.task, check_task(config)
     rows = read_rows(task, path, "task.train", label_reader(task))
+    learn_targets(task, rows)  # raises where all have one label; of those to learn from alone it is made below
     if task.eval is None:
         rows, held_out = split(rows, task.eval_share, config.split_seed)
         name = f"held-out share of {named(path)}"

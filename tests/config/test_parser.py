@@ -19,7 +19,8 @@ from bertjax.errors import BertjaxError
         ("train:\n  stepss: 3", "stepss", "train.steps"),
         ("steps: 3", "steps", "train.steps"),
         ("model: {zzz: 8}", "zzz", "--help"),
-        ("sunshine: 3", "sunshine", "--help"),
+        ("colour: red", "colour", "--help"),
+        ("optim: {lr: 3}", "lr", "optim.learning_rate"),
     ],
 )
 def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
@@ -34,7 +35,7 @@ def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
         ("train.stepss=4", "train.steps"),
         ("trian.steps=4", "train.steps"),
         ("tokenizer.min_freq=3", "tokenizer.min_frequency"),
-        ("sunshine=3", "--help"),
+        ("colour=red", "--help"),
         ("=3", "--help"),
         ("seed", "key=value"),
         ("train.batch_size", "key=value"),

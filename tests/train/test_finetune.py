@@ -285,6 +285,12 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(config: Config, keys: dic
     assert not Path(config.run_dir).exists()
 
 
+def test_one_label_alone_is_said_whatever_is_held_out(config: Config, tmp_path: Path) -> None:
+    same = str(write(tmp_path / "same.csv", [("word1", "a"), ("word2", "a")]))
+    with pytest.raises(BertjaxError, match="every one of 2 rows has the label 'a'; give rows of two labels or more"):
+        finetune(but(config, task__train=same, task__eval=None))
+
+
 def test_no_more_is_read_than_the_model_has_positions(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """A recipe's length gives way; one that is typed does not, as above."""
     folder, long = RunFolder(config.run_dir), but(config, data__max_length=32)
