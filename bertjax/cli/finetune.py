@@ -108,7 +108,10 @@ def predict(argv: list[str]) -> None:
     from bertjax.inference.predict_file import check_format, load_predictor, predict_file, task_of
 
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
-    task = dataclasses.replace(task_of(folder := user_path(args.run)), **asked)
+    task = task_of(folder := user_path(args.run))
+    if not {*asked.values()} <= {*(task.columns or ())}:  # those of other files than the run's
+        task = dataclasses.replace(task, columns=None)
+    task = dataclasses.replace(task, **asked)
     check_format(args.out, task.kind)
     predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args))
     with new_file("--out", args.out) as file:

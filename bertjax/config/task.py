@@ -37,6 +37,9 @@ class TaskConfig:
     label: str = "label"
     """column that holds the label, which is read as text, or the number, or the list of tags; of files with a word a
     line the number of the tags' column, else the last is"""
+    columns: tuple[str, ...] | None = None
+    """names of the columns, in their order, for tables (.csv, .tsv) whose first line has none of these names but is an
+    example; by default the first line names them"""
     label_separator: str | None = None
     """what stands between the labels of an example that may have several, or none, to classify; JSON may have lists of
     them. By default an example has one"""
@@ -76,6 +79,7 @@ class TaskConfig:
             f"task.label_smoothing={self.label_smoothing} is not a share; give 0 <= label_smoothing < 1",
         )
         for name, default, kinds in (
+            ("columns", None, ("classify", "score", "rerank", "embed")),
             ("label_separator", None, ("classify",)),
             ("label_smoothing", 0.0, ("classify", "tag")),
             ("class_weights", "none", ("classify", "tag")),
@@ -94,6 +98,10 @@ class TaskConfig:
         require(
             self.kind != "rerank" or self.pair is not None,
             "task.kind=rerank reads a query (task.text) and a passage; give task.pair the column of the passage",
+        )
+        require(
+            self.columns is None or (all(self.columns) and 0 < len(set(self.columns)) == len(self.columns)),
+            f"task.columns={list(self.columns or ())} are no names of columns; give each its own, as in [label, text]",
         )
         require(self.group is None or bool(self.group), "task.group is empty; name a column, or leave it out")
         columns = [name for name in (self.text, self.pair, self.label) if name is not None]

@@ -58,13 +58,16 @@ class Examples(NamedTuple):
         return np.diff(self.starts_n)
 
 
-def read_records(path: str, needed: Mapping[str, str], key: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+def read_records(
+    path: str, needed: Mapping[str, str], key: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yields every record of the files, and its place.
 
     Args:
       path: as `find_files` takes it.
       needed: columns that a file must have, each with the key of the configuration that names it.
       key: the option that gave the path.
+      columns: as `TaskConfig` has them, of tables that do not name them.
 
     Raises:
       BertjaxError: a file or a row cannot be read, or has more fields than columns.
@@ -74,7 +77,7 @@ def read_records(path: str, needed: Mapping[str, str], key: str) -> Iterator[tup
             raise BertjaxError(f"{file} has no columns; give {key} files of .csv, .tsv, .jsonl, .json or .parquet")
         try:
             for part in parts_of(file, LAYOUT, 1 << 40):
-                for place, record in records(part, None):
+                for place, record in records(part, None, columns or ()):
                     if isinstance(record, BadError):
                         raise BadError(f"{place} {record}", record.reason)
                     if isinstance(record, dict) and None in record:
@@ -124,7 +127,7 @@ def read_rows(task: TaskConfig, path: str, key: str, read_label: Callable[[Any],
       BertjaxError: there is no row, or one cannot be read or has no label.
     """
     rows = []
-    for place, record in read_records(path, columns_of(task), key):
+    for place, record in read_records(path, columns_of(task), key, task.columns):
         label = read_label(in_field(record, task.label))
         if isinstance(label, BadError):
             raise BertjaxError(f"{place} {label}")

@@ -79,7 +79,7 @@ def read_tuples(task: TaskConfig, path: str, key: str) -> list[TupleRow]:
         rows = list(_lines(path, key))
     else:
         needed = {task.text: "task.text"} | ({} if task.group is None else {task.group: "task.group"})
-        rows = [_row(task, place, record) for place, record in read_records(path, needed, key)]
+        rows = [_row(task, place, record) for place, record in read_records(path, needed, key, task.columns)]
     if not rows:
         raise BertjaxError(f"{path} has no rows; give {key} some with texts")
     if task.loss == "cosent" and len({row.score for row in rows}) == 1:

@@ -139,7 +139,7 @@ def _write_records(
 ) -> int:
     """Writes the columns of each record, and of those that are added what `predict` tells of it."""
     number, write = 0, _writer(file, out)
-    read = read_records(source, columns_of(task, labelled=False), "--input")
+    read = read_records(source, columns_of(task, labelled=False), "--input", task.columns)
     while some := list(islice(read, _AT_ONCE)):
         for (place, record), values in zip(some, predict(some), strict=True):
             if there := [column for column in added if column in record]:

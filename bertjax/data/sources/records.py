@@ -2,11 +2,12 @@
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,20 +47,25 @@ def texts(part: Part, field: str, key: str = "data.text_field") -> Iterator[str 
         yield BadError(f"{place} {value}", value.reason) if isinstance(value, BadError) else value
 
 
-def records(part: Part, fields: Mapping[str, str] | None = None) -> Iterator[tuple[Place, Any]]:
+def records(
+    part: Part, fields: Mapping[str, str] | None = None, columns: Sequence[str] = ()
+) -> Iterator[tuple[Place, Any]]:
     """Yields the place of each record and what is there: a dict where all is well, or a BadError that says why not.
 
     Args:
       fields: those that are needed, each with the key of the configuration that names it; a file whose columns are
         known must have them, and others need not come. By default all.
+      columns: names of a table's columns where its first row has none of them, and so is a record.
 
     Raises:
       BadError: the rest cannot be read.
     """
     file = Path(part.file)
-    readers = {"jsonl": _json_lines, "json": _json_lines, "csv": _table, "tsv": _table, "parquet": _parquet}
+    readers = {"jsonl": _json_lines, "json": _json_lines, "parquet": _parquet}
+    table: Callable[[Part, Mapping[str, str] | None], Iterator[tuple[int, Any]]]
+    table = functools.partial(_table, columns=columns)
     kind, what = kind_of(file).format, "line"
-    reader = readers[kind]
+    reader = readers.get(kind, table)
     if kind == "parquet":
         what = "row"
     elif kind == "json" and not part.start and not is_json_lines(file):
@@ -161,8 +167,8 @@ def _json_values(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple
         raise BadError(f"{part.file} is no JSON: its array has no end after {number:,} records", "no JSON")
 
 
-def _table(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
-    """Yields each row by column, with the number of its first line; the first row names the columns.
+def _table(part: Part, fields: Mapping[str, str] | None, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Yields each row by column, with the number of its first line; the first row names them, or `columns` do.
 
     What a row has beyond them is a list under None, as `csv.DictReader` has it; what it lacks is left out.
 
@@ -188,11 +194,15 @@ def _table(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, 
             yield number, BadError(why, "no CSV")
             continue
         if row and not names:
-            names = [name.strip() for name in row]
+            first = [name.strip() for name in row]
+            is_record = bool(columns) and not {*first} & {*columns}
+            names = list(columns) if is_record else first
             for field, key in (fields or {}).items():
                 if field not in names:
                     raise _no_column(file, field, key, names)
-        elif row:
+            if not is_record:
+                continue
+        if row:
             record: dict[str | None, Any] = dict(zip(names, row, strict=False))
             yield number, record if len(row) <= len(names) else record | {None: row[len(names) :]}
 
