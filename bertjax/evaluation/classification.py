@@ -32,6 +32,8 @@ def judge_labels(name: str, logits_nc: np.ndarray, labels_n: np.ndarray, labels:
     cells_n = labels_n.astype(np.int64) * count + logits_nc.argmax(-1)
     counts_cc = np.bincount(cells_n, minlength=count * count).reshape(count, count)
     figures = {key: _from_counts(figure, counts_cc) for key, figure in FIGURES.items()}
+    if count == 2:
+        figures["F1"] = _from_counts(second_f1, counts_cc)
     if count == 2 and 0 < labels_n.sum() < len(labels_n):
         margins_n = logits_nc[:, 1] - logits_nc[:, 0]
         figures["AUC"] = resampled(lambda some: area(margins_n[some], labels_n[some]), len(labels_n))
@@ -103,6 +105,12 @@ def accuracy(counts_cc: np.ndarray) -> float:
 def macro_f1(counts_cc: np.ndarray) -> float:
     """Returns the mean of the F1 of each label that is there or was guessed."""
     return _f1(np.diagonal(counts_cc), counts_cc.sum(1), counts_cc.sum(0))
+
+
+def second_f1(counts_cc: np.ndarray) -> float:
+    """Returns the F1 of the second of two labels, as of 1 beside 0; 0 where it is neither there nor guessed."""
+    both = counts_cc[1].sum() + counts_cc[:, 1].sum()
+    return float(2 * counts_cc[1, 1] / both) if both else 0.0
 
 
 def matthews(counts_cc: np.ndarray) -> float:

@@ -35,6 +35,7 @@ def test_figures_of_one_label_are_scikit_learns(labels: int) -> None:
         "MCC": metrics.matthews_corrcoef(labels_n, guessed_n),
     }
     if labels == 2:
+        expected["F1"] = metrics.f1_score(labels_n, guessed_n)
         expected["AUC"] = metrics.roc_auc_score(labels_n, softmax(logits_nc, -1)[:, 1])
     assert {name: figure.value for name, figure in judged.figures.items()} == pytest.approx(expected, abs=1e-12)
     np.testing.assert_array_equal(
