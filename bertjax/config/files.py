@@ -32,25 +32,26 @@ logger = logging.getLogger(__name__)
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with bertjax."""
-    return sorted(file.stem for file in _SHIPPED.glob("*.yaml"))
+    """Names of the recipes that come with bertjax; those of a folder have its name before them, as in glue/cola."""
+    return sorted(file.relative_to(_SHIPPED).with_suffix("").as_posix() for file in _SHIPPED.rglob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
     """Returns the path of a recipe.
 
     Args:
-      name: the name of one that comes with bertjax, such as "textbook"; or a path, which has a folder or a suffix in
-        it, or is that of a file.
+      name: the name of one that comes with bertjax, such as "textbook" or "glue/cola"; or else a path, which has a
+        folder or a suffix in it, or is that of a file.
 
     Raises:
       BertjaxError: there is no recipe of that name.
     """
+    names = recipe_names()
+    if name in names and not os.path.isfile(name):
+        return _SHIPPED / f"{name}.yaml"
     if os.sep in name or Path(name).suffix or os.path.isfile(name):
         return user_path(name)
-    if name not in recipe_names():
-        raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(recipe_names())}")
-    return _SHIPPED / f"{name}.yaml"
+    raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(names)}")
 
 
 def read_recipe(path: Path) -> str:

@@ -8,7 +8,7 @@ from bertjax.config.keys import RENAMED, TYPES
 from bertjax.config.recipes import flat, load_config, recipe_names, save_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(CONFIGS.glob("*.yaml"))
+RECIPES = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in CONFIGS.rglob("*.yaml")}
 
 
 # Recipes by name.
@@ -16,9 +16,9 @@ RECIPES = sorted(CONFIGS.glob("*.yaml"))
 
 def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert recipe_names() == sorted(path.stem for path in RECIPES)
-    for path in RECIPES:
-        assert load_config(path.stem, ["seed=5"]) == load_config(path, ["seed=5"])
+    assert recipe_names() == sorted(RECIPES) and "glue/cola" in RECIPES
+    for name, path in RECIPES.items():
+        assert load_config(name, ["seed=5"]) == load_config(path, ["seed=5"])
 
 
 def test_a_file_goes_before_a_name_and_a_folder_does_not(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_wrong_name_lists_the_names(refusal, name):
     assert f"there is no recipe {name!r}" in message and ", ".join(recipe_names()) in message
 
 
-@pytest.mark.parametrize("name", ["textbook.yml", "./textbook", "configs/none", "/"])
+@pytest.mark.parametrize("name", ["textbook.yml", "./textbook", "configs/none", "glue/none", "/"])
 def test_a_path_is_never_taken_for_a_name(refusal, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert f"config {Path(name)} cannot be read" in refusal(name)

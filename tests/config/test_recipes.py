@@ -8,15 +8,15 @@ from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TrainCon
 from bertjax.config.recipes import flat, load_config, save_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(CONFIGS.glob("*.yaml"))
+RECIPES = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in CONFIGS.rglob("*.yaml")}
 
 
 # The recipes we ship.
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_loads_and_has_a_folder_of_its_own(path):
-    assert load_config(path).run_dir == f"runs/{path.stem}"
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipe_loads_and_has_a_folder_of_its_own(name):
+    assert load_config(RECIPES[name]).run_dir == f"runs/{name}"
 
 
 @pytest.mark.parametrize("name", ["textbook", "base", "large"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RECIPES = {path.name for path in (ROOT / "configs").glob("*.yaml")}
+RECIPES = {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
 SMALL = {
     "data.source": "python-docs",
     "tokenizer.vocab_size": "500",
