@@ -12,10 +12,11 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # for the processes that tests start
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import pytest
@@ -28,6 +29,9 @@ from bertjax.evaluation.evaluate import EvalStep
 from bertjax.objectives.objective import Objective
 from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
+
+if TYPE_CHECKING:
+    from hub_server import Hub
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -93,6 +97,15 @@ def trace_each_program_once() -> Iterator[None]:
 def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Hub"]:
+    """An empty hub on loopback, which huggingface_hub asks in place of the real one."""
+    from hub_server import hub_for
+
+    with hub_for(monkeypatch, tmp_path_factory.mktemp("hub")) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

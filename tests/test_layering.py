@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up; a package imports only from those before it. Beside each: the packages of others that it may use.
 FLOORS = {
     "errors": "",
-    "storage": "filelock fsspec",
+    "storage": "filelock fsspec huggingface_hub",
     "config": "jsonargparse yaml",
     "data": "numpy scipy tokenizers sentencex pyarrow backports compression huggingface_hub tqdm",
     "parallel": "numpy jax",

@@ -174,7 +174,7 @@ def _draw(word: str, around: Any, near_nn: Any, out: Path) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run or of a BERT, or ORG/NAME on the hub")
     add_mesh(parser, "each device has the whole model, and texts of its own")
 
 

@@ -16,7 +16,7 @@ def explore(argv: list[str]) -> None:
             "Ctrl-C ends it."
         ),
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run or of a BERT, or ORG/NAME on the hub")
     parser.add_argument(
         "--text",
         metavar="FILE",

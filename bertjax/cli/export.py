@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser
+from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
 
 
 def export(argv: list[str]) -> None:
     """Runs `bertjax export`."""
     parser = Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT from Hugging Face")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run or of a BERT, or ORG/NAME on the hub")
     parser.add_argument("out", metavar="OUT", type=user_path, help="folder to make, or for stablehlo the file")
     parser.add_argument(
         "--format",
@@ -26,7 +27,7 @@ def export(argv: list[str]) -> None:
     from bertjax.hub.folder import is_hub_folder
     from bertjax.runs.folder import RunFolder
 
-    if is_hub_folder(source := user_path(args.run)):
+    if is_hub_folder(source := model_folder(args.run)):
         export_folder(source, args.out)
     else:
         export_run(RunFolder(source), args.out)

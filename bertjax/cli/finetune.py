@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
 from bertjax.cli.train import parse_recipe, training_parser
 from bertjax.errors import BertjaxError
+from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
 
 
@@ -77,7 +78,7 @@ def predict(argv: list[str]) -> None:
             "those of each word."
         ),
     )
-    parser.add_argument("run", metavar="RUN", help="folder of the run, such as runs/classify")
+    parser.add_argument("run", metavar="RUN", help="folder of the run, such as runs/classify, or ORG/NAME on the hub")
     parser.add_argument(
         "--input",
         metavar="FILE",
@@ -108,7 +109,7 @@ def predict(argv: list[str]) -> None:
     from bertjax.inference.predict_file import check_format, load_predictor, predict_file, task_of
 
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
-    task = task_of(folder := user_path(args.run))
+    task = task_of(folder := model_folder(args.run))
     if not {*asked.values()} <= {*(task.columns or ())}:  # those of other files than the run's
         task = dataclasses.replace(task, columns=None)
     task = dataclasses.replace(task, **asked)

@@ -21,9 +21,9 @@ class Config:
     seed: int = 0
     """seed of weights, sequences, masks and dropout"""
     init_from: str | None = None
-    """folder of a run or of a Hugging Face BERT to start from: its weights, its vocabulary and its model section
-    are used, whatever a recipe says of them (except model.dropout and model.attention); a head that it lacks starts
-    fresh, and so does the optimiser"""
+    """folder of a run or of a Hugging Face BERT to start from, or ORG/NAME@REVISION on the hub: its weights, its
+    vocabulary and its model section are used, whatever a recipe says of them (except model.dropout and
+    model.attention); a head that it lacks starts fresh, and so does the optimiser"""
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)

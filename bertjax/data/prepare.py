@@ -28,6 +28,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
+from bertjax.storage.hub_models import model_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -257,7 +258,7 @@ def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:
     Raises:
       BertjaxError: it cannot be read, or has no mask.
     """
-    read = load_tokenizer(there)
+    read = load_tokenizer(model_folder(there))
     if masks and read.vocabulary.mask is None:
         raise BertjaxError(f"the vocabulary of {there} has no mask to hide words with; give one that has [MASK]")
     tokenizer = read.with_template(None)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from bertjax.config import Config
@@ -10,6 +9,7 @@ from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.task_head import TaskHead
 from bertjax.runs.metrics import figures
+from bertjax.storage.hub_models import public_name
 
 _SHOWN = 50  # labels that a card names
 _PRIVATE = {"path", "eval_path", "cache"}  # settings of the data that name places on a machine
@@ -43,7 +43,7 @@ def make_task_card(
     if head.kind == "classify" and isinstance(head.targets, Labels) and head.targets.several:
         what = f"some of {len(names):,} labels"
     of = "of each word" if head.of_tokens else "of a text" if run.task.pair is None else "of a pair of texts"
-    model = "A BERT" if run.init_from is None else f"`{Path(run.init_from).name}`"
+    model = "A BERT" if run.init_from is None else f"`{public_name(run.init_from)}`"
     return _TASK_CARD.format(
         pipeline=head.pipeline,
         what=f"{what} {of}",
@@ -78,7 +78,7 @@ def make_card(
       ValueError, KeyError, TypeError, AttributeError: the environment is not what a run writes.
     """
     corpus, model, recipe = environment["corpus"], run.model, _recipe(run)
-    begun = f" It began with the weights of `{Path(run.init_from).name}`." if run.init_from else ""
+    begun = f" It began with the weights of `{public_name(run.init_from)}`." if run.init_from else ""
     evaluation = "It was not evaluated."
     if held_out:
         of_heads = figures(held_out, run.data.heads, prefix="held_out_")
@@ -116,7 +116,7 @@ def make_embedding_card(
     recipe["task"] = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("train", "eval")}
     return _EMBEDDING_CARD.format(
         **dataclasses.asdict(run.model) | {"vocab_size": tokenizer.vocab_size},
-        begun=Path(run.init_from or "").name,
+        begun=public_name(run.init_from or ""),
         text=corpus["train"]["name"],
         examples=corpus["train"]["examples"],
         learned=next((name for name, is_it in learned.items() if is_it), "texts that belong together, against others"),

@@ -39,7 +39,7 @@ class Classifier:
         """Loads a run of `bertjax finetune --config classify`, or a Hugging Face folder of a model that classifies.
 
         Args:
-          folder: the run's, or the other.
+          folder: the run's, or the other, or ORG/NAME or ORG/NAME@REVISION on the hub.
           precision: what matrix products multiply, float32 or bfloat16.
           mesh: how texts and parameters are spread over the devices of the process; by default each device has the
             whole model, and texts of its own.

@@ -24,6 +24,7 @@ from bertjax.inference import pretrained
 from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed, local_mesh
 from bertjax.inference.inputs import Text, as_items, as_text, as_words, elements
 from bertjax.models.bert import Bert, params_template
+from bertjax.storage.hub_models import model_folder
 
 _BATCHES_PER_WINDOW = 16
 _MEAN = SentenceSettings()
@@ -88,7 +89,7 @@ class Encoder:
         What sentence-transformers keeps in such a folder is what `encode` does by default.
 
         Args:
-          folder: a run's or a Hugging Face one.
+          folder: a run's or a Hugging Face one, or ORG/NAME or ORG/NAME@REVISION on the hub.
           precision: what matrix products multiply, float32 or bfloat16; vectors are float32 with either.
           mesh: how texts and parameters are spread over the devices of the process: `MeshConfig(fsdp=4)` for a model
             that one device cannot hold. By default each device has the whole model, and texts of its own.
@@ -99,10 +100,10 @@ class Encoder:
         """
         precision = as_type(precision, Precision, "precision")
         mesh = as_type(mesh, MeshConfig | None, "mesh")
-        devices = None if mesh is None else local_mesh(mesh, pretrained.model_config(folder))
-        read = pretrained.load(folder, devices)
-        lowercases = read.tokenizer.rules.lowercase
-        sentence = read_settings(as_type(folder, Path, "folder"), read.config.hidden_size, lowercases=lowercases)
+        path = model_folder(as_type(folder, Path, "folder"))
+        devices = None if mesh is None else local_mesh(mesh, pretrained.model_config(path))
+        read = pretrained.load(path, devices)
+        sentence = read_settings(path, read.config.hidden_size, lowercases=read.tokenizer.rules.lowercase)
         return cls(*read, precision=precision, sentence=sentence, mesh=mesh)
 
     def encode_tokens(

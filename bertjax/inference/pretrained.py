@@ -11,6 +11,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
 from bertjax.parallel.sharding import local_devices, make_mesh, place_params
+from bertjax.storage.hub_models import model_folder
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -28,13 +29,13 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
     """Reads the newest sound checkpoint of a run, or the BERT of a Hugging Face folder (safetensors only).
 
     Args:
-      folder: a run's or a Hugging Face one.
+      folder: a run's or a Hugging Face one, or ORG/NAME or ORG/NAME@REVISION on the hub.
       mesh: the devices that share the parameters; by default one device of this process has them all.
 
     Raises:
       BertjaxError: the folder has no checkpoint, or no BERT that can be read.
     """
-    path, mesh = as_type(folder, Path, "folder"), mesh or make_mesh(devices=local_devices()[:1])
+    path, mesh = model_folder(as_type(folder, Path, "folder")), mesh or make_mesh(devices=local_devices()[:1])
     if _is_hub_folder(path):
         read = read_folder(path)
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
@@ -47,7 +48,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 
 def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
-    path = as_type(folder, Path, "folder")
+    path = model_folder(as_type(folder, Path, "folder"))
     return read_model_config(path) if _is_hub_folder(path) else _run(path).config().model
 
 
@@ -67,5 +68,5 @@ def _run(folder: Path) -> "RunFolder":
     run = RunFolder(folder)
     if not run.begun:
         kinds = "is not a run's folder nor a Hugging Face one: it has neither config.yaml nor config.json"
-        raise BertjaxError(f"{folder} {kinds}; give one that has")
+        raise BertjaxError(f"{folder} {kinds}; give one that has, or ORG/NAME on the hub")
     return run

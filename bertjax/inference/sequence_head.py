@@ -16,6 +16,7 @@ from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.models.sentence import Dense
 from bertjax.parallel.sharding import make_mesh
+from bertjax.storage.hub_models import model_folder
 
 if TYPE_CHECKING:
     from bertjax.runs.folder import RunFolder
@@ -84,7 +85,7 @@ def load_task_model(
     """Loads what `bertjax finetune` trained, or a Hugging Face folder of a model with such a head.
 
     Args:
-      folder: the run's, or the other.
+      folder: the run's, or the other, or ORG/NAME or ORG/NAME@REVISION on the hub.
       kinds: of tasks that will do.
       precision: what matrix products multiply, float32 or bfloat16.
       mesh: how texts and parameters are spread over the devices of the process; by default each device has the
@@ -93,8 +94,8 @@ def load_task_model(
     Raises:
       BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
     """
-    path, precision = as_type(folder, Path, "folder"), as_type(precision, Precision, "precision")
-    mesh = as_type(mesh, MeshConfig | None, "mesh")
+    precision, mesh = as_type(precision, Precision, "precision"), as_type(mesh, MeshConfig | None, "mesh")
+    path = model_folder(as_type(folder, Path, "folder"))
     if is_hub_folder(path):
         (config, params, tokenizer), (kind, targets), max_length = read_task_folder(path)
         if kind not in kinds:

@@ -21,6 +21,7 @@ from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.inference.inputs import as_text, as_words, elements
 from bertjax.inference.sequence_head import load_run
 from bertjax.models.sentence import Dense
+from bertjax.storage.hub_models import model_folder
 
 
 class FoundEntity(NamedTuple):
@@ -90,8 +91,9 @@ class Tagger:
         Raises:
           BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
         """
-        path, mesh = as_type(folder, Path, "folder"), as_type(mesh, MeshConfig | None, "mesh")
+        mesh = as_type(mesh, MeshConfig | None, "mesh")
         how: Any = {"precision": as_type(precision, Precision, "precision"), "mesh": mesh}
+        path = model_folder(as_type(folder, Path, "folder"))
         if is_hub_folder(path):
             model, (kind, targets), max_length = read_task_folder(path)
             if kind != "tag" or not isinstance(targets, Labels):

@@ -14,6 +14,7 @@ from bertjax.inference.pretrained import model_config
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import Inputs, RunFolder
+from bertjax.storage.hub_models import pinned, same_model
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def open_run(
 def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed: Collection[str] = ()) -> Config:
     """Returns the configuration with the model section of the folder that the run starts from, if it starts from one.
 
-    What a recipe says of the model falls away, with a word.
+    What a recipe says of the model falls away, with a word. A name on the hub gets its commit: that of a run that has
+    begun, else the one it has now.
 
     Args:
       folder: the run's own; where it has begun, the other one is needed no more.
@@ -96,6 +98,10 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     """
     if config.init_from is None:
         return config
+    begun = folder.config().init_from if resume and folder.begun else None
+    same = begun is not None and same_model(config.init_from, begun)
+    config = dataclasses.replace(config, init_from=begun if same else pinned(config.init_from))
+    assert config.init_from is not None
     asked = config.model
     model = folder.config().model if resume and folder.begun else model_config(config.init_from)
     model = dataclasses.replace(

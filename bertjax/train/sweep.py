@@ -25,6 +25,7 @@ from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import is_better_less
 from bertjax.storage.atomic import atomic_write
+from bertjax.storage.hub_models import pinned
 from bertjax.train.finetune import course_of
 from bertjax.train.open_run import with_model
 from bertjax.train.programs import shared_programs
@@ -115,6 +116,7 @@ def sweep_settings(
         raise BertjaxError(f"seeds={seeds} is no number of runs; give 1 or more")
     if seeds is None and not settings[0].values:
         raise BertjaxError("there is one run alone to make; give seeds, or a grid")
+    settings = [setting._replace(config=_with_commit(setting.config)) for setting in settings]
     _check_models(settings, typed)
     with joined(settings[0].config.distributed) as processes:  # once for all runs
         return _sweep(settings, processes, seeds=seeds, resume=resume, typed=typed)
@@ -223,6 +225,11 @@ def _plan(setting: Setting, seeds: int | None) -> list[Config]:
         dataclasses.replace(config, run_dir=str(folder / f"seed-{seed}"), seed=seed, task=task)
         for seed in range(config.seed, config.seed + seeds)
     ]
+
+
+def _with_commit(config: Config) -> Config:
+    """Returns the configuration with a name on the hub that means the same model to all runs."""
+    return config if config.init_from is None else dataclasses.replace(config, init_from=pinned(config.init_from))
 
 
 def _check_models(settings: Sequence[Setting], typed: Collection[str]) -> None:

@@ -9,16 +9,23 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hub_server import COMMIT, Hub
+from huggingface_hub import constants
 from odd_bert import MODEL, ODD, write_odd_bert
+from refusals import refusal
 from safetensors.numpy import load_file, save_file
 
+from bertjax.cli.main import main
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OptimConfig, TokenizerConfig
 from bertjax.config.recipes import load_config
 from bertjax.data.prepare import prepare
 from bertjax.errors import BertjaxError
 from bertjax.hub.export import export_run
+from bertjax.inference.classifier import Classifier
 from bertjax.inference.encoder import Encoder
+from bertjax.inference.matcher import Matcher
 from bertjax.inference.pretrained import load, model_config
+from bertjax.inference.tagger import Tagger
 from bertjax.models.bert import Bert, init_params
 from bertjax.parallel.process_group import SingleProcess
 from bertjax.parallel.sharding import by_name, make_mesh
@@ -205,6 +212,37 @@ def test_going_on_equals_never_having_stopped(tiny: Config, theirs: Path, tmp_pa
     shutil.rmtree(killed / "checkpoints")
     with pytest.raises(BertjaxError, match="source"):
         pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
+
+
+def test_a_name_on_the_hub_is_a_model_and_the_run_keeps_its_commit(
+    tiny: Config, theirs: Path, hub: Hub, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories["org/bert"] = {
+        str(path.relative_to(theirs)): path.read_bytes() for path in theirs.rglob("*") if path.is_file()
+    }
+    there, name = Path("org/bert"), f"org/bert@{COMMIT}"
+    jax.tree.map(np.testing.assert_array_equal, load("org/bert").params, load(theirs).params)
+    assert Encoder.load(there).sentence == Encoder.load(theirs).sentence and model_config(name) == MODEL
+    for kind in (Classifier, Matcher, Tagger):
+        assert f"{COMMIT}/config.json: architectures=['BertForPreTraining'] has no head" in refusal(kind.load, there)
+    folder = RunFolder(tiny.run_dir)
+
+    def begun(init_from: str, *, resume: bool) -> str | None:
+        config = dataclasses.replace(tiny, init_from=init_from)
+        config = with_model_of_init(config, folder, resume=resume)
+        with open_run(folder, config, SingleProcess(), prepare, resume=resume) as prepared:
+            assert prepared.tokenizer.vocab_size == load(theirs).tokenizer.vocab_size
+        return folder.config().init_from
+
+    assert begun("org/bert", resume=False) == name
+    hub.revisions = {"main": "f" * 40, "f" * 40: "f" * 40}  # it has moved on
+    assert begun("org/bert", resume=True) == begun(name, resume=True) == name
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert begun("org/bert@main", resume=True) == name
+    capsys.readouterr()
+    assert main(["fill-mask", "org/none", "the [MASK]"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "org/none is no folder here" in line and "HF_HUB_OFFLINE is set" in line
 
 
 def test_what_does_not_go_with_it(tiny: Config, theirs: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bertjax.objectives.contrastive import contrastive_objective
 from bertjax.objectives.objective import Params
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
-from bertjax.storage.paths import user_path
+from bertjax.storage.hub_models import model_folder
 from bertjax.train.account import work_of
 from bertjax.train.initial_state import from_folder
 from bertjax.train.loop import Task
@@ -85,7 +85,7 @@ def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> Pre
     else:
         folder = config.run_dir
     config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
-    sentence = _settings(config, tokenizer, user_path(folder))
+    sentence = _settings(config, tokenizer, model_folder(folder))
     read = functools.partial(
         make_tuples, tokenizer=tokenizer, max_length=config.data.max_length, prompt=sentence.default_prompt
     )
