@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from huggingface_hub.utils import close_session
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _FILE = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_WRITE = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)/(?P<what>preupload|commit)/(?P<revision>[^/]+)")
 _API = re.compile(r"/api/models/(?P<repository>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?")
 
 
@@ -28,6 +30,8 @@ class Hub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.revisions = {"main": COMMIT, COMMIT: COMMIT}
         self.gated: set[str] = set()
+        self.writer: str | None = None  # the authorization that may write
+        self.made: dict[str, str | None] = {}  # repositories that were asked for, with their visibility
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
         self.cuts: dict[str, list[int]] = {}  # bytes of a file after which the connection breaks, once each
@@ -42,8 +46,34 @@ class Hub:
             self._send_file(handler, files, found["path"])
         elif (found := _API.fullmatch(path)) and (files := self._repository(handler, found)) is not None:
             self._send_json(handler, _tree(files) if found["what"] == "tree" else _about(found["repository"], files))
+        elif handler.command == "POST":
+            content = handler.rfile.read(int(handler.headers["Content-Length"]))
+            self._write(handler, path, [json.loads(line) for line in content.splitlines()])
         elif found is None:
             handler.send_error(404)
+
+    def _write(self, handler: BaseHTTPRequestHandler, path: str, sent: list[Any]) -> None:
+        """Makes a repository, tells how files are to be sent, or takes them in a commit."""
+        if handler.headers.get("authorization") != self.writer:
+            self._send(handler, 403, b"", {"X-Error-Message": "no right to write"})
+        elif path == "/api/repos/create":
+            name = f"{sent[0]['organization']}/{sent[0]['name']}"
+            self.made[name] = sent[0].get("visibility")
+            there = name in self.repositories
+            self.repositories.setdefault(name, {})
+            self._send_json(handler, {"url": f"{constants.ENDPOINT}/{name}"}, code=409 if there else 200)
+        elif path == "/api/validate-yaml":
+            self._send_json(handler, {"errors": [], "warnings": []})
+        elif (found := _WRITE.fullmatch(path)) and found["what"] == "preupload":
+            how = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            self._send_json(handler, {"files": [{"path": file["path"], **how} for file in sent[0]["files"]]})
+        elif found:
+            files = {
+                line["value"]["path"]: b64decode(line["value"]["content"]) for line in sent if line["key"] == "file"
+            }
+            self.repositories[found["repository"]].update(files)
+            url = f"{constants.ENDPOINT}/{found['repository']}/commit/{COMMIT}"
+            self._send_json(handler, {"success": True, "commitUrl": url, "commitOid": COMMIT})
 
     def _repository(self, handler: BaseHTTPRequestHandler, found: re.Match[str]) -> dict[str, bytes] | None:
         name, revision = found["repository"], found["revision"] or "main"
@@ -77,8 +107,8 @@ class Hub:
         cuts = self.cuts.get(path) if handler.command == "GET" else None
         self._send(handler, 206 if begin else 200, content[begin:], headers, cut=cuts.pop(0) if cuts else None)
 
-    def _send_json(self, handler: BaseHTTPRequestHandler, content: Any) -> None:
-        self._send(handler, 200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    def _send_json(self, handler: BaseHTTPRequestHandler, content: Any, *, code: int = 200) -> None:
+        self._send(handler, code, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _send(
         self,

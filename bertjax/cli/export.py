@@ -1,5 +1,6 @@
-"""The command that writes a trained model for other tools: export."""
+"""The commands that give a trained model to other tools: export, and push, which uploads it."""
 
+import tempfile
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser
@@ -23,15 +24,53 @@ def export(argv: list[str]) -> None:
     if args.format == "stablehlo":
         _export_stablehlo(args.run, args.out)
         return
+    _export(model_folder(args.run), args.out)
+    print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
+
+
+def push(argv: list[str]) -> None:
+    """Runs `bertjax push`."""
+    parser = Parser(
+        prog="bertjax push",
+        description="Export a trained model, with its card, and upload that to the hub. Without --yes it is only shown "
+        "what would be uploaded. Checkpoints, text and the run's own files stay here.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run, or of a BERT")
+    parser.add_argument("repository", metavar="ORG/NAME", help="repository on the hub, made where there is none")
+    visibility = parser.add_mutually_exclusive_group()
+    for name, private, whose in (("--private", True, "its owner"), ("--public", False, "everyone")):
+        where = f"where a repository is made, it is for {whose}; by default as the owner's settings have it"
+        visibility.add_argument(name, dest="private", action="store_const", const=private, help=where)
+    parser.add_argument("--yes", action="store_true", help="upload it")
+    args = parser.parse_args(argv)
+    from bertjax.hub import push
+
+    push.check_repository(args.repository)
+    if args.yes:
+        push.check_login()
+    with tempfile.TemporaryDirectory(prefix="bertjax-push-") as temporary:
+        folder = Path(temporary, "model")
+        if _export(user_path(args.run), folder):
+            card = folder / "README.md"
+            card.write_text(card.read_text(encoding="utf-8").replace("FOLDER", args.repository), encoding="utf-8")
+        print(push.plan_upload(folder, args.repository).described(private=args.private))
+        if args.yes:
+            print(f"uploaded: {push.upload(folder, args.repository, private=args.private)}")
+        else:
+            print("nothing is uploaded yet; --yes does it")
+
+
+def _export(source: Path, out: Path) -> bool:
+    """Writes a folder for other tools, and returns whether it is of a run."""
     from bertjax.hub.export import export_folder, export_run
     from bertjax.hub.folder import is_hub_folder
     from bertjax.runs.folder import RunFolder
 
-    if is_hub_folder(source := model_folder(args.run)):
-        export_folder(source, args.out)
-    else:
-        export_run(RunFolder(source), args.out)
-    print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
+    if is_hub_folder(source):
+        export_folder(source, out)
+        return False
+    export_run(RunFolder(source), out)
+    return True
 
 
 def _export_stablehlo(run: str, out: Path) -> None:

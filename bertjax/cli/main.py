@@ -25,6 +25,7 @@ commands:
   fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
   neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
+  push       the same, uploaded to the hub:        bertjax push runs/bert org/my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   explore    try a model on a page of your own:    bertjax explore runs/textbook
   report     a page about runs, for a browser:     bertjax report runs/textbook
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "fill-mask": encode.fill_mask,
     "neighbours": encode.neighbours,
     "export": export.export,
+    "push": export.push,
     "evaluate": evaluate.evaluate,
     "explore": explore.explore,
     "report": report.report,

@@ -69,6 +69,19 @@ def same_model(name: str, pinned_name: str) -> bool:
     return asked["repository"] == found["repository"] and not _COMMIT.fullmatch(asked["revision"] or "")
 
 
+def is_name(text: str) -> bool:
+    """Returns whether a model on the hub can have this name, ORG/NAME without a revision."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    match = _NAME.fullmatch(text)
+    return match is not None and match["revision"] is None
+
+
 def public_name(name: str) -> str:
     """Returns a pinned name on the hub as it is, and of a path, which tells of this machine, the last part alone."""
     match = _NAME.fullmatch(name)

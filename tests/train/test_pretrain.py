@@ -22,8 +22,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hub_server import Hub
 
 import bertjax
+from bertjax.cli.main import main
 from bertjax.config import CheckpointConfig, Config, EvalConfig, MeshConfig, OnFailure, OptimConfig, TrainConfig
 from bertjax.config.recipes import load_config, save_config
 from bertjax.data.batching.batch import Batch
@@ -212,7 +214,9 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
     assert_same_end(killed, whole)
 
 
-def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_path: Path) -> None:
+def test_the_average_is_evaluated_encoded_with_exported_and_pushed(
+    tiny: Config, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, biases=True))  # as what is exported has
     config = dataclasses.replace(tiny, optim=dataclasses.replace(tiny.optim, ema_decay=0.5))
     plain, run = (
@@ -229,6 +233,14 @@ def test_the_average_is_evaluated_encoded_with_and_exported(tiny: Config, tmp_pa
     assert 1e-4 < np.abs(averaged - raw).max() < 0.1
     export_run(run, tmp_path / "out")
     np.testing.assert_array_equal(load(tmp_path / "out").params["token_embedding"], averaged)
+    monkeypatch.setenv("HF_TOKEN", "hf_writes")
+    hub.writer = "Bearer hf_writes"
+    assert main(["push", str(run.path), "org/mine", "--yes"]) == 0
+    sent, card = hub.repositories["org/mine"], hub.repositories["org/mine"].pop("README.md").decode()
+    assert card == (tmp_path / "out" / "README.md").read_text().replace("FOLDER", "org/mine") and "org/mine" in card
+    assert sent == {name: (tmp_path / "out" / name).read_bytes() for name in sent}
+    for content in (card.encode(), *sent.values()):  # places on this machine, such as those of text and cache
+        assert str(tmp_path.parent).encode() not in content
 
 
 class Clock:
