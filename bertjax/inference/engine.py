@@ -42,8 +42,15 @@ _ROW_LENGTHS = (16, 128)  # and the model's longest; with three numbers of rows 
 _TOKENS_PER_BATCH, _TOKENS_PER_BATCH_ON_CPU = 16384, 2048  # on each device that has rows of its own
 _SLACK = 2  # tokens that a row may leave empty for the sake of shorter texts
 _ALONE = Placement(*np.zeros((3, 1), int))  # one text at the start of the first row
-_MASKS_PER_CALL = 8  # the number of masks is padded to a multiple of it
+MASKS_PER_CALL = 8  # the number of masks is padded to a multiple of it
 _BATCHES_IN_FLIGHT = 2  # that the devices have before the host waits for one
+
+
+class Shape(NamedTuple):
+    """Rows of a batch, and tokens of a row: for each there is a program."""
+
+    num_rows: int
+    length: int
 
 
 class Recipe(NamedTuple):
@@ -85,15 +92,21 @@ class Engine:
         of_params = by_name(cast, mesh)
         self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, of_params)
         model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
+        # Apart from what is made of the representations, which is soon compiled, the model is compiled once a shape.
         self.forward = jax.jit(
-            functools.partial(_encode_and_pool, model, shortest),
-            static_argnums=(0, 1),
-            in_shardings=(self._replicated, of_params, self._of_batch),
+            functools.partial(_encode, model),
+            in_shardings=(of_params, self._of_batch),
             out_shardings=by_rows(mesh),
         )
-        self._token_probabilities = jax.jit(
-            functools.partial(_token_probabilities, model),
-            in_shardings=(of_params, self._of_batch, self._replicated),
+        self._pool = jax.jit(
+            functools.partial(_pool, shortest),
+            static_argnums=(0, 1),
+            in_shardings=(self._replicated, by_rows(mesh), self._of_batch),
+            out_shardings=by_rows(mesh),
+        )
+        self._words = jax.jit(
+            functools.partial(_words, model),
+            in_shardings=(of_params, by_rows(mesh), self._replicated, self._replicated),
             out_shardings=self._replicated,
         )
         self._programs: set[tuple[Any, ...]] = set()
@@ -120,7 +133,7 @@ class Engine:
 
     def token_vectors(self, text: TokenIds) -> np.ndarray:
         """Returns the representations of one text's tokens, float32 [t, hidden]."""
-        return np.asarray(self._run([text], _ALONE, TOKENS))[0, : len(text.ids)]
+        return np.asarray(self.start([text], _ALONE, TOKENS))[0, : len(text.ids)]
 
     def token_probabilities(self, text: TokenIds, positions: list[int]) -> np.ndarray:
         """Returns how likely each token of the vocabulary is at these positions of one text.
@@ -132,10 +145,7 @@ class Engine:
         Returns:
           float32 [p, vocabulary].
         """
-        batch = self._batch([text], _ALONE)
-        padded = np.zeros(-(-len(positions) // _MASKS_PER_CALL) * _MASKS_PER_CALL, np.int32)
-        padded[: len(positions)] = positions
-        return np.asarray(self._token_probabilities(self.params, self._placed(batch), padded))[: len(positions)]
+        return np.asarray(self.start_words([text], _ALONE, [positions]))[: len(positions)]
 
     def vectors(self, windows: Iterable[list[TokenIds]], recipe: Recipe) -> Iterator[Vectors]:
         """Yields the vectors of each window's texts in turn.
@@ -156,7 +166,7 @@ class Engine:
                     vectors = np.zeros((len(texts), self.vector_size(recipe)), np.float32)
                 for chosen, placement in self._batches(texts):
                     some = [texts[number] for number in chosen]
-                    result = self._run(some, placement, recipe)
+                    result = self.start(some, placement, recipe)
                     yield vectors, functools.partial(_read_back, vectors, result, some, chosen, placement)
                 yield vectors, None
 
@@ -187,28 +197,65 @@ class Engine:
                 here = placement.take(order[start:end])
                 yield chosen[order[start:end]], here._replace(row_n=here.row_n - number * most)
 
-    def _run(self, texts: list[TokenIds], placement: Placement, recipe: Recipe) -> Array:
-        """Starts a batch on the devices; the result is `_encode_and_pool`'s."""
-        batch, began = self._batch(texts, placement), time.perf_counter()
-        result = self.forward(recipe.pooling, recipe.skip, recipe.layers, self.params, self._placed(batch))
+    def start(
+        self, texts: list[TokenIds], placement: Placement, recipe: Recipe, shape: Shape | None = None
+    ) -> Array:
+        """Starts a batch on the devices.
+
+        Args:
+          texts: what is in it.
+          placement: where each of them is.
+          recipe: how vectors are made.
+          shape: that holds the placement; by default the first one here that does.
+
+        Returns:
+          vectors of the sequences of each row, float32 [b, k, size], or of its tokens, [b, t, size].
+        """
+        batch, began = self._batch(texts, placement, shape), time.perf_counter()
+        placed = self._placed(batch)
+        result = self.forward(self.params, placed)
+        if recipe.layers or not recipe.of_tokens:
+            result = self._pool(recipe.pooling, recipe.skip, recipe.layers, result, placed)
         if (program := (recipe.pooling, recipe.skip, batch.shape)) not in self._programs:
             self._programs.add(program)
             self.compile_seconds += time.perf_counter() - began
         return result
 
+    def start_words(
+        self, texts: list[TokenIds], placement: Placement, positions: list[list[int]], shape: Shape | None = None
+    ) -> Array:
+        """Starts a batch whose masks are guessed.
+
+        Args:
+          texts, placement, shape: as for `start`.
+          positions: of each text some of its tokens, counted from 0.
+
+        Returns:
+          how likely each token of the vocabulary is at each position, all in one line, float32 [p, vocabulary]; p is
+          padded to a multiple of 8.
+        """
+        placed = self._placed(self._batch(texts, placement, shape))
+        counts = [len(of_text) for of_text in positions]
+        at_2p = np.zeros((2, -(-sum(counts) // MASKS_PER_CALL) * MASKS_PER_CALL), np.int32)
+        at_2p[0, : sum(counts)] = np.repeat(placement.row_n, counts)
+        at_2p[1, : sum(counts)] = np.repeat(placement.offset_n, counts) + np.concatenate(positions)
+        return self._words(self.params, self.forward(self.params, placed), *at_2p)
+
     def _placed(self, batch: np.ndarray) -> np.ndarray | Array:
         """Returns a batch on the devices where JAX does not put it there by itself, which is quicker."""
         return batch if jax.process_count() == 1 else jax.device_put(batch, self._of_batch)
 
-    def _batch(self, texts: list[TokenIds], placement: Placement) -> np.ndarray:
-        """Returns tokens, segments, positions and sequences of a batch, int32 [4, b, t]."""
-        sizes_n = np.array([len(text.ids) for text in texts])
-        needed = int((placement.offset_n + sizes_n).max())
+    def _shape(self, needed: int, rows: int) -> Shape:
+        """Returns the shape of a batch of so many rows with so many tokens in the longest."""
         length = next(length for length in self._row_lengths if length >= needed)
         most = _max_rows(length)
-        num_rows = self.row_shards * next(
-            n for n in (1, -(-most // 4), most) if n * self.row_shards >= placement.num_rows
-        )
+        num_rows = next(n for n in (1, -(-most // 4), most) if n * self.row_shards >= rows)
+        return Shape(self.row_shards * num_rows, length)
+
+    def _batch(self, texts: list[TokenIds], placement: Placement, shape: Shape | None = None) -> np.ndarray:
+        """Returns tokens, segments, positions and sequences of a batch, int32 [4, b, t]."""
+        sizes_n = np.array([len(text.ids) for text in texts])
+        num_rows, length = shape or self._shape(int((placement.offset_n + sizes_n).max()), placement.num_rows)
         # For each token m of the texts, one after the other, its number inside its text and its place in the batch.
         within_m = np.arange(sizes_n.sum()) - np.repeat(np.cumsum(sizes_n) - sizes_n, sizes_n)
         place_m = np.repeat(placement.row_n * length + placement.offset_n, sizes_n) + within_m
@@ -265,28 +312,27 @@ def _max_texts(length: int, shortest: int) -> int:
     return max(1, length // shortest)
 
 
-def _encode_and_pool(
-    model: Bert,
-    shortest: int,
-    pooling: tuple[str, ...],
-    skip: int,
-    layers: tuple[Layer, ...],
-    params: dict[str, Any],
-    batch_4bt: Array,
+def _encode(model: Bert, params: dict[str, Any], batch_4bt: Array) -> Array:
+    """Returns the representation of each token, float32 [b, t, d]."""
+    encoded_btd: Array = model.apply(
+        {"params": gathered_outside_layers(params, model.mesh)}, *batch_4bt, method=model.encode
+    )
+    return encoded_btd
+
+
+def _pool(
+    shortest: int, pooling: tuple[str, ...], skip: int, layers: tuple[Layer, ...], encoded_btd: Array, batch_4bt: Array
 ) -> Array:
     """Returns what the layers make of each token's representation [b, t, e], or of each sequence's vector [b, k, e]."""
-    variables = {"params": gathered_outside_layers(params, model.mesh)}
-    tokens_bt, segments_bt, positions_bt, sequences_bt = batch_4bt
-    encoded_btd = model.apply(variables, tokens_bt, segments_bt, positions_bt, sequences_bt, method=model.encode)
     if pooling == ("tokens",):
         return apply_layers(layers, encoded_btd)
-    num_sequences = _max_texts(tokens_bt.shape[1], shortest)
+    _, _, positions_bt, sequences_bt = batch_4bt
+    num_sequences = _max_texts(encoded_btd.shape[1], shortest)
     pooled_bke = pool(pooling, encoded_btd, positions_bt, sequences_bt, num_sequences=num_sequences, skip=skip)
     return apply_layers(layers, pooled_bke)
 
 
-def _token_probabilities(model: Bert, params: dict[str, Any], batch_4bt: Array, masks_p: Array) -> Array:
-    """Returns how likely each token of the vocabulary is at positions of the first row, float32 [p, v]."""
+def _words(model: Bert, params: dict[str, Any], encoded_btd: Array, row_p: Array, column_p: Array) -> Array:
+    """Returns how likely each token of the vocabulary is at places of the batch, float32 [p, v]."""
     variables = {"params": gathered_outside_layers(params, model.mesh)}
-    encoded_btd = model.apply(variables, *batch_4bt, method=model.encode)
-    return jax.nn.softmax(model.apply(variables, encoded_btd[0, masks_p], method=model.words))
+    return jax.nn.softmax(model.apply(variables, encoded_btd[row_p, column_p], method=model.words))
