@@ -19,6 +19,7 @@ FLOORS = {
     "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe IPython",
     "hub": "numpy jax safetensors huggingface_hub",
     "inference": "numpy scipy jax pyarrow matplotlib tqdm",
+    "serving": "numpy jax msgspec prometheus_client starlette uvicorn",
     "objectives": "numpy jax optax",
     "evaluation": "numpy scipy jax",
     "train": "jax optax tqdm",

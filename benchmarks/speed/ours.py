@@ -198,7 +198,7 @@ def encode(*, config: str, overrides: list[str], folder: str, name: str) -> dict
     vectors = encoder.encode(texts)
     seconds = time.perf_counter() - compiled
     shared.write_vectors(name, vectors)
-    forward: Any = encoder._engine.forward
+    forward: Any = encoder.engine.forward
     return {
         **encoding_figures(recipe.model, shared.lengths(), seconds),
         "first_seconds": compiled - start,

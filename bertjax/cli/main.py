@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from bertjax.cli import encode, evaluate, explore, export, finetune, report, train
+from bertjax.cli import encode, evaluate, explore, export, finetune, report, serve, train
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError
@@ -27,6 +27,7 @@ commands:
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
   push       the same, uploaded to the hub:        bertjax push runs/bert org/my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
+  serve      vectors and labels over HTTP:         bertjax serve my-bert --port 8080
   explore    try a model on a page of your own:    bertjax explore runs/textbook
   report     a page about runs, for a browser:     bertjax report runs/textbook
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config textbook
@@ -44,13 +45,25 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "export": export.export,
     "push": export.push,
     "evaluate": evaluate.evaluate,
+    "serve": serve.serve,
     "explore": explore.explore,
     "report": report.report,
     "prepare": train.prepare,
     "launch": train.launch,
 }
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
-_TUNED = ("pretrain", "finetune", "predict", "evaluate", "explore", "report", "encode", "fill-mask", "neighbours")
+_TUNED = (
+    "pretrain",
+    "finetune",
+    "predict",
+    "evaluate",
+    "serve",
+    "explore",
+    "report",
+    "encode",
+    "fill-mask",
+    "neighbours",
+)
 
 
 def program(*leading: str) -> int:

@@ -18,6 +18,10 @@ _CHARACTERS_A_TOKEN = 8  # of a text that is too long: with fewer it might have 
 _AT_A_CUT = 128  # tokens that a cut through a text may change: pieces of a word, which has 100 characters at most
 
 
+class TooLong(BertjaxError):
+    """A text has more tokens than may be read."""
+
+
 class TokenIds(NamedTuple):
     """Token ids of a text, or of a pair of texts, as the model reads them."""
 
@@ -54,7 +58,7 @@ class Reader:
           name: what an error calls an item, by its number, counted from the reader's first item on.
 
         Raises:
-          BertjaxError: an item is too long.
+          TooLong: an item is too long.
         """
         most = _CHARACTERS_A_TOKEN * (self._max_length + _AT_A_CUT)
         texts = [(self._kept(first, most),) if second is None else (first, second) for first, second in items]
@@ -103,7 +107,8 @@ class Reader:
           more: the text has more words than these.
 
         Raises:
-          BertjaxError: they are too long, or there are none and the template has no special tokens.
+          TooLong: they are too long.
+          BertjaxError: there are none, and the template has no special tokens.
         """
         template = self._tokenizer.template
         frame = template.single if pair is None else template.pair
@@ -112,7 +117,7 @@ class Reader:
         if len(a) + len(b) > room:
             if not self._truncate:
                 count = f"more than {len(a)}" if more else f"{len(a) + len(b)}"
-                raise BertjaxError(
+                raise TooLong(
                     f"{name()} has {count} words, but only {room} fit beside special tokens in "
                     f"{self._limit}; shorten it, or have it shortened by truncate"
                 )

@@ -30,7 +30,7 @@ class Classifier:
     """
 
     def __init__(self, head: SequenceHead, labels: Labels):
-        self._head, self._labels = head, labels
+        self.head, self._labels = head, labels
 
     @classmethod
     def load(
@@ -108,7 +108,10 @@ class Classifier:
 
     def probabilities_of(self, items: list[Item]) -> np.ndarray:
         """Returns what `probabilities` does, of texts and pairs that are checked already."""
-        logits_nc = self._head.logits(items)
+        return self.probabilities_from(self.head.logits(items))
+
+    def probabilities_from(self, logits_nc: np.ndarray) -> np.ndarray:
+        """Returns how likely each label is by the head's logits."""
         if self.several:
             return 1 / (1 + np.exp(-logits_nc))
         scores_nc = np.exp(logits_nc - logits_nc.max(-1, keepdims=True))

@@ -46,6 +46,18 @@ class Use(NamedTuple):
     vector_d: np.ndarray
 
 
+class Plan(NamedTuple):
+    """How vectors are made of texts."""
+
+    recipe: Recipe
+    reader: Reader
+    prompt: str  # put before each text
+
+    def read(self, items: list[Item], name: Callable[[int], str]) -> list[TokenIds]:
+        """Returns the token ids of each item; the arguments and errors are those of `Reader.read_all`."""
+        return self.reader.read_all(_prompted(self.prompt, items), name)
+
+
 class Encoder:
     """Turns text into vectors, with dropout off, over all devices of the process. Make one with `Encoder.load`.
 
@@ -77,10 +89,10 @@ class Encoder:
         _check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
         devices = local_mesh(as_type(mesh, MeshConfig | None, "mesh") or MeshConfig(), self.config)
         shortest = max(1, self.tokenizer.template.single.num_special)
-        self._engine = Engine(self.config, params, self.precision, devices, shortest=shortest)
-        self._params = self._engine.params
+        self.engine = Engine(self.config, params, self.precision, devices, shortest=shortest)
+        self._params = self.engine.params
         sentence = as_type(sentence, SentenceSettings, "sentence")
-        self.sentence = sentence._replace(layers=self._engine.place(sentence.layers))
+        self.sentence = sentence._replace(layers=self.engine.place(sentence.layers))
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None) -> "Encoder":
@@ -126,7 +138,7 @@ class Encoder:
         text = _read_words(reader, tokens, pair)
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
-        return self._engine.token_vectors(text)[None]
+        return self.engine.token_vectors(text)[None]
 
     def tokens_read(
         self, tokens: Iterable[str], pair: Iterable[str] | None = None, *, truncate: bool = False
@@ -198,12 +210,11 @@ class Encoder:
         Raises:
           BertjaxError: something is not a text or too long, the pooling is not known, or pairs and texts do not match.
         """
-        recipe, reader, prompt = self._asked(pooling, normalize, truncate, prompt)
-        items = _prompted(prompt, as_items(texts, pairs))
-        read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
-        if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
-        (vectors,) = self._engine.vectors([read], recipe)
+        plan, items = self.plan(pooling, normalize, truncate, prompt), as_items(texts, pairs)
+        read = plan.read(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
+        if plan.reader.unknown_words:
+            warnings.warn(plan.reader.unknown_words, stacklevel=2)
+        (vectors,) = self.engine.vectors([read], plan.recipe)
         return vectors
 
     def stream(
@@ -230,8 +241,8 @@ class Encoder:
           What `encode` returns, for each window in turn.
         """
         name = as_type(name, Callable, "name")
-        recipe, reader, prompt = self._asked(pooling, normalize, truncate, prompt)
-        yield from self._engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
+        recipe, reader, prompt = self.plan(pooling, normalize, truncate, prompt)
+        yield from self.engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
 
@@ -246,11 +257,24 @@ class Encoder:
           BertjaxError: the text has no mask or is too long, or the model came without a mask or a head that predicts
             words.
         """
-        if not self._engine.has_mlm_head():
-            raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
         top = as_type(top, int, "top")
         if top < 1:
             raise BertjaxError(f"top={top} is no number of words; give 1 or more")
+        reader = self._reader(truncate=False)
+        read, positions = self.read_masks(text, reader)
+        if reader.unknown_words:
+            warnings.warn(reader.unknown_words, stacklevel=2)
+        return self.guesses(self.engine.token_probabilities(read, positions), top)
+
+    def read_masks(self, text: str, reader: Reader | None = None) -> tuple[TokenIds, list[int]]:
+        """Returns the token ids of a text with masks in it, and the masks' positions.
+
+        Args:
+          text: as for `fill_mask`, and so are errors.
+          reader: counts the words that the vocabulary lacks.
+        """
+        if not self.engine.has_mlm_head():
+            raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
         text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
         if mask is None:
             raise BertjaxError("this model's vocabulary has no mask, so it can guess no words; give one that has")
@@ -260,13 +284,18 @@ class Encoder:
         words = self.tokenizer.split(pieces[0])
         for piece in pieces[1:]:  # apart, so that no rule of the tokenizer can split or change a mask
             words += [mask, *self.tokenizer.split(piece)]
-        reader = self._reader(truncate=False)
-        read = reader.read(words, None, lambda: "the text")
-        if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
-        positions = [position for position, token in enumerate(read.ids) if token == self.tokenizer.vocabulary.mask]
+        read = (reader or self._reader(truncate=False)).read(words, None, lambda: "the text")
+        return read, [place for place, token in enumerate(read.ids) if token == self.tokenizer.vocabulary.mask]
+
+    def guesses(self, probabilities_pv: np.ndarray, top: int) -> list[list[Guess]]:
+        """Returns the likeliest words for each mask, best first.
+
+        Args:
+          probabilities_pv: of each token of the vocabulary at each mask.
+          top: how many words for each mask.
+        """
         # A model may have more rows than the vocabulary has tokens; those have no name.
-        probabilities_pv = self._engine.token_probabilities(read, positions)[:, : self.tokenizer.vocab_size]
+        probabilities_pv = probabilities_pv[:, : self.tokenizer.vocab_size]
         best_pn = np.argsort(-probabilities_pv, axis=-1, kind="stable")[:, :top]
         return [
             [Guess(*guess) for guess in zip(self.tokenizer.tokens(best_n), of_v[best_n].tolist(), strict=True)]
@@ -300,7 +329,7 @@ class Encoder:
         read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.unknown_words:
             warnings.warn(reader.unknown_words, stacklevel=2)
-        (vectors,) = self._engine.vectors([read], TOKENS)
+        (vectors,) = self.engine.vectors([read], TOKENS)
         template = self.tokenizer.template
         before, num_special = template.single.places.index(A), template.single.num_special
         return [
@@ -311,17 +340,17 @@ class Encoder:
 
     def vector_size(self, pooling: Pooling | None = None) -> int:
         """Returns how many numbers there are in a vector that `encode` makes with this pooling."""
-        return self._engine.vector_size(self._asked(pooling, None, False, None)[0])
+        return self.engine.vector_size(self.plan(pooling).recipe)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds that compiling has taken so far: a program for each of a few shapes."""
-        return self._engine.compile_seconds
+        return self.engine.compile_seconds
 
     @property
     def tokens_per_window(self) -> int:
         """Tokens that make a good window of a stream: all but its last batches are full."""
-        return _BATCHES_PER_WINDOW * self._engine.tokens_per_batch
+        return _BATCHES_PER_WINDOW * self.engine.tokens_per_batch
 
     def fingerprint(self) -> str:
         """Returns a digest of the model's settings, its parameters and its tokenizer, and of how it makes vectors."""
@@ -335,15 +364,19 @@ class Encoder:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def _asked(
-        self, pooling: Pooling | None, normalize: bool | None, truncate: bool, prompt: str | None
-    ) -> tuple[Recipe, Reader, str]:
-        """Returns how vectors are made, what reads the texts, and the prompt: as asked for, else as the folder says."""
+    def plan(
+        self,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        truncate: bool = False,
+        prompt: str | None = None,
+    ) -> Plan:
+        """Returns how vectors are made: as asked for, else as the folder says; the arguments are those of `encode`."""
         pooling, normalize = as_type(pooling, Pooling | None, "pooling"), as_type(normalize, bool | None, "normalize")
         truncate = as_type(truncate, bool, "truncate")
         prompt = None if prompt is None else as_text(prompt, "the prompt")
         if pooling is not None:
-            return Recipe((pooling,), normalize=bool(normalize)), self._reader(truncate), prompt or ""
+            return Plan(Recipe((pooling,), normalize=bool(normalize)), self._reader(truncate), prompt or "")
         said, longest = self.sentence, self.config.max_position
         prompt = said.default_prompt if prompt is None else prompt
         reader = self._reader(truncate)
@@ -354,11 +387,8 @@ class Encoder:
         if prompt and not said.pools_prompt:
             alone = self._reader(truncate=True).read(self.tokenizer.split(prompt), None, lambda: "the prompt")
             skip = len(alone.ids) - (self.tokenizer.template.single.places[-1] != A)  # all but a <sep> after it
-        return (
-            Recipe(said.pooling, said.layers, skip, said.normalize if normalize is None else normalize),
-            reader,
-            prompt,
-        )
+        normalize = said.normalize if normalize is None else normalize
+        return Plan(Recipe(said.pooling, said.layers, skip, normalize), reader, prompt)
 
     def _reader(self, truncate: bool) -> Reader:
         truncate = as_type(truncate, bool, "truncate")

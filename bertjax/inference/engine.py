@@ -120,6 +120,10 @@ class Engine:
         placed: T = jax.device_put(tree, self._replicated)
         return placed
 
+    def max_texts(self, length: int) -> int:
+        """Returns how many texts a row of so many tokens has vectors for."""
+        return _max_texts(length, self._shortest)
+
     def vector_size(self, recipe: Recipe) -> int:
         """Returns how many numbers there are in a vector."""
         kinds = 1 if recipe.of_tokens else len(recipe.pooling)
@@ -174,7 +178,7 @@ class Engine:
             if read_back is not None:
                 read_back()
             elif recipe.normalize:
-                yield [_unit(of_text) for of_text in vectors] if isinstance(vectors, list) else _unit(vectors)
+                yield [unit(of_text) for of_text in vectors] if isinstance(vectors, list) else unit(vectors)
             else:
                 yield vectors
 
@@ -187,9 +191,7 @@ class Engine:
             shorter = length
             if not len(chosen):
                 continue
-            placement = pack(
-                sizes[chosen], row_length=length, max_sequences=_max_texts(length, self._shortest), slack=_SLACK
-            )
+            placement = pack(sizes[chosen], row_length=length, max_sequences=self.max_texts(length), slack=_SLACK)
             most = _max_rows(length) * self.row_shards
             order = np.argsort(placement.row_n, kind="stable")
             starts = np.searchsorted(placement.row_n[order], range(0, placement.num_rows + most, most))
@@ -197,9 +199,7 @@ class Engine:
                 here = placement.take(order[start:end])
                 yield chosen[order[start:end]], here._replace(row_n=here.row_n - number * most)
 
-    def start(
-        self, texts: list[TokenIds], placement: Placement, recipe: Recipe, shape: Shape | None = None
-    ) -> Array:
+    def start(self, texts: list[TokenIds], placement: Placement, recipe: Recipe, shape: Shape | None = None) -> Array:
         """Starts a batch on the devices.
 
         Args:
@@ -295,7 +295,8 @@ def _read_back(
         vectors[number] = array[row, offset : offset + len(text.ids)].copy()
 
 
-def _unit(vectors_nd: np.ndarray) -> np.ndarray:
+def unit(vectors_nd: np.ndarray) -> np.ndarray:
+    """Returns vectors of length 1; those of zeros stay."""
     lengths_n1 = np.linalg.norm(vectors_nd, axis=-1, keepdims=True)
     return vectors_nd / np.where(lengths_n1 > 0, lengths_n1, 1)
 

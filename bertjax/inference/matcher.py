@@ -33,7 +33,7 @@ class Matcher:
     """
 
     def __init__(self, head: SequenceHead, scores: Scores, *, from_0_to_1: bool):
-        self._head, self._scores, self._from_0_to_1 = head, scores, from_0_to_1
+        self.head, self._scores, self.from_0_to_1 = head, scores, from_0_to_1
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None) -> "Matcher":
@@ -73,5 +73,9 @@ class Matcher:
 
     def numbers_of(self, items: list[Item]) -> np.ndarray:
         """Returns what `predict` does, of texts and pairs that are checked already."""
-        logits_n = self._head.logits(items)[:, 0]
-        return np.asarray(expit(logits_n.astype(float))) if self._from_0_to_1 else self._scores.scores(logits_n)
+        return self.numbers_from(self.head.logits(items))
+
+    def numbers_from(self, logits_nc: np.ndarray) -> np.ndarray:
+        """Returns the numbers that the head's logits [n, 1] mean."""
+        logits_n = logits_nc[:, 0]
+        return np.asarray(expit(logits_n.astype(float))) if self.from_0_to_1 else self._scores.scores(logits_n)

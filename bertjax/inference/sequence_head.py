@@ -48,17 +48,23 @@ class SequenceHead:
         devices = local_mesh(mesh or MeshConfig(), config)
         shortest = max(1, tokenizer.template.single.num_special)
         encoder = {part: leaves for part, leaves in params.items() if part not in ("pooler", "classifier")}
-        self._engine = Engine(config, encoder, precision, devices, shortest=shortest)
+        self.engine = Engine(config, encoder, precision, devices, shortest=shortest)
 
         def dense(part: str, activation: str) -> Dense:
             return Dense(params[part]["kernel"], params[part].get("bias"), None, activation, residual=False)
 
-        layers = self._engine.place((dense("pooler", "Tanh"), dense("classifier", "Identity")))
-        self._recipe = Recipe(("cls",), layers)
+        layers = self.engine.place((dense("pooler", "Tanh"), dense("classifier", "Identity")))
+        self.recipe = Recipe(("cls",), layers)
+
+    def reader(self, *, truncate: bool) -> Reader:
+        """Returns what reads texts as in training; what is longer is shortened, or an error."""
+        return Reader(
+            self.tokenizer, self.max_length, truncate=truncate, limit="the {} tokens that are read, as in training"
+        )
 
     def logits(self, items: list[Item]) -> np.ndarray:
         """Returns logits of texts and pairs, float32 [n, c]; what is longer than in training is shortened."""
-        reader = Reader(self.tokenizer, self.max_length, truncate=True)
+        reader = self.reader(truncate=True)
         read = reader.read_all(items, lambda number: f"text {number}")
         if reader.num_shortened:
             warnings.warn(
@@ -66,7 +72,7 @@ class SequenceHead:
                 "training",
                 stacklevel=4,
             )
-        (logits_nc,) = self._engine.vectors([read], self._recipe)
+        (logits_nc,) = self.engine.vectors([read], self.recipe)
         assert isinstance(logits_nc, np.ndarray)
         return logits_nc
 

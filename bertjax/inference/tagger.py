@@ -48,6 +48,17 @@ class Tagged(NamedTuple):
     entities: list[FoundEntity]
 
 
+class ReadText(NamedTuple):
+    """A text as the model reads it."""
+
+    text: str
+    words: list[str]
+    spans: list[tuple[int, int]]  # where each begins and ends
+    ids: TokenIds | None  # None where no word has a token
+    first_tokens: list[int]  # of each word the place of its first; -1 where it is not read
+    num_cut: int  # words that are not, as there are too many
+
+
 class Tagger:
     """Tells tags of words, with dropout off, over all devices of the process. Make one with `Tagger.load`.
 
@@ -76,10 +87,10 @@ class Tagger:
         devices = local_mesh(mesh or MeshConfig(), config)
         encoder = {part: leaves for part, leaves in params.items() if part not in ("pooler", "classifier")}
         shortest = max(1, tokenizer.template.single.num_special)
-        self._engine = Engine(config, encoder, precision, devices, shortest=shortest)
+        self.engine = Engine(config, encoder, precision, devices, shortest=shortest)
         head = params["classifier"]
         layer = Dense(head["kernel"], head.get("bias"), None, "Identity", residual=False)
-        self._recipe = Recipe(("tokens",), self._engine.place((layer,)))
+        self.recipe = Recipe(("tokens",), self.engine.place((layer,)))
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: Precision = "float32", mesh: MeshConfig | None = None) -> "Tagger":
@@ -127,47 +138,50 @@ class Tagger:
 
     def tag(self, texts: Sequence[str | Sequence[str]]) -> list[Tagged]:
         """Returns what `predict` does, of texts and lists of words that are checked already."""
-        spans = [self.tokenizer.word_spans(text) if isinstance(text, str) else _joined(text) for text in texts]
-        whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
-        words = [[text[start:end] for start, end in of_text] for text, of_text in zip(whole, spans, strict=True)]
-        read = list(read_words(words, self.tokenizer, self.max_length))
+        read = self.read(texts)
         if long := [one.num_cut for one in read if one.num_cut]:
             warnings.warn(
                 f"{len(long):,} of {len(texts):,} texts have words beyond {self.max_length} tokens, {sum(long):,} in "
                 f'all, which are not read, as in training, and have the tag "{OUTSIDE}"',
                 stacklevel=3,
             )
-        some = [number for number, one in enumerate(read) if max(one.first_tokens, default=-1) >= 0]
-        (logits,) = self._engine.vectors(
-            [[TokenIds(read[number].ids, len(read[number].ids)) for number in some]], self._recipe
-        )
-        probabilities = dict(zip(some, logits, strict=True))
-        return [
-            self._tagged(text, of_words, of_text, one.first_tokens, probabilities.get(number))
-            for number, (text, of_words, of_text, one) in enumerate(zip(whole, words, spans, read, strict=True))
-        ]
+        some = [one.ids for one in read if one.ids is not None]
+        (logits,) = self.engine.vectors([some], self.recipe)
+        of_each = iter(logits)
+        return [self.tagged(one, None if one.ids is None else next(of_each)) for one in read]
 
-    def _tagged(
-        self,
-        text: str,
-        words: list[str],
-        spans: list[tuple[int, int]],
-        first_tokens: list[int],
-        logits_tc: np.ndarray | None,
-    ) -> Tagged:
-        tags, probabilities = [OUTSIDE] * len(words), [0.0] * len(words)
+    def read(self, texts: Sequence[str | Sequence[str]]) -> list[ReadText]:
+        """Returns the words of texts, or of lists of words, and the tokens of which each is made."""
+        spans = [self.tokenizer.word_spans(text) if isinstance(text, str) else _joined(text) for text in texts]
+        whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        words = [[text[start:end] for start, end in of_text] for text, of_text in zip(whole, spans, strict=True)]
+        found = []
+        pieces = read_words(words, self.tokenizer, self.max_length)
+        for text, of_words, of_text, one in zip(whole, words, spans, pieces, strict=True):
+            ids = TokenIds(one.ids, len(one.ids)) if max(one.first_tokens, default=-1) >= 0 else None
+            found.append(ReadText(text, of_words, of_text, ids, one.first_tokens, one.num_cut))
+        return found
+
+    def tagged(self, read: ReadText, logits_tc: np.ndarray | None) -> Tagged:
+        """Returns the words of a text with their tags.
+
+        Args:
+          read: the text.
+          logits_tc: of each tag at each of its tokens; None where it has none.
+        """
+        tags, probabilities = [OUTSIDE] * len(read.words), [0.0] * len(read.words)
         if logits_tc is not None:
-            there = [number for number, place in enumerate(first_tokens) if place >= 0]
-            of_word_wc = softmax(logits_tc[[first_tokens[number] for number in there]].astype(np.float64), -1)
+            there = [number for number, place in enumerate(read.first_tokens) if place >= 0]
+            of_word_wc = softmax(logits_tc[[read.first_tokens[number] for number in there]].astype(np.float64), -1)
             for number, of_word_c in zip(there, of_word_wc, strict=True):
                 best = int(of_word_c.argmax())
                 tags[number], probabilities[number] = self._tags.names[best], float(of_word_c[best])
         found = []
         for type, first, after in entities(tags, self._tags.scheme):
-            start, end = spans[first][0], spans[after - 1][1]
+            start, end = read.spans[first][0], read.spans[after - 1][1]
             score = float(np.mean(probabilities[first:after]))
-            found.append(FoundEntity(start, end, text[start:end], type, score))
-        return Tagged(words, spans, tags, probabilities, found)
+            found.append(FoundEntity(start, end, read.text[start:end], type, score))
+        return Tagged(read.words, read.spans, tags, probabilities, found)
 
 
 def _joined(words: Sequence[str]) -> list[tuple[int, int]]:

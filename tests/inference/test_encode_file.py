@@ -358,7 +358,7 @@ def test_the_rate_is_without_compilation(
     """A new shape's program is made to take a minute, on a clock of its own."""
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    engine, shapes = encoder._engine, set()
+    engine, shapes = encoder.engine, set()
     forward = engine.forward
 
     def slow(params: Any, batch: Any) -> Any:

@@ -83,7 +83,7 @@ def test_any_number_of_devices_gives_the_same_vectors(
     params = jax.device_get(encoder._params)
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer)
-    assert (encoder._engine.row_shards, alone._engine.row_shards) == (8, 1)
+    assert (encoder.engine.row_shards, alone.engine.row_shards) == (8, 1)
     for one, other in zip(
         encoder.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
         alone.encode(texts, pooling=pooling, normalize=True),  # type: ignore[call-overload]
@@ -96,7 +96,7 @@ def test_a_mesh_gives_the_vectors_of_one_device(encoder: Encoder, devices: Calla
     params = jax.device_get(encoder._params)
     split = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig(2, 2, 2))
     kernel = split._params["block_0"]["ffn"]["in"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (16 // 2, 32 // 2) and split._engine.row_shards == 4
+    assert kernel.addressable_shards[0].data.shape == (16 // 2, 32 // 2) and split.engine.row_shards == 4
     devices(1)
     alone = Encoder(encoder.config, params, encoder.tokenizer, mesh=MeshConfig())
     texts = ["a crane is flying", "", "he just left", *["a crane", "driver"] * 20]
@@ -212,11 +212,11 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     fresh = Encoder(encoder.config, encoder._params, encoder.tokenizer)
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
-    assert fresh._engine.forward._cache_size() == 2  # lengths 16 and 40
-    fresh._engine.forward.clear_cache()
+    assert fresh.engine.forward._cache_size() == 2  # lengths 16 and 40
+    fresh.engine.forward.clear_cache()
     for texts in (1, 2, 9, 64, 65, 200, 1000, 3000):
         fresh.encode(["a crane"] * texts)
-    assert fresh._engine.forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
+    assert fresh.engine.forward._cache_size() == 3  # a row for each device, a quarter of the most, and the most
 
 
 def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
@@ -228,7 +228,7 @@ def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
         encoder.encode([" ".join("a" * rng.integers(0, 298)) for _ in range(texts)])
         encoder.encode([" ".join("a" * rng.integers(0, 30)) for _ in range(texts)])
     encoder.encode_tokens(["a"])
-    assert 4 <= encoder._engine.forward._cache_size() <= 7
+    assert 4 <= encoder.engine.forward._cache_size() <= 7
 
 
 def test_neighbours_in_a_row_change_nothing(encoder: Encoder) -> None:

@@ -1,0 +1,80 @@
+"""A tiny model that makes vectors and guesses words, served in this process: nothing listens."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jax
+import pytest
+
+from bertjax.config import BertConfig
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.hub.folder import write_folder
+from bertjax.models.bert import Bert, init_params
+from bertjax.serving.app import Server
+from bertjax.serving.models import Models, Origin
+from bertjax.serving.work import Limits
+
+TEXTS = ["a crane is flying", "he just left", "a crane driver came"]
+LONGEST = 40
+Ask = Callable[..., httpx2.Response]
+
+
+def write_encoder(folder: Path, seed: int = 0) -> Path:
+    tokenizer = Tokenizer.train(TEXTS, min_frequency=1)
+    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, LONGEST, init_scale=0.2)
+    params = jax.device_get(jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(seed)))
+    write_folder(config, params, tokenizer, folder, card="")
+    return folder
+
+
+@contextlib.contextmanager
+def started(*origins: Origin, limits: Limits | None = None, **how: Any) -> Iterator[Server]:
+    """A server whose models are loaded on one device."""
+    server = Server(Models(list(origins)), limits or Limits(max_inputs=64, max_body=20_000), **how)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bertjax.inference.engine.local_devices", lambda: jax.local_devices()[:1])
+        server.models.load()
+    server.batcher.start()
+    try:
+        yield server
+    finally:
+        server.batcher.end()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("served") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def server(folder: Path) -> Iterator[Server]:
+    with started(Origin("tiny", str(folder))) as server:
+        yield server
+
+
+def asked(server: Server, *requests: tuple[str, Any], **headers: str) -> list[httpx2.Response]:
+    """The answers to requests that are sent at once: GET, or POST where there is a body."""
+
+    async def ask() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app=server.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers=headers) as client:
+
+            async def one(path: str, body: Any) -> httpx2.Response:
+                if body is None:
+                    return await client.get(path)
+                if isinstance(body, bytes):
+                    return await client.post(path, content=body, headers={"Content-Type": "application/json"} | headers)
+                return await client.post(path, json=body)
+
+            return await asyncio.gather(*(one(*request) for request in requests))
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def ask(server: Server) -> Ask:
+    return lambda path, body=None, **headers: asked(server, (path, body), **headers)[0]
