@@ -136,7 +136,7 @@ def test_version(cli):
 MISTAKES = [  # argv, what the line must hold
     (
         ["pretrian"],
-        ["'pretrian'", "encode, fill-mask, neighbours, export, push, evaluate, serve, explore, report, prepare, launch"],
+        ["'pretrian'", "encode, fill-mask, neighbours, export, push, evaluate, serve, explore, report, prepare"],
     ),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
