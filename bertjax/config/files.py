@@ -54,8 +54,11 @@ def find_recipe(name: str) -> Path:
     raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(names)}")
 
 
-def read_recipe(path: Path) -> str:
+def read_recipe(path: Path, command: str) -> str:
     """Returns the YAML text of a recipe in which each key has its name of today, and each text is quoted.
+
+    Args:
+      command: the one that it is read for, whose help tells every key.
 
     Raises:
       BertjaxError: it cannot be read or is no YAML, has an unknown key, or one twice, be it under its old name; or a
@@ -78,7 +81,7 @@ def read_recipe(path: Path) -> str:
     for written, key, value in _keys(root):
         name = RENAMED.get(written, written)
         if name not in TYPES and name not in SECTIONS:
-            raise BertjaxError(f"config {path}: {describe_unknown(name)}")
+            raise BertjaxError(f"config {path}: {describe_unknown(name, command=command)}")
         if name in found:
             raise BertjaxError(f"config {path} {_twice(name, *found[name], written, key)}; drop one")
         found[name] = written, key

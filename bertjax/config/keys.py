@@ -37,19 +37,20 @@ def flat(config: Config) -> dict[str, Any]:
     return rows
 
 
-def describe_unknown(key: str, given: str | None = None) -> str:
+def describe_unknown(key: str, given: str | None = None, *, command: str = "bertjax pretrain") -> str:
     """Says that there is no such key, and the one to give instead.
 
     Args:
       key: in dotted form.
       given: what was typed, such as "option --train.stepss"; by default "key train.stepss".
+      command: the one whose help tells more.
     """
     if key in RENAMED:
         return f"{key} is now {RENAMED[key]}; give that"
     known = {name.split(".")[-1]: name for name in (*TYPES, *SECTIONS)}
     known["lr"] = "optim.learning_rate"  # as many say
     near = difflib.get_close_matches(key.split(".")[-1], known, n=1, cutoff=0.7)
-    instead = f"did you mean {known[near[0]]}?" if near else "'bertjax pretrain --help' lists every key"
+    instead = f"did you mean {known[near[0]]}?" if near else f"'{command} --help' lists every key"
     return f"there is no {given or f'key {key}'}; {instead}"
 
 

@@ -27,7 +27,7 @@ def _load(text: str) -> Any:
 jsonargparse.set_loader("bertjax", _load, (yaml.YAMLError,))
 
 
-def config_parser(prog: str = "bertjax", **texts: Any) -> jsonargparse.ArgumentParser:
+def config_parser(prog: str = "bertjax pretrain", **texts: Any) -> jsonargparse.ArgumentParser:
     """Makes a parser of `--config RECIPE` and one dotted option for every key of `Config`.
 
     Args:
@@ -53,9 +53,9 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
       BertjaxError: an unknown key, a wrong type or an impossible value, named with its remedy.
     """
     try:
-        namespace = parser.parse_args(_as_meant(args))
+        namespace = parser.parse_args(_as_meant(args, parser.prog))
     except jsonargparse.ArgumentError as error:
-        raise BertjaxError(_in_our_words(" ".join(str(error).split()))) from error
+        raise BertjaxError(_in_our_words(" ".join(str(error).split()), parser.prog)) from error
     except RecursionError as error:
         raise BertjaxError("a value is nested too deeply; every key takes a single value") from error
     except OverflowError as error:  # a whole number where a float is wanted
@@ -79,7 +79,7 @@ def typed_keys(args: Sequence[str]) -> list[str]:
     return [option for option in options if option in TYPES]
 
 
-def _as_meant(args: Sequence[str]) -> list[str]:
+def _as_meant(args: Sequence[str], command: str) -> list[str]:
     """Checks numbers, and puts the text of each recipe in place of its name or path; jsonargparse takes either."""
     read: list[str] = []
     words = iter(args)
@@ -88,11 +88,11 @@ def _as_meant(args: Sequence[str]) -> list[str]:
             word = f"--config={name}"
         option, _, value = word.partition("=") if "=" in word or not read else (read[-1], "", word)
         check_number(option.removeprefix("--"), value)
-        read.append(f"--config={read_recipe(find_recipe(value))}" if word.startswith("--config=") else word)
+        read.append(f"--config={read_recipe(find_recipe(value), command)}" if word.startswith("--config=") else word)
     return read
 
 
-def _in_our_words(message: str) -> str:
+def _in_our_words(message: str, command: str) -> str:
     """Returns jsonargparse's message with what was needed in the reader's terms, and the remedy."""
     if wrong := re.match(r"Parser key \"(.+?)\":.*(?:Got|Given) value: ?(.*)", message):
         key, value = wrong.groups()
@@ -103,7 +103,7 @@ def _in_our_words(message: str) -> str:
     if (whole := re.match(r"Parser key \"(\w+)\": Unable to load config", message)) and whole[1] in SECTIONS:
         return takes_keys(whole[1])
     if unknown := re.search(r"Group '(.+?)' does not accept option '(.+?)'", message):
-        return describe_unknown(".".join(unknown.groups()))
+        return describe_unknown(".".join(unknown.groups()), command=command)
     if unknown := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
-        return describe_unknown(unknown[1].lstrip("-").split("=")[0], f"option {unknown[1]}")
+        return describe_unknown(unknown[1].lstrip("-").split("=")[0], f"option {unknown[1]}", command=command)
     return message

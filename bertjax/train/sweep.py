@@ -162,7 +162,7 @@ def _sweep(
 def check_key(key: str) -> None:
     """Raises BertjaxError where a grid cannot have a key."""
     if key not in TYPES:
-        raise BertjaxError(f"grid: {describe_unknown(key)}")
+        raise BertjaxError(f"grid: {describe_unknown(key, command='bertjax finetune')}")
     if key in _NOT_OURS or key.startswith("distributed."):
         raise BertjaxError(f"grid: the runs of a grid share {key}; give it once, as --{key}")
 

@@ -28,6 +28,16 @@ def test_unknown_key_in_a_file(refusal, recipe, text, given, meant):
     assert f"{given};" in message and meant in message.split(";")[1]
 
 
+def test_the_help_of_the_command_that_was_given_is_named(recipe):
+    for args in (
+        ["--config=tiny", "--colour=red"],
+        ["--config=tiny", "--task.zzz", "3"],
+        [f"--config={recipe('z: 1')}"],
+    ):
+        with pytest.raises(BertjaxError, match="'bertjax finetune --help' lists every key"):
+            parse_config(config_parser("bertjax finetune"), args)
+
+
 @pytest.mark.parametrize(
     "override, meant",
     [
