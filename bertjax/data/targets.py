@@ -104,7 +104,7 @@ class Scores(NamedTuple):
 
     def described(self, labels_n: np.ndarray) -> str:
         """Returns a line about the numbers to learn."""
-        scores_n = self.scores(labels_n).round(6)
+        scores_n = self.scores(labels_n).round(6) + 0.0  # what is left of a 0 may be -0
         return f"numbers:  {scores_n.min():.4g} to {scores_n.max():.4g}, mean {scores_n.mean():.4g}"
 
 

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -164,6 +165,7 @@ def test_numbers_are_learned_by_how_they_lie() -> None:
     assert learned_n.mean() == pytest.approx(0, abs=1e-6) and learned_n.std() == pytest.approx(1)
     assert targets.scores(learned_n) == pytest.approx([row.label for row in rows], abs=1e-6)
     assert targets.described(learned_n) == "numbers:  0 to 4, mean 2"
+    assert Scores(1e-9, 1.0).described(np.array([-2e-9, 1])) == "numbers:  0 to 1, mean 0.5"
     assert learn_targets(TaskConfig("rerank", pair="p"), rows) == Scores()
     with pytest.raises(BertjaxError, match="every one of 5 rows has the number 3.0"):
         learn_targets(TaskConfig("score"), [row._replace(label=3.0) for row in rows])
