@@ -34,9 +34,12 @@ def judge_labels(name: str, logits_nc: np.ndarray, labels_n: np.ndarray, labels:
     figures = {key: _from_counts(figure, counts_cc) for key, figure in FIGURES.items()}
     if count == 2:
         figures["F1"] = _from_counts(second_f1, counts_cc)
-    if count == 2 and 0 < labels_n.sum() < len(labels_n):
-        margins_n = logits_nc[:, 1] - logits_nc[:, 0]
-        figures["AUC"] = resampled(lambda some: area(margins_n[some], labels_n[some]), len(labels_n))
+    if len(np.unique(labels_n)) > 1:
+        # Of two labels it is the second one's, as is F1; of more each label's probability tells it from all others.
+        scores_nc, of_label = logits_nc[:, 1:] - logits_nc[:, :1], [1]
+        if count > 2:
+            scores_nc, of_label = log_softmax(logits_nc, -1), list(range(count))
+        figures["AUC" if count == 2 else "macro AUC"] = mean_area(scores_nc, labels_n[:, None] == of_label)
     commonest = counts_cc.sum(1).max() / len(labels_n)
     temperature = best_temperature(logits_nc, labels_n)
     before, after = (calibration_error(logits_nc / t, labels_n) for t in (1.0, temperature))
@@ -82,14 +85,17 @@ def judge_several(name: str, logits_nc: np.ndarray, has_nc: np.ndarray, labels: 
     for number in np.argsort(-there_c, kind="stable")[:_SHOWN]:
         lines.append(_row(labels, number, there_c[number], right_c[number], guessed_c[number]))
     counts = {"examples_of": there_c.tolist(), "right": right_c.tolist(), "guessed": guessed_c.tolist()}
+    figures = {
+        "micro F1": of(lambda *counts: _f1(*(c.sum(keepdims=True) for c in counts))),
+        "macro F1": of(_f1),
+        "all right": resampled(lambda some: float(all_right_n[some].mean()), len(has_nc)),
+    }
+    if (has_nc.any(0) & ~has_nc.all(0)).any():
+        figures["macro AUC"] = mean_area(logits_nc, has_nc)
     return Judgement(
         name,
         len(has_nc),
-        {
-            "micro F1": of(lambda *counts: _f1(*(c.sum(keepdims=True) for c in counts))),
-            "macro F1": of(_f1),
-            "all right": resampled(lambda some: float(all_right_n[some].mean()), len(has_nc)),
-        },
+        figures,
         f"{(~has_nc.any(-1)).mean():.4f} have no label",
         lines,
         {"labels": list(labels), **counts},
@@ -123,13 +129,30 @@ def matthews(counts_cc: np.ndarray) -> float:
 FIGURES = {"accuracy": accuracy, "macro F1": macro_f1, "MCC": matthews}
 
 
-def area(scores_n: np.ndarray, labels_n: np.ndarray) -> float:
-    """Returns the area under the ROC curve of scores of two labels, 0 and 1: how often a 1 has more than a 0."""
-    ones = int(labels_n.sum())
-    if not 0 < ones < len(labels_n):
-        return math.nan
-    ranks = float(rankdata(scores_n)[labels_n > 0].sum())
-    return (ranks - ones * (ones + 1) / 2) / (ones * (len(labels_n) - ones))
+def mean_area(scores_nc: np.ndarray, has_nc: np.ndarray) -> Figure:
+    """Returns the area under the ROC curve: how often what has a label scores more for it than what has it not.
+
+    It is the mean over labels, without those that all examples have, or none; NaN where no other is left.
+
+    Args:
+      has_nc: bool, whether an example has a label.
+    """
+    places_nc = rankdata(scores_nc, "dense", axis=0).astype(np.int64)
+
+    def of(numbers: np.ndarray) -> float:
+        times_n = np.bincount(numbers, minlength=len(has_nc))
+        areas = [_area(place_n, has_n, times_n) for place_n, has_n in zip(places_nc.T, has_nc.T, strict=True)]
+        there = [area for area in areas if not math.isnan(area)]
+        return float(np.mean(there)) if there else math.nan
+
+    return resampled(of, len(has_nc))
+
+
+def _area(place_n: np.ndarray, has_n: np.ndarray, times_n: np.ndarray) -> float:
+    """Returns the area of one label, each example counting so many times; equal scores count as half."""
+    with_m, without_m = np.bincount(place_n, times_n * has_n), np.bincount(place_n, times_n * ~has_n)
+    pairs = with_m.sum() * without_m.sum()
+    return float(with_m @ (without_m.cumsum() - without_m / 2) / pairs) if pairs else math.nan
 
 
 def calibration_error(logits_nc: np.ndarray, labels_n: np.ndarray) -> float:

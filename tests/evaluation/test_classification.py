@@ -6,13 +6,13 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from bertjax.evaluation.classification import (
-    area,
     best_temperature,
     calibration_error,
     judge_labels,
     judge_several,
     macro_f1,
     matthews,
+    mean_area,
 )
 from bertjax.evaluation.judgement import describe
 
@@ -37,6 +37,10 @@ def test_figures_of_one_label_are_scikit_learns(labels: int) -> None:
     if labels == 2:
         expected["F1"] = metrics.f1_score(labels_n, guessed_n)
         expected["AUC"] = metrics.roc_auc_score(labels_n, softmax(logits_nc, -1)[:, 1])
+    else:
+        expected["macro AUC"] = np.mean(
+            [metrics.roc_auc_score(labels_n == c, softmax(logits_nc, -1)[:, c]) for c in range(labels - 1)]
+        )
     assert {name: figure.value for name, figure in judged.figures.items()} == pytest.approx(expected, abs=1e-12)
     np.testing.assert_array_equal(
         judged.detail["confusion"], metrics.confusion_matrix(labels_n, guessed_n, labels=range(labels))
@@ -66,6 +70,7 @@ def test_figures_of_several_labels_are_scikit_learns() -> None:
             "micro F1": metrics.f1_score(has_nc, guessed_nc, average="micro"),
             "macro F1": metrics.f1_score(has_nc, guessed_nc, average="macro"),
             "all right": metrics.accuracy_score(has_nc, guessed_nc),
+            "macro AUC": metrics.roc_auc_score(has_nc, logits_nc, average="macro"),
         }
     )
     assert [line.split()[:2] for line in judged.table[1:]] == [
@@ -77,8 +82,8 @@ def test_what_has_no_meaning() -> None:
     assert matthews(np.array([[6, 0], [4, 0]])) == 0  # one guess for all tells nothing
     assert macro_f1(np.array([[6, 0], [4, 0]])) == pytest.approx(12 / 16 / 2)
     assert macro_f1(np.array([[3, 0, 0], [0, 2, 0], [0, 0, 0]])) == 1  # a label that is nowhere does not count
-    assert np.isnan(area(np.array([1.0, 2.0]), np.array([1, 1])))
-    assert area(np.array([1.0, 1.0, 1.0]), np.array([0, 1, 0])) == 0.5
+    assert np.isnan(mean_area(np.array([[1.0], [2.0]]), np.array([[True], [True]])).value)
+    assert mean_area(np.array([[1.0, 1]] * 3), np.array([[False, True], [True, True], [False, True]])).value == 0.5
 
 
 def test_calibration_is_measured_and_mended_by_a_temperature() -> None:

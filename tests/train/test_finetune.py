@@ -239,7 +239,7 @@ def test_several_labels_numbers_and_answers_to_queries(
     classifier = Classifier.load(run)
     several = [sorted(label for label, _ in of_text) for of_text in classifier.predict_several(texts)]
     assert classifier.several and several == [sorted(row["label"]) for row in rows]
-    assert list(evaluate_task(run).figures) == ["micro F1", "macro F1", "all right"]
+    assert list(evaluate_task(run).figures) == ["micro F1", "macro F1", "all right", "macro AUC"]
 
     rows = [{"text": text, "label": 1000 + 50 * len(text.split())} for text in texts]
     file, run = learn("numbers", rows, task__kind="score")
