@@ -122,4 +122,4 @@ def _weighed_words(texts: Sequence[str]) -> np.ndarray:
 
 def _figures(vectors_me: np.ndarray, texts_nr: np.ndarray) -> dict[str, float]:
     unit_me = vectors_me / np.maximum(np.linalg.norm(vectors_me, axis=-1, keepdims=True), 1e-12)
-    return {name: figure.value for name, figure in retrieval_figures(ranks_of(unit_me, texts_nr)).items()}
+    return {name: figure.value for name, figure in retrieval_figures(ranks_of(unit_me, texts_nr).ranks_n).items()}

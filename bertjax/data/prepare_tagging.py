@@ -39,6 +39,7 @@ class PreparedTagging(NamedTuple):
     held_out: TaggedExamples
     train_batches: TaggedBatches
     held_out_batches: TaggedBatches
+    sentences: list[Sentence]  # those that are held out
 
     def told(self) -> dict[str, Any]:
         """Returns what a run's environment.json tells of its sentences."""
@@ -109,7 +110,7 @@ def prepare_tagging(config: Config, tokenizer: Tokenizer | None = None) -> Prepa
     of_held_out = TaggedBatches(of_eval, batch_size=at_once, row_length=row_length, seed=config.seed)
     _tell_of_rare(train, tags)
     config = config.with_epochs(batches.steps_in_epoch)
-    return PreparedTagging(config, tokenizer, tags, train, of_eval, batches, of_held_out)
+    return PreparedTagging(config, tokenizer, tags, train, of_eval, batches, of_held_out, held_out)
 
 
 def held_out_sentences(config: Config, path: str | None) -> tuple[list[Sentence], str]:

@@ -11,6 +11,7 @@ from bertjax.runs.report import Learned, Table
 
 RESAMPLES = 500  # of the examples, for an interval
 _SURE = 0.95
+_HARDEST, _CHARACTERS = 20, 300  # examples in a report, and what it shows of a text
 
 
 class Figure(NamedTuple):
@@ -55,6 +56,22 @@ def with_interval(value: float, samples: Sequence[float]) -> Figure:
     finite = [sample for sample in samples if math.isfinite(sample)] or [math.nan]
     low, high = np.quantile(finite, [(1 - _SURE) / 2, (1 + _SURE) / 2])
     return Figure(float(value), float(low), float(high))
+
+
+def hardest(what: str, columns: Sequence[str], off_n: np.ndarray, row: Callable[[int], Sequence[str]]) -> Table:
+    """Returns a table, for the report, of the examples of which the model is the most wrong.
+
+    Args:
+      what: a sentence about it.
+      off_n: by how much it is wrong of each; those of -inf are left out.
+      row: what the columns show of an example, by its number.
+    """
+    worst = [number for number in np.argsort(-off_n, kind="stable").tolist() if off_n[number] > -math.inf][:_HARDEST]
+    return Table("Hardest examples", what, list(columns), [[*map(_short, row(number))] for number in worst])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} …"
 
 
 def as_learned(judgement: Judgement) -> Learned:

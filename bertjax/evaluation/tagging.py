@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from bertjax.config import Config, MeshConfig
 from bertjax.data.batching.tagged import TaggedBatch, TaggedBatches
 from bertjax.data.prepare_tagging import held_out_sentences
-from bertjax.data.tagged import NO_TAG, TaggedExamples, make_tagged
+from bertjax.data.tagged import NO_TAG, Sentence, TaggedExamples, make_tagged
 from bertjax.data.tags import Tags, entities
 from bertjax.evaluation.classification import table_by_label
 from bertjax.evaluation.evaluate import own_mesh
-from bertjax.evaluation.judgement import Figure, Judgement, resampled
+from bertjax.evaluation.judgement import Figure, Judgement, hardest, resampled
 from bertjax.evaluation.outputs import outputs_of
 from bertjax.models.bert import make_model
 from bertjax.models.tagger import TokenClassifier
@@ -26,6 +26,7 @@ from bertjax.objectives.objective import Params
 from bertjax.objectives.tagging import token_logits
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.parameters import load_params
+from bertjax.runs.report import Table
 
 _SHOWN = 20  # types in a table, those that are there most often
 
@@ -37,18 +38,27 @@ def make_tagger(config: Config, tags: Tags, mesh: Mesh, *, learning: bool) -> To
 
 
 def judge_tagger(
-    config: Config, tags: Tags, examples: TaggedExamples, batches: TaggedBatches, params: Params, mesh: Mesh
+    config: Config,
+    tags: Tags,
+    examples: TaggedExamples,
+    batches: TaggedBatches,
+    sentences: Sequence[Sentence],
+    params: Params,
+    mesh: Mesh,
 ) -> Judgement:
     """Returns the figures of parameters on sentences.
 
     Args:
       batches: of the examples.
+      sentences: the words of each example.
       params: over the mesh.
     """
     guess = functools.partial(_likeliest, make_tagger(config, tags, mesh, learning=False))
     guessed_m = outputs_of(guess, params, batches, mesh, places=batches.tokens_at, count=len(examples.ids))[:, 0]
     is_read_w = examples.first_tokens_w >= 0
-    return judge_tags(examples, np.where(is_read_w, guessed_m[examples.first_tokens_w], NO_TAG), tags)
+    guessed_w = np.where(is_read_w, guessed_m[examples.first_tokens_w], NO_TAG)
+    judged, worst = judge_tags(examples, guessed_w, tags), hardest_sentences(examples, guessed_w, sentences, tags)
+    return judged._replace(tables=[*judged.tables, worst] if worst.rows else judged.tables)
 
 
 def _likeliest(model: TokenClassifier, params: Params, batch: TaggedBatch) -> Array:
@@ -108,6 +118,27 @@ def judge_tags(examples: TaggedExamples, guessed_w: np.ndarray, tags: Tags) -> J
     )
 
 
+def hardest_sentences(
+    examples: TaggedExamples, guessed_w: np.ndarray, sentences: Sequence[Sentence], tags: Tags
+) -> Table:
+    """Returns a table of the sentences with the most words whose tag is wrong; the arguments are those above."""
+    names = [*tags.names, "not read"]  # NO_TAG, -1, is the number of the last one
+    wrong_w = np.flatnonzero(guessed_w != examples.tags_w)
+    of_sentence_w = np.searchsorted(examples.word_starts_n, wrong_w, side="right") - 1
+    off_n = np.bincount(of_sentence_w, minlength=len(sentences)).astype(float)
+
+    def row(number: int) -> list[str]:
+        words, first = sentences[number].words, examples.word_starts_n[number]
+        wrong = [
+            f"{words[at - first]}: {names[guessed_w[at]]}, not {names[examples.tags_w[at]]}"
+            for at in wrong_w[of_sentence_w == number]
+        ]
+        return [" ".join(words), "; ".join(wrong)]
+
+    what = "Sentences in which the most words have a wrong tag: often the tags themselves are worth a look."
+    return hardest(what, ["Sentence", "Told"], np.where(off_n > 0, off_n, -np.inf), row)
+
+
 def _counts(there_n: Sequence[np.ndarray], told_n: Sequence[np.ndarray], tags: Tags) -> tuple[list[str], np.ndarray]:
     """Returns what there is of each sentence by type, float [n, 3, k]: right ones, those there, and those guessed."""
 
@@ -160,4 +191,4 @@ def evaluate_tagging(run: RunFolder, path: str | None, mesh: MeshConfig | None) 
     )
     batch_size, row_length = config.train.batch_size, config.data.row_length
     batches = TaggedBatches(examples, batch_size=batch_size, row_length=row_length, seed=config.seed)
-    return judge_tagger(config, tags, examples, batches, load_params(run, config, devices), devices)
+    return judge_tagger(config, tags, examples, batches, sentences, load_params(run, config, devices), devices)

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertjax.data.tagged import NO_TAG, TaggedExamples
+from bertjax.data.sources.lines import Part
+from bertjax.data.sources.records import Place
+from bertjax.data.tagged import NO_TAG, Sentence, TaggedExamples
 from bertjax.data.tags import Scheme, Tags
 from bertjax.evaluation.judgement import Judgement, describe
-from bertjax.evaluation.tagging import judge_tags
+from bertjax.evaluation.tagging import hardest_sentences, judge_tags
 
 SEQEVAL = json.loads((Path(__file__).parents[1] / "reference" / "tags.json").read_text())
 
@@ -51,6 +53,18 @@ def test_what_is_not_read_is_missed() -> None:
         "entity there found right of guessed F1".split(),
         "x 2 50.0% 50.0% 0.5000".split(),
         "y 1 100.0% 100.0% 1.0000".split(),
+    ]
+
+
+def test_the_hardest_sentences_have_the_most_wrong_words() -> None:
+    words, nothing = [("a", "b"), ("c", "d", "e"), ("f",)], np.zeros(0, np.int32)
+    sentences = [Sentence(some, (), Place(Part("a"), "line", 1), {}) for some in words]
+    starts_n, tags_w = np.array([0, 2, 5, 6]), np.array([0, 1, 1, 0, 0, 1])
+    examples = TaggedExamples("made", "", nothing, nothing, nothing, starts_n, nothing, tags_w)
+    told_w = np.array([0, 0, NO_TAG, 1, 0, 1])
+    assert hardest_sentences(examples, told_w, sentences, Tags(("O", "X"), None)).rows == [
+        ["c d e", "c: not read, not X; d: X, not O"],
+        ["a b", "b: O, not X"],
     ]
 
 

@@ -18,7 +18,7 @@ from bertjax.data.examples import named
 from bertjax.data.prepare import as_read, read_tokenizer
 from bertjax.data.prepare_tuples import tuple_rows
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.data.tuples import Tuples, make_tuples
+from bertjax.data.tuples import TupleRow, Tuples, make_tuples
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
@@ -49,6 +49,7 @@ class PreparedEmbedding(NamedTuple):
     held_out: Tuples
     train_batches: TupleBatches
     held_out_batches: TupleBatches
+    rows: list[TupleRow]  # the texts of each that is held out
 
     def told(self) -> dict[str, Any]:
         """Returns what a run's environment.json tells of its examples."""
@@ -96,7 +97,7 @@ def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> Pre
         for examples in (train, of_eval)
     )
     config = config.with_epochs(batches.steps_in_epoch)
-    return PreparedEmbedding(config, tokenizer, sentence, train, of_eval, batches, of_held_out)
+    return PreparedEmbedding(config, tokenizer, sentence, train, of_eval, batches, of_held_out, held_out)
 
 
 def _settings(config: Config, tokenizer: Tokenizer, folder: Path) -> SentenceSettings:
@@ -180,7 +181,7 @@ def _figures(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Mapping
 def _judgement(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
     config, examples, batches = prepared.config, prepared.held_out, prepared.held_out_batches
     embedded = embed(config, prepared.sentence, batches, examples, params, mesh)
-    return judge(config, embedded, examples, batch_size=batches.batch_size)
+    return judge(config, embedded, examples, prepared.rows, batch_size=batches.batch_size)
 
 
 def _what_next(folder: RunFolder) -> list[str]:

@@ -65,7 +65,7 @@ def _learned(
 
 
 def _judgement(prepared: PreparedTagging, mesh: Mesh, params: Params) -> Judgement:
-    of_held_out = (prepared.held_out, prepared.held_out_batches)
+    of_held_out = (prepared.held_out, prepared.held_out_batches, prepared.sentences)
     return judge_tagger(prepared.config, prepared.tags, *of_held_out, params, mesh)
 
 
