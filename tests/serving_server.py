@@ -8,11 +8,14 @@ from typing import Any
 
 import httpx2
 import jax
+import numpy as np
 import pytest
 
 from bertjax.config import BertConfig
+from bertjax.data.targets import Labels, Scores
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
+from bertjax.hub.task_head import TaskHead
 from bertjax.models.bert import Bert, init_params
 from bertjax.serving.app import Server
 from bertjax.serving.models import Models, Origin
@@ -46,13 +49,14 @@ def started(*origins: Origin, limits: Limits | None = None, **how: Any) -> Itera
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("served") / "tiny")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("served")
+    return {"tiny": write_encoder(folder / "tiny")} | write_heads(folder)
 
 
 @pytest.fixture(scope="session")
-def server(folder: Path) -> Iterator[Server]:
-    with started(Origin("tiny", str(folder))) as server:
+def server(folders: dict[str, Path]) -> Iterator[Server]:
+    with started(*(Origin(name, str(path), batch_tokens=2 * LONGEST) for name, path in folders.items())) as server:
         yield server
 
 
@@ -78,3 +82,22 @@ def asked(server: Server, *requests: tuple[str, Any], **headers: str) -> list[ht
 @pytest.fixture
 def ask(server: Server) -> Ask:
     return lambda path, body=None, **headers: asked(server, (path, body), **headers)[0]
+
+
+def write_heads(folder: Path) -> dict[str, Path]:
+    """Models with each kind of head, by the kind."""
+    tokenizer = Tokenizer.train(TEXTS, min_frequency=1)
+    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16, init_scale=0.2)
+    params = jax.device_get(jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(3)))
+    params = {part: leaves for part, leaves in params.items() if part not in ("mlm", "nsp")}
+    heads: list[TaskHead] = [
+        TaskHead("classify", Labels(("no", "yes", "perhaps"))),
+        TaskHead("rerank", Scores()),
+        TaskHead("tag", Labels(("O", "B-bird", "I-bird"))),
+    ]
+    for seed, head in enumerate(heads):
+        rng, size = np.random.default_rng(seed), head.targets.num_outputs
+        kernel, bias = rng.normal(size=(16, size)), rng.normal(size=size)
+        classifier = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+        write_folder(config, params | {"classifier": classifier}, tokenizer, folder / head.kind, card="", head=head)
+    return {head.kind: folder / head.kind for head in heads}

@@ -1,6 +1,7 @@
 """The ASGI application: routes, and the way of a request from its body to its answer."""
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -8,15 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from bertjax.serving import openai, tei
+from bertjax.serving import openai, tei, words
 from bertjax.serving.batcher import Batcher, Failed, Overloaded
 from bertjax.serving.bodies import Answer, Bodies, decoded, unless_gone
 from bertjax.serving.errors import Refused
 from bertjax.serving.extra import needed
 from bertjax.serving.guard import Guard
 from bertjax.serving.metrics import CONTENT_TYPE, Metrics
-from bertjax.serving.models import Models
-from bertjax.serving.schemas import EmbeddingsRequest, EmbedRequest
+from bertjax.serving.models import Models, Served, ServedHead, ServedTagger
+from bertjax.serving.schemas import (
+    EmbedAllRequest,
+    EmbeddingsRequest,
+    EmbedRequest,
+    FillMaskRequest,
+    PredictRequest,
+    RerankRequest,
+    SimilarityRequest,
+    TagsRequest,
+    TokenizeRequest,
+)
 from bertjax.serving.work import Limits, Prepare, Work
 
 with needed():
@@ -42,10 +53,31 @@ class Operation(NamedTuple):
     prepare: Prepare
 
 
-OPERATIONS = (
-    Operation("/v1/embeddings", EmbeddingsRequest, openai.embeddings),
-    Operation("/embed", EmbedRequest, tei.embed),
+_OPENAI = (Operation("/v1/embeddings", EmbeddingsRequest, openai.embeddings),)
+_EMBED = Operation("/embed", EmbedRequest, tei.embed)
+_PREDICT = Operation("/predict", PredictRequest, tei.predict)
+_RERANK = Operation("/rerank", RerankRequest, tei.rerank)
+_TAGS = Operation("/tags", TagsRequest, words.tags)
+_TEI = (
+    _EMBED,
+    Operation("/embed_all", EmbedAllRequest, tei.embed_all),
+    _RERANK,
+    _PREDICT,
+    Operation("/similarity", SimilarityRequest, tei.similarity),
+    Operation("/tokenize", TokenizeRequest, tei.tokenize),
+    Operation("/fill_mask", FillMaskRequest, words.fill_mask),
+    _TAGS,
 )
+OPERATIONS = (*_OPENAI, *_TEI)
+
+
+def _of_root(model: Served) -> Operation:
+    """Returns what a client of Hugging Face asks for that posts to the model's own address."""
+    if isinstance(model, ServedTagger):
+        return _TAGS._replace(prepare=words.entities)
+    if isinstance(model, ServedHead):
+        return _RERANK if model.of_number else _PREDICT
+    return _EMBED
 
 
 class Server:
@@ -67,6 +99,7 @@ class Server:
         self._readers = ThreadPoolExecutor(_READERS, "texts")
         self._loader = ThreadPoolExecutor(1, "models")
         posts = [self._route(of.path, self._operation(of)) for of in OPERATIONS]
+        posts.append(self._route("/", self._operation(None)))
         gets = [
             self._route("/health", self._health, "GET", guarded=False),
             self._route("/metrics", self._metrics, "GET"),
@@ -74,8 +107,15 @@ class Server:
             self._route("/v1/models", self._models, "GET"),
             self._route("/v1/models/{name:path}", self._model, "GET"),
         ]
+        of_models = []  # clients of TEI name no model: each has an address of its own, too
+        for name in models.origins:
+            of_models += [self._route(f"/{name}{of.path}", self._operation(of, name)) for of in _TEI]
+            of_models.append(self._route(f"/{name}", self._operation(None, name)))
+            of_models.append(self._route(f"/{name}/", self._operation(None, name)))
+            of_models.append(self._route(f"/{name}/info", functools.partial(self._info, name=name), "GET"))
+            of_models.append(self._route(f"/{name}/health", self._health, "GET", guarded=False))
         self.app = Starlette(
-            routes=[*posts, *gets],
+            routes=[*posts, *gets, *of_models],
             lifespan=self._lifespan,
             exception_handlers={404: self._not_found, 405: self._not_allowed},
         )
@@ -142,9 +182,19 @@ class Server:
 
         return Route(path, endpoint, methods=[method])
 
-    def _operation(self, operation: Operation) -> Callable[[Request], Any]:
+    def _operation(self, operation: Operation | None, model: str | None = None) -> Callable[[Request], Any]:
+        """Returns what answers requests.
+
+        Args:
+          operation: by default what the model is for.
+          model: whose address it is; by default requests name one.
+        """
+
         def prepare(body: bytearray) -> Work:
-            return operation.prepare(self.models, self.limits, decoded(body, operation.schema))
+            chosen = operation or _of_root(self.models.get(model))
+            asked: Any = decoded(body, chosen.schema)
+            asked.model = model or asked.model
+            return chosen.prepare(self.models, self.limits, asked)
 
         def written(work: Work, results: Any) -> bytes:
             return msgspec.json.encode(work.answer(results))
@@ -186,8 +236,8 @@ class Server:
     async def _metrics(self, request: Request) -> Response:
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _info(self, request: Request) -> Response:
-        return self._json(tei.info(self.models.get(None), self.limits, _version()))
+    async def _info(self, request: Request, name: str | None = None) -> Response:
+        return self._json(tei.info(self.models.get(name), self.limits, _version()))
 
     async def _models(self, request: Request) -> Response:
         return self._json(openai.list_models(self.models))

@@ -80,7 +80,7 @@ class ServedEncoder(Served):
             self._vectors(encoder.plan(prompt=prompt).recipe)
         self.token_vectors = VectorProgram(encoder.engine, TOKENS, self.shapes)
         guesses = encoder.engine.has_mlm_head() and encoder.tokenizer.rules.special[MASK] is not None
-        self.words = WordProgram(encoder.engine, self.shapes) if guesses else None
+        self.words = WordProgram(encoder.engine, self.shapes, encoder.tokenizer.vocab_size) if guesses else None
 
     def programs(self) -> list[Program]:
         """Returns all that its requests need."""

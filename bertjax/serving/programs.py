@@ -9,6 +9,7 @@ from bertjax.data.reader import TokenIds
 from bertjax.inference.engine import MASKS_PER_CALL, Engine, Recipe
 from bertjax.serving.rows import Rows, Shapes
 
+MOST_WORDS = 100  # that are told of a mask
 Results = list[np.ndarray]  # of each text of a batch
 
 
@@ -66,15 +67,16 @@ class VectorProgram:
 
 
 class WordProgram:
-    """Words for masks: how likely each token of the vocabulary is, float32 [masks, vocabulary] for each piece.
+    """Words for masks: the likeliest tokens of each mask and how likely they are, float64 [masks, 2, n] for each piece.
 
     Args:
       engine: with a head for words.
       shapes: of the engine.
+      vocab_size: tokens that have a name.
     """
 
-    def __init__(self, engine: Engine, shapes: Shapes):
-        self._engine, self._shapes = engine, shapes
+    def __init__(self, engine: Engine, shapes: Shapes, vocab_size: int):
+        self._engine, self._shapes, self._vocab_size = engine, shapes, vocab_size
 
     def rows_for(self, piece: Piece) -> Rows:
         """Returns empty rows that this piece fits into."""
@@ -86,10 +88,20 @@ class WordProgram:
         result = self._engine.start_words(texts, rows.placement, masks, self._shapes.holding(rows))
 
         def read() -> Results:
-            array, ends = np.asarray(result), np.cumsum([len(of_piece) for of_piece in masks])
-            return [array[end - len(of_piece) : end].copy() for end, of_piece in zip(ends, masks, strict=True)]
+            ends = np.cumsum([len(of_piece) for of_piece in masks])
+            best_p2n = _best(np.asarray(result)[: ends[-1], : self._vocab_size])
+            return [best_p2n[end - len(of_piece) : end] for end, of_piece in zip(ends, masks, strict=True)]
 
         return read
+
+
+def _best(probabilities_pv: np.ndarray) -> np.ndarray:
+    """Returns the likeliest tokens, best first, and their probabilities, [p, 2, n]: all would be a lot to keep."""
+    most = min(MOST_WORDS, probabilities_pv.shape[1])
+    chosen_pn = np.sort(np.argpartition(-probabilities_pv, most - 1, axis=1)[:, :most], axis=1)
+    of_chosen_pn = np.take_along_axis(probabilities_pv, chosen_pn, 1)
+    order_pn = np.argsort(-of_chosen_pn, axis=1, kind="stable")
+    return np.stack([np.take_along_axis(array, order_pn, 1) for array in (chosen_pn, of_chosen_pn)], axis=1)
 
 
 def warm_up(program: Program, shapes: Shapes) -> None:

@@ -113,7 +113,7 @@ class FillMaskRequest(Struct):
     """Words for the masks in texts."""
 
     inputs: str | list[str]
-    top_k: Annotated[int, Meta(ge=1, le=1000)] = 5
+    top_k: Annotated[int, Meta(ge=1, le=100)] = 5
     model: Model = None
 
 

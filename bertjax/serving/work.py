@@ -1,7 +1,7 @@
 """What a request asks of the devices, made of its body, and how its answer is made of what they compute."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from bertjax.inference.engine import unit
 from bertjax.serving.errors import empty, too_large, wrong
 from bertjax.serving.models import Models, Served, ServedEncoder
 from bertjax.serving.programs import Piece, Program, Results
+
+_CHARACTERS_A_TOKEN = 64  # of pairs and of texts whose words are told, which are read to their end
 
 
 class Limits(NamedTuple):
@@ -121,6 +123,15 @@ def token_vectors_of(
         return [of_text.tolist() for of_text in results]
 
     return checked(Work(served, served.token_vectors, pieces, answered, num_numbers), limits)
+
+
+def check_length(texts: Iterable[str], served: Served, param: str) -> None:
+    """Raises Refused where a text is so long that to read it would take more than a model is worth."""
+    most = _CHARACTERS_A_TOKEN * served.max_length
+    if any(len(text) > most for text in texts):
+        raise too_large(
+            f"{param} has a text of more than {most:,} characters; give shorter ones", "text_too_long", param
+        )
 
 
 def checked(work: Work, limits: Limits) -> Work:

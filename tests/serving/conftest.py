@@ -1,5 +1,5 @@
 """A tiny model, served in this process."""
 
-from serving_server import ask, folder, server
+from serving_server import ask, folders, server
 
-__all__ = ["ask", "folder", "server"]
+__all__ = ["ask", "folders", "server"]

@@ -163,7 +163,8 @@ def test_what_is_told_of_models_and_of_the_server(ask: Ask) -> None:
     assert ask("/health").json() == {"status": "ready"}
     info = ask("/info").json()
     assert info["model_id"] == "tiny" and info["max_input_length"] == 40 and info["model_type"]["embedding"]
-    (model,) = ask("/v1/models").json()["data"]
+    model, *others = ask("/v1/models").json()["data"]
+    assert [other["id"] for other in others] == ["classify", "rerank", "tag"]
     assert model == ask("/v1/models/tiny").json() and model["id"] == "tiny"
     assert ask("/v1/models/other").json()["error"]["code"] == "model_not_found"
     assert "there is nothing at '/other'" in ask("/other").json()["error"]

@@ -275,6 +275,18 @@ class Tokenizer:
             spans[word] = (spans[word][0] if word in spans else start, end)
         return list(spans.values())
 
+    def token_spans(self, text: str) -> list[tuple[int, int | None, int | None]]:
+        """Returns the id of each token of a text, and where it begins and ends, in characters; words tell no places.
+
+        Raises:
+          BertjaxError: the text is not Unicode.
+        """
+        if self.rules.kind != "wordpiece":
+            return [(number, None, None) for number in self.ids(self.split(text))]
+        with _unicode(text):
+            read = self._engine.encode(text)
+        return [(number, *span) for number, span in zip(read.ids, read.offsets, strict=True)]
+
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
         with _unicode(*sentences):
