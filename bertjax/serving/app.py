@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from bertjax.serving import openai, tei, words
+from bertjax.serving import openai, openapi, tei, words
 from bertjax.serving.batcher import Batcher, Failed, Overloaded
 from bertjax.serving.bodies import Answer, Bodies, decoded, unless_gone
 from bertjax.serving.errors import Refused
@@ -17,6 +17,7 @@ from bertjax.serving.extra import needed
 from bertjax.serving.guard import Guard
 from bertjax.serving.metrics import CONTENT_TYPE, Metrics
 from bertjax.serving.models import Models, Served, ServedHead, ServedTagger
+from bertjax.serving.page import page
 from bertjax.serving.schemas import (
     EmbedAllRequest,
     EmbeddingsRequest,
@@ -69,6 +70,12 @@ _TEI = (
     _TAGS,
 )
 OPERATIONS = (*_OPENAI, *_TEI)
+_GETS = (
+    ("/health", "200 once every model is loaded and compiled, 503 before"),
+    ("/info", "what the first model is, and the limits"),
+    ("/metrics", "figures, for Prometheus"),
+    ("/v1/models", "the models"),
+)
 
 
 def _of_root(model: Served) -> Operation:
@@ -102,6 +109,8 @@ class Server:
         posts.append(self._route("/", self._operation(None)))
         gets = [
             self._route("/health", self._health, "GET", guarded=False),
+            self._route("/", self._page, "GET", guarded=False),
+            self._route("/openapi.json", self._openapi, "GET", guarded=False),
             self._route("/metrics", self._metrics, "GET"),
             self._route("/info", self._info, "GET"),
             self._route("/v1/models", self._models, "GET"),
@@ -232,6 +241,13 @@ class Server:
         if not self.models.ready:
             raise Refused(503, "the models are being loaded", "not_ready", headers={"Retry-After": "2"})
         return self._json({"status": "ready"})
+
+    async def _page(self, request: Request) -> Response:
+        html, headers = page(self.models, keys=self._guard.keys)
+        return Response(html, headers=headers, media_type="text/html")
+
+    async def _openapi(self, request: Request) -> Response:
+        return self._json(openapi.describe(OPERATIONS, _GETS, _version(), keys=self._guard.keys))
 
     async def _metrics(self, request: Request) -> Response:
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -23,10 +23,14 @@ class Guard:
     Args:
       keys: of which a request must have one, as `Authorization: Bearer KEY`; where there are none, none is needed.
       origins: other sites whose pages may ask, such as "https://example.org".
+
+    Attributes:
+      keys: whether one is needed.
     """
 
     def __init__(self, keys: Sequence[str] = (), origins: Sequence[str] = ()):
         self._digests = [_digest(key) for key in keys]
+        self.keys = bool(keys)
         self._origins = set(origins)
 
     def __call__(self, request: Request) -> None:

@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,15 @@ _logger = logging.getLogger(__name__)
 
 def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that is bound. Raises BertjaxError where it cannot be."""
+    bound = None
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except (OSError, OverflowError) as error:
+        if bound is not None:
+            bound.close()
         reason = getattr(error, "strerror", None) or error
         raise BertjaxError(f"cannot listen on {host} port {port}: {reason}; give another --host or --port") from None
     return bound
@@ -48,6 +52,14 @@ def run(server: Server, bound: socket.socket, *, drain: float) -> None:
       BertjaxError: a model cannot be loaded.
     """
     sys.setswitchinterval(_SWITCH)
+    process = make_process(server, drain=drain)
+    process.run(sockets=[bound])
+    if server.failure is not None:
+        raise server.failure
+
+
+def make_process(server: Server, *, drain: float) -> uvicorn.Server:
+    """Returns what listens and answers until its `should_exit` is set; the arguments are those of `run`."""
     limits = server.limits
     config = uvicorn.Config(
         server.app,
@@ -57,7 +69,7 @@ def run(server: Server, bound: socket.socket, *, drain: float) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=int(limits.seconds),
+        timeout_keep_alive=max(1, round(limits.seconds)),
         limit_concurrency=limits.max_connections,
         timeout_graceful_shutdown=max(1, round(drain)),
         backlog=min(limits.max_connections, 2048),
@@ -68,9 +80,7 @@ def run(server: Server, bound: socket.socket, *, drain: float) -> None:
         process.should_exit = True
 
     server.on_failure = stop
-    process.run(sockets=[bound])
-    if server.failure is not None:
-        raise server.failure
+    return process
 
 
 class _Process(uvicorn.Server):
@@ -84,7 +94,7 @@ class _Process(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens, and begins to look."""
         await super().startup(sockets)
-        if hasattr(signal, "SIGHUP"):
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._server.reload()))
         self._sweeper = asyncio.ensure_future(self._sweep())

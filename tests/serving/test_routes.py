@@ -187,3 +187,22 @@ def test_keys_and_origins(server: Server, monkeypatch: pytest.MonkeyPatch) -> No
         assert status(Authorization=f"Bearer {key}", Origin="https://good.org") == 200
         assert status(Authorization=f"Bearer {key[:-1]}") == status(Authorization=key) == 401
     assert asked(server, ("/v1/models", None))[0].json()["error"]["code"] == "invalid_api_key"
+
+
+def test_the_interface_is_described_and_tried_on_a_page(ask: Ask) -> None:
+    told = ask("/openapi.json").json()
+    assert told["openapi"] == "3.1.0" and {"/embed", "/rerank", "/v1/embeddings", "/health"} <= told["paths"].keys()
+    for path, methods in told["paths"].items():
+        if "post" not in methods:
+            continue
+        schema = methods["post"]["requestBody"]["content"]["application/json"]["schema"]
+        fields = told["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        assert fields["required"][0] in ("inputs", "input", "query"), path
+    response = ask("/")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy.partition("style-src")[0]
+    nonce = policy.partition("'nonce-")[2].partition("'")[0]
+    assert response.text.count("<script") == response.text.count(f'nonce="{nonce}"') == 1
+    assert "http" not in response.text and ask("/").headers["content-security-policy"] != policy
+    for path, body in json.loads(response.text.partition("const examples = ")[2].partition(";\n")[0]).items():
+        assert ask(path, body).status_code == 200, path

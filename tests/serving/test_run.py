@@ -1,0 +1,96 @@
+"""A server that listens, on loopback: slow and stuck clients, and how it ends."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bertjax.errors import BertjaxError
+from bertjax.serving import run
+from bertjax.serving.app import Server
+from bertjax.serving.models import Models, Origin
+from bertjax.serving.work import Limits
+
+
+class Listening:
+    """A server in a thread; its models are those of another one."""
+
+    def __init__(self, served: Server, **limits: float):
+        self.server = Server(Models([]), Limits(**limits))  # type: ignore[arg-type]
+        self.server.models.origins, self.server.models._loaded = served.models.origins, served.models._loaded
+        self.server.models.load = lambda name=None: None  # type: ignore[method-assign]
+        self.socket = run.listen("127.0.0.1", 0)
+        self.process = run.make_process(self.server, drain=5)
+        self._thread = threading.Thread(target=self.process.run, kwargs={"sockets": [self.socket]})
+
+    def __enter__(self) -> "Listening":
+        self.socket.listen()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.socket.getsockname(), timeout=10)
+        return client
+
+
+@pytest.fixture
+def impatient(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
+    monkeypatch.setattr(run, "_SWEEP", 0.02)
+    with Listening(server, seconds=0.1) as listening:
+        yield listening
+
+
+HEAD = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def test_who_sends_nothing_whole_is_cut_off(impatient: Listening) -> None:
+    with impatient.connect() as silent, impatient.connect() as half, impatient.connect() as trickling:
+        half.sendall(HEAD[:20])
+        trickling.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        for client in (silent, half):
+            try:
+                assert client.recv(100) == b""
+            except ConnectionResetError:
+                pass
+        said = trickling.recv(1000)
+        assert said.startswith(b"HTTP/1.1 408 ") and b"did not come within 0.1 s" in said
+
+
+def test_garbage_is_answered_by_400_and_the_next_one_by_vectors(impatient: Listening) -> None:
+    with impatient.connect() as garbage:
+        garbage.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 not HTTP\r\n\r\n")
+        assert garbage.recv(1000).startswith(b"HTTP/1.1 400 ")
+    body = json.dumps({"inputs": "a crane"}).encode()
+    with impatient.connect() as client:
+        client.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ") and len(json.loads(answer.partition(b"\r\n\r\n")[2])[0]) == 16
+
+
+def test_it_ends_after_what_is_under_way(server: Server) -> None:
+    listening, body = Listening(server), json.dumps({"inputs": ["a crane is flying"] * 400}).encode()
+    with listening, listening.connect() as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body[:-1]))
+        while not listening.process.server_state.tasks:
+            pass
+        listening.process.should_exit = True  # as SIGTERM does, with a request half here
+        client.sendall(body[-1:])
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ") and len(json.loads(answer.partition(b"\r\n\r\n")[2])) == 400
+
+
+def test_a_port_that_is_taken_and_a_model_that_is_none(tmp_path: object) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BertjaxError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            run.listen("127.0.0.1", port)
+    with run.listen("127.0.0.1", 0) as bound:
+        with pytest.raises(BertjaxError, match="is not a run's folder nor a Hugging Face one"):
+            run.run(Server(Models([Origin("none", str(tmp_path))]), Limits()), bound, drain=1)
