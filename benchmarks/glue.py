@@ -1,12 +1,14 @@
-"""`python scripts/glue_submission.py`: what `bertjax predict` tells of a test.tsv of GLUE, as its server takes it."""
+"""`python scripts/glue_submission.py`: what a run tells of a test.tsv of GLUE, as its server takes it."""
 
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser, check_new, new_file
 from bertjax.data.examples import read_records
 from bertjax.errors import BertjaxError
+from bertjax.inference.predict_file import load_predictor, predict_file, task_of
 from bertjax.storage.paths import user_path
 
 _ONES, _ENTAILS = ("0", "1"), ("entailment", "not_entailment")
@@ -60,6 +62,29 @@ def _told(task: str, prediction: str, place: str) -> str:
         raise BertjaxError(f"{place} has the prediction {prediction!r}; {task} takes a number") from None
 
 
+def test_rows(run: Path, task: str) -> str:
+    """Returns where the rows to predict are, in the folder of the task's files that a run learned from.
+
+    Raises:
+      BertjaxError: it learned from no such folder.
+    """
+    learned = task_of(run).train or ""
+    folder = user_path(learned)
+    name = {"MNLI-m": "test_matched", "MNLI-mm": "test_mismatched", "AX": "diagnostic"}.get(task, "test")
+    folder = folder.parent / task if task == "AX" and folder.is_dir() else folder
+    if not (folder / f"{name}.tsv").is_file():
+        raise BertjaxError(f"there is no {folder / name}.tsv beside what {run} learned from; give --input the file")
+    return str(folder / f"{name}.tsv")
+
+
+def predict(run: Path, source: str, folder: Path) -> Path:
+    """Writes what a run tells of rows into a folder, and returns the file."""
+    task, out = task_of(run), folder / "predicted.jsonl"
+    with open(out, "w", encoding="utf-8") as file:
+        print(predict_file(load_predictor(run, task, precision="float32", mesh=None), source, file, out))
+    return out
+
+
 def main(argv: Sequence[str]) -> int:
     """Writes a submission; returns the exit code, 2 for bad input."""
     parser = Parser(
@@ -69,17 +94,22 @@ def main(argv: Sequence[str]) -> int:
             "Its zip has a file of each task."
         ),
     )
-    told = "what 'bertjax predict' wrote of a test.tsv of GLUE"
-    parser.add_argument("predicted", metavar="PREDICTED", type=user_path, help=told)
+    told = "a run that learned from a folder of GLUE's, or what 'bertjax predict' wrote of a test.tsv of GLUE"
+    parser.add_argument("predicted", metavar="RUN", type=user_path, help=told)
     named = f"file to write, named as the server does: one of {', '.join(TASKS)}, with .tsv"
     parser.add_argument("out", metavar="OUT", type=user_path, help=named)
+    parser.add_argument("--input", metavar="FILE", help="rows for a run, in place of the test.tsv in that folder")
     try:
         args = parser.parse_args(argv)
-        if args.out.suffix != ".tsv" or args.out.stem not in TASKS:
+        task = args.out.stem
+        if args.out.suffix != ".tsv" or task not in TASKS:
             raise BertjaxError(f"{args.out.name} is no file of GLUE's; give one of {', '.join(TASKS)} with .tsv")
         check_new("OUT", args.out)
-        with new_file("OUT", args.out) as file:
-            file.writelines(submission(args.predicted, args.out.stem))
+        with tempfile.TemporaryDirectory() as folder, new_file("OUT", args.out) as file:
+            predicted = args.predicted
+            if predicted.is_dir():
+                predicted = predict(predicted, args.input or test_rows(predicted, task), Path(folder))
+            file.writelines(submission(predicted, task))
     except BertjaxError as error:
         print(f"glue_submission: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Makes a file for GLUE's test server of what `bertjax predict` wrote: `python scripts/glue_submission.py --help`."""
+"""Makes a file for GLUE's test server of a run: `python scripts/glue_submission.py --help`."""
 
 from checkout import run
 

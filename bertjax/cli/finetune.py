@@ -83,15 +83,17 @@ def predict(argv: list[str]) -> None:
         "--input",
         metavar="FILE",
         required=True,
-        help=".csv, .tsv, .jsonl, .json or .parquet with the columns of the examples, also .gz or .zst; to be tagged "
-        "lists of words or texts in JSON, or a word a line; several are given like data.path",
+        help=".csv, .tsv, .jsonl, .json, .parquet or .arrow with the columns of the examples, also .gz or .zst; to be "
+        "tagged lists of words or texts in records, or a word a line; several are given like data.path; of a folder of "
+        "splits its test split",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=user_path,
         required=True,
-        help="file to write, in .csv, .tsv or .jsonl; of tags in .jsonl, or as the input in .conll, .txt or .tsv",
+        help="file to write, in .csv, .tsv, .jsonl or .parquet; of tags in .jsonl or .parquet, or as the input in "
+        ".conll, .txt or .tsv",
     )
     parser.add_argument("--task.text", dest="text", metavar="COLUMN", help="column of the text; by default the run's")
     parser.add_argument("--task.pair", dest="pair", metavar="COLUMN", help="likewise, of the second text of a pair")
@@ -107,6 +109,7 @@ def predict(argv: list[str]) -> None:
     import dataclasses
 
     from bertjax.inference.predict_file import check_format, load_predictor, predict_file, task_of
+    from bertjax.inference.record_files import BINARY
 
     asked = {name: getattr(args, name) for name in ("text", "pair") if getattr(args, name) is not None}
     task = task_of(folder := model_folder(args.run))
@@ -115,6 +118,6 @@ def predict(argv: list[str]) -> None:
     task = dataclasses.replace(task, **asked)
     check_format(args.out, task.kind)
     predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args))
-    with new_file("--out", args.out) as file:
+    with new_file("--out", args.out, binary=args.out.suffix in BINARY) as file:
         told = predict_file(predictor, args.input, file, args.out)
     print(told)

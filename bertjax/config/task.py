@@ -16,11 +16,12 @@ class TaskConfig:
     label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank); or the tag of each
     word of the sentences there (tag); or vectors that are near each other for texts that belong together (embed)"""
     train: str | None = None
-    """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json and .parquet, each also .gz or
-    .zst); of sentences, records with lists (.jsonl, .json, .parquet), or a word a line with its tag (.conll, .txt,
-    .tsv)"""
+    """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json, .parquet and .arrow, each also
+    .gz or .zst); of sentences, records with lists (.jsonl, .json, .parquet, .arrow), or a word a line with its tag
+    (.conll, .txt, .tsv). Of a folder with a file or folder called train, as GLUE's, or what datasets saved, that"""
     eval: str | None = None
-    """files of examples to hold out, given likewise; by default a share of task.train, of each label alike"""
+    """files of examples to hold out, given likewise, of a folder of splits its validation or dev; by default those in
+    the folder of task.train, else a share of task.train, of each label alike"""
     eval_share: float = 0.1
     """share of the examples of task.train that is held out where there is no task.eval; equal texts stay together"""
     split_seed: int | None = None

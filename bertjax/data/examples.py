@@ -74,7 +74,9 @@ def read_records(
     """
     for file in find_files(path, key):
         if kind_of(file).format == "text":
-            raise BertjaxError(f"{file} has no columns; give {key} files of .csv, .tsv, .jsonl, .json or .parquet")
+            raise BertjaxError(
+                f"{file} has no columns; give {key} files of .csv, .tsv, .jsonl, .json, .parquet or .arrow"
+            )
         try:
             for part in parts_of(file, LAYOUT, 1 << 40):
                 for place, record in records(part, None, columns or ()):

@@ -1,6 +1,7 @@
 """Preparation of tagging: sentences with tags are read, some held out, and batches are drawn from them."""
 
 import dataclasses
+import functools
 import logging
 from typing import Any, NamedTuple
 
@@ -8,9 +9,8 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.data.batching.tagged import TaggedBatches
-from bertjax.data.examples import named
+from bertjax.data.held_out import both_sides, check_task, held_out_side
 from bertjax.data.prepare import as_read, read_tokenizer
-from bertjax.data.prepare_task import check_task
 from bertjax.data.tagged import (
     Sentence,
     TaggedExamples,
@@ -77,20 +77,10 @@ def prepare_tagging(config: Config, tokenizer: Tokenizer | None = None) -> Prepa
       BertjaxError: there is no model to start from; or the sentences cannot be had, have one tag, or other tags in
         task.eval than in task.train.
     """
-    task, (init_from, path) = config.task, check_task(config)
-    sentences = sorted_sentences(task, path, "task.train")
-    if task.eval is None:
-        name = f"held-out share of {named(path)}"
-        sentences, held_out = split_sentences(sentences, task.eval_share, config.split_seed)
-        if not held_out:
-            groups = len({one.group for one in sentences if one.group is not None})
-            of_groups = f" in {groups:,} documents or groups, which stay whole," if groups else ""
-            raise BertjaxError(
-                f"of {len(sentences):,} sentences{of_groups} task.eval_share={task.eval_share} holds none out; give a "
-                "greater one, more sentences, or --task.eval a file"
-            )
-    else:
-        held_out, name = sorted_sentences(task, task.eval, "task.eval"), named(task.eval)
+    task, init_from = config.task, check_task(config)[0]
+    read = functools.partial(sorted_sentences, task)
+    sides = both_sides(config, read, split_sentences, what="sentences")
+    sentences, held_out = sides.train, sides.held_out
     tags = learn_tags(sentences)
     check_tags(held_out, tags)
     tokenizer = read_tokenizer(init_from, masks=False) if tokenizer is None else tokenizer
@@ -100,7 +90,7 @@ def prepare_tagging(config: Config, tokenizer: Tokenizer | None = None) -> Prepa
         how: Any = {"max_length": config.data.max_length, "label_pieces": task.label_pieces}
         return make_tagged(some, tags, tokenizer, name=name, **how)
 
-    train, of_eval = examples(sentences, named(path)), examples(held_out, name)
+    train, of_eval = examples(sentences, sides.train_name), examples(held_out, sides.held_out_name)
     if train.labels_m.max() < 0:
         raise BertjaxError(f"no word of {train.name} has characters that the vocabulary of {init_from} can read")
     batch_size, row_length = config.train.batch_size, config.data.row_length
@@ -114,22 +104,8 @@ def prepare_tagging(config: Config, tokenizer: Tokenizer | None = None) -> Prepa
 
 
 def held_out_sentences(config: Config, path: str | None) -> tuple[list[Sentence], str]:
-    """Reads the sentences that a run held out, or others, and returns them with their name.
-
-    Args:
-      config: the run's.
-      path: of the others.
-
-    Raises:
-      BertjaxError: they cannot be had.
-    """
-    task = config.task
-    if path is not None or task.eval is not None:
-        there = path or task.eval or ""
-        return sorted_sentences(task, there, "task.eval"), named(there)
-    assert task.train is not None
-    held_out = split_sentences(sorted_sentences(task, task.train, "task.train"), task.eval_share, config.split_seed)[1]
-    return held_out, f"held-out share of {named(task.train)}"
+    """Returns the sentences that a run held out, or others, with their name; as of `held_out_side`."""
+    return held_out_side(config, path, functools.partial(sorted_sentences, config.task), split_sentences)
 
 
 def describe_tagging(prepared: PreparedTagging) -> str:

@@ -1,17 +1,18 @@
 """Preparation of fine-tuning: labelled examples are read, some held out, and batches are drawn from them."""
 
 import dataclasses
+import functools
 import logging
 from typing import Any, NamedTuple
 
-from bertjax.config import Config
+from bertjax.config import Config, TaskConfig
 from bertjax.data.batching.labelled import LabelledBatches
-from bertjax.data.examples import Examples, Row, make_examples, named, read_rows, split
+from bertjax.data.examples import Examples, Row, make_examples, read_rows, split
+from bertjax.data.held_out import both_sides, check_task, held_out_side
 from bertjax.data.prepare import as_read, read_tokenizer
 from bertjax.data.reader import Item
 from bertjax.data.targets import Labels, Targets, label_reader, learn_targets, rare_labels, to_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.errors import BertjaxError
 
 _logger = logging.getLogger(__name__)
 
@@ -63,19 +64,9 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
       BertjaxError: there is no model to start from; or the examples cannot be had, have one label, or other labels in
         task.eval than in task.train.
     """
-    task, (init_from, path) = config.task, check_task(config)
-    rows = read_rows(task, path, "task.train", label_reader(task))
-    learn_targets(task, rows)  # raises where all have one label; of those to learn from alone it is made below
-    if task.eval is None:
-        rows, held_out = split(rows, task.eval_share, config.split_seed)
-        name = f"held-out share of {named(path)}"
-        if not held_out:
-            raise BertjaxError(
-                f"of {len(rows):,} rows task.eval_share={task.eval_share} holds none out; give a greater one, more "
-                "rows, or --task.eval a file"
-            )
-    else:
-        held_out, name = read_rows(task, task.eval, "task.eval", label_reader(task)), named(task.eval)
+    task, init_from = config.task, check_task(config)[0]
+    sides = both_sides(config, functools.partial(_read, task), split)
+    rows, held_out = sides.train, sides.held_out
     targets = learn_targets(task, rows)
     labels_n, held_out_labels_n = targets.numbers(rows), targets.numbers(held_out)
     if rare := rare_labels(targets, labels_n):
@@ -85,8 +76,8 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
 
     max_length = config.data.max_length
-    train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=named(path))
-    of_eval = make_examples(held_out, held_out_labels_n, tokenizer, max_length=max_length, name=name)
+    train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=sides.train_name)
+    of_eval = make_examples(held_out, held_out_labels_n, tokenizer, max_length=max_length, name=sides.held_out_name)
     row_length, batch_size = config.data.row_length, config.train.batch_size
     batches = LabelledBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
     # Evaluation needs no more memory at once than a part of a batch does in training.
@@ -97,36 +88,17 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, items)
 
 
-def check_task(config: Config) -> tuple[str, str]:
-    """Returns the folder to start from, and the path of the examples. Raises BertjaxError where one is not given."""
-    if config.init_from is None:
-        raise BertjaxError("there is no model to fine-tune; give --init_from a folder, of a run or from Hugging Face")
-    if config.task.train is None:
-        raise BertjaxError("there are no examples to learn from; give --task.train a file, such as train.csv")
-    if config.train.batch_warmup_steps:
-        raise BertjaxError(
-            f"train.batch_warmup_steps={config.train.batch_warmup_steps} is of pretraining alone; leave it out"
-        )
-    return config.init_from, config.task.train
+def _read(task: TaskConfig, path: str, key: str) -> list[Row]:
+    """Reads rows. Raises BertjaxError where all those to learn from have one label, whatever is held out of them."""
+    rows = read_rows(task, path, key, label_reader(task))
+    if key == "task.train":
+        learn_targets(task, rows)
+    return rows
 
 
 def held_out_rows(config: Config, path: str | None) -> tuple[list[Row], str]:
-    """Reads the rows that a run held out, or others, and returns them with their name.
-
-    Args:
-      config: the run's.
-      path: of the others.
-
-    Raises:
-      BertjaxError: they cannot be had.
-    """
-    task, read_label = config.task, label_reader(config.task)
-    if path is not None or task.eval is not None:
-        there = path or task.eval or ""
-        return read_rows(task, there, "task.eval", read_label), named(there)
-    assert task.train is not None
-    rows = split(read_rows(task, task.train, "task.train", read_label), task.eval_share, config.split_seed)[1]
-    return rows, f"held-out share of {named(task.train)}"
+    """Returns the rows that a run held out, or others, with their name; as of `held_out_side`."""
+    return held_out_side(config, path, functools.partial(_read, config.task), split)
 
 
 def describe_task(prepared: PreparedTask) -> str:

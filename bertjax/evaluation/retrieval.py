@@ -3,6 +3,7 @@
 Letters: n examples, r texts of one, m texts, c candidates, e numbers of a vector.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from scipy.stats import rankdata
 
 from bertjax.config import Config, MeshConfig
 from bertjax.data.batching.tuples import TupleBatch, TupleBatches
-from bertjax.data.prepare_tuples import held_out_tuples
-from bertjax.data.tuples import TupleRow, Tuples, make_tuples
+from bertjax.data.held_out import held_out_side
+from bertjax.data.tuples import TupleRow, Tuples, make_tuples, read_tuples, split_tuples
 from bertjax.evaluation.evaluate import own_mesh
 from bertjax.evaluation.judgement import Figure, Judgement, hardest, mean_of, resampled, shown
 from bertjax.evaluation.scoring import correlations
@@ -183,7 +184,7 @@ def evaluate_embedding(run: RunFolder, path: str | None, mesh: MeshConfig | None
     """Judges a run on the examples that it held out, or on others; see `evaluate_task`."""
     config, tokenizer = run.config(), run.tokenizer()
     devices = own_mesh(config, mesh)
-    rows, name = held_out_tuples(config, path)
+    rows, name = held_out_side(config, path, functools.partial(read_tuples, config.task), split_tuples)
     sentence = read_settings(run.path, config.model.hidden_size, lowercases=tokenizer.rules.lowercase)
     max_length, prompt = config.data.max_length, sentence.default_prompt
     examples = make_tuples(rows, tokenizer, max_length=max_length, name=name, prompt=prompt)

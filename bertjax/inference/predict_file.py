@@ -1,10 +1,8 @@
 """A file of texts to one with a prediction beside each."""
 
-import csv
 import functools
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -12,21 +10,23 @@ from typing import IO, Any
 from bertjax.config import MeshConfig, TaskConfig
 from bertjax.data.examples import columns_of, item_of, read_records
 from bertjax.data.sources.records import Place
+from bertjax.data.sources.splits import find_split
 from bertjax.data.targets import Labels
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_task_head
-from bertjax.inference import tag_file
+from bertjax.inference import record_files, tag_file
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
+from bertjax.inference.record_files import record_writer
 from bertjax.inference.tagger import Tagger
 
-FORMATS = (".csv", ".tsv", ".jsonl")
+FORMATS = (*record_files.TABLES, *record_files.RECORDS)
 _AT_ONCE = 4096  # records that are computed together
 
 Records = list[tuple[Place, dict[str, Any]]]
 
-Predictor = Callable[[str, IO[str], Path], int]
+Predictor = Callable[[str, IO[Any], Path], int]
 """A trained model that reads files, as `find_files` takes them, and writes to an open file of a name, whose ending
 tells the format, what is in them and what it tells of it. It returns the number of texts."""
 
@@ -107,24 +107,22 @@ def _rounded(number: Any) -> float:
 
 def check_format(out: Path, kind: str) -> None:
     """Raises BertjaxError where predictions of a kind of task cannot be written under this name."""
-    formats = tag_file.FORMATS if kind == "tag" else FORMATS
-    if out.suffix not in formats:
-        raise BertjaxError(f"--out {out} does not end in {', '.join(formats)}; give a name that does")
+    record_files.check_format(out, tag_file.FORMATS if kind == "tag" else FORMATS)
 
 
-def predict_file(predictor: Predictor, source: str, file: IO[str], out: Path) -> str:
+def predict_file(predictor: Predictor, source: str, file: IO[Any], out: Path) -> str:
     """Writes what files hold and what is predicted of it; returns a line about it.
 
     Args:
-      source: files, as `find_files` takes them.
-      file: what is written to.
+      source: files, as `find_files` takes them; of a folder of splits its test split.
+      file: what is written to, bytes where the format is binary.
       out: its name, whose ending tells its format.
 
     Raises:
       BertjaxError: a record cannot be read, or has a column of those that are added, or cannot be written so.
     """
     began = time.perf_counter()
-    number = predictor(source, file, out)
+    number = predictor(find_split(source, "test", "--input"), file, out)
     seconds = time.perf_counter() - began
     return f"{number:,} texts in {seconds:,.1f} s, {number / seconds:,.0f} texts/s, compilation included; {out}"
 
@@ -134,52 +132,18 @@ def _write_records(
     added: tuple[str, ...],
     predict: Callable[[Records], list[tuple[Any, ...]]],
     source: str,
-    file: IO[str],
+    file: IO[Any],
     out: Path,
 ) -> int:
     """Writes the columns of each record, and of those that are added what `predict` tells of it."""
-    number, write = 0, _writer(file, out)
-    read = read_records(source, columns_of(task, labelled=False), "--input", task.columns)
-    while some := list(islice(read, _AT_ONCE)):
-        for (place, record), values in zip(some, predict(some), strict=True):
-            if there := [column for column in added if column in record]:
-                raise BertjaxError(f"{place} has a column {there[0]} already; name it otherwise, or leave it out")
-            write(place, record | dict(zip(added, values, strict=True)))
-        number += len(some)
+    number, read = 0, read_records(source, columns_of(task, labelled=False), "--input", task.columns)
+    with record_writer(file, out) as write:
+        while some := list(islice(read, _AT_ONCE)):
+            for (place, record), values in zip(some, predict(some), strict=True):
+                if there := [column for column in added if column in record]:
+                    raise BertjaxError(f"{place} has a column {there[0]} already; name it otherwise, or leave it out")
+                write(place, record | dict(zip(added, values, strict=True)))
+            number += len(some)
     if not number:
         raise BertjaxError(f"{source} has no rows; give --input some")
     return number
-
-
-def _writer(file: IO[str], out: Path) -> Callable[[Place, dict[str, Any]], None]:
-    if out.suffix == ".jsonl":
-        return lambda place, record: print(_json(record), file=file)
-    columns: list[str] = []
-    tabs = out.suffix == ".tsv"
-    how: dict[str, Any] = {"lineterminator": "\n"}
-    table = csv.writer(
-        file, **how | ({"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if tabs else {})
-    )
-
-    def write(place: Place, record: dict[str, Any]) -> None:
-        if not columns:
-            columns.extend(record)
-            table.writerow(columns)
-        if more := [column for column in record if column not in columns]:
-            raise BertjaxError(f"{place} has a column {more[0]!r} that the first has not; give --out a name in .jsonl")
-        try:
-            table.writerow(list(_cells(columns, record)))
-        except csv.Error:
-            raise BertjaxError(f"{place} has a tab or a line end in a field; give --out a name in .csv") from None
-
-    return write
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _cells(columns: list[str], record: dict[str, Any]) -> Iterator[str]:
-    for column in columns:
-        value = record.get(column)
-        yield "" if value is None else value if isinstance(value, str) else _json(value)

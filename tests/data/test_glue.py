@@ -1,12 +1,19 @@
 """GLUE's recipes read its files as they are published; the rows here are made up, in the exact format of each task."""
 
+import functools
+import json
+import shutil
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from benchmarks import glue
 from benchmarks.glue import main
+from bertjax.config import TaskConfig
 from bertjax.config.recipes import flat, load_config, recipe_names
-from bertjax.data.examples import columns_of, item_of, read_records, read_rows
+from bertjax.data.examples import columns_of, item_of, read_records, read_rows, split
+from bertjax.data.held_out import both_sides
 from bertjax.data.targets import Labels, Scores, label_reader, learn_targets
 from bertjax.errors import BertjaxError
 
@@ -194,3 +201,44 @@ def test_what_is_no_submission_is_refused_and_nothing_written(
     (tmp_path / "predicted.tsv").write_text(text)
     assert main([str(tmp_path / "predicted.tsv"), str(tmp_path / out)]) == 2
     assert complaint in capsys.readouterr().err and not (tmp_path / out).exists()
+
+
+@pytest.mark.parametrize("recipe, dev", [("cola", "dev"), ("mnli", "dev_matched"), ("stsb", "dev")])
+def test_a_recipe_reads_the_folder_of_its_task(recipe: str, dev: str, tmp_path: Path) -> None:
+    """With one option: what it learns from, what is held out, and what the server asks for."""
+    write(f"{recipe}/train", tmp_path)
+    shutil.copy(write(f"{recipe}/train", tmp_path), tmp_path / f"{dev}.tsv")
+    (tmp_path / "test_mismatched.tsv").touch()
+    (tmp_path / "original").mkdir()
+    config = load_config(f"glue/{recipe}", [f"task.train={tmp_path}", "init_from=model", "task.eval_share=0.4"])
+    read = functools.partial(read_rows, config.task, read_label=label_reader(config.task))
+    sides = both_sides(config, read, split)
+    assert [len(sides.train), len(sides.held_out)] == [10, 10]
+    assert [sides.train_name, sides.held_out_name] == ["train.tsv", f"{dev}.tsv"]
+    (tmp_path / f"{dev}.tsv").unlink()
+    assert both_sides(config, read, split).held_out_name == "held-out share of train.tsv"
+
+
+@pytest.mark.parametrize("task, name", [("CoLA", "test"), ("MNLI-mm", "test_mismatched"), ("AX", "diagnostic")])
+def test_a_submission_of_a_run_is_of_the_rows_beside_what_it_learned_from(
+    task: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned, run, out = tmp_path / "MNLI", tmp_path / "run", tmp_path / f"{task}.tsv"
+    for folder in (learned, run, tmp_path / "AX"):
+        folder.mkdir()
+    file = (tmp_path / "AX" if task == "AX" else learned) / f"{name}.tsv"
+    monkeypatch.setattr(glue, "task_of", lambda _: TaskConfig("classify", train=str(learned)))
+
+    def load(folder: Path, *_: object, **how: object) -> object:
+        def told(source: str, opened: IO[str], _: Path) -> int:
+            assert (folder, source) == (run, str(file))
+            return opened.write(json.dumps({"index": "0", "prediction": "1" if task == "CoLA" else "neutral"}) + "\n")
+
+        return told
+
+    monkeypatch.setattr(glue, "load_predictor", load)
+    assert main([str(run), str(out)]) == 2 and not out.exists()
+    assert f"there is no {file} beside what {run} learned from; give --input" in capsys.readouterr().err
+    file.write_text("index\tsentence\n0\tOne.\n")
+    assert main([str(run), str(out)]) == 0
+    assert out.read_text() == "index\tprediction\n0\t" + ("1" if task == "CoLA" else "neutral") + "\n"

@@ -189,7 +189,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"init_from": None}, "no model to fine-tune; give --init_from"),
     ({"task__train": None}, "no examples to learn from; give --task.train"),
     ({"task__pair": "twin"}, "nothing in the column 'twin' (task.pair)"),
-    ({"task__eval": None, "task__eval_share": 0.001}, "holds 0 out, as rows with a text in common stay together"),
+    ({"task__eval": None, "task__eval_share": 0.001}, "holds 0 out, as those that belong together stay together"),
     ({"task__matryoshka": [32]}, "has sizes above the 16 numbers of a vector"),
 ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 from labelled_texts import WORDS, but, examples
 from labelled_texts import write_table as write
@@ -121,7 +122,7 @@ def test_a_run_learns_and_tells_what_it_has_learned(
     bad = write(tmp_path / "bad.csv", [("word1", "x"), *[("word2", "y", "z")]])  # type: ignore[list-item]
     for input, name, reason in (
         (tmp_path / "valid.csv", "out.csv", "out.csv exists and is left as it is"),
-        (tmp_path / "valid.csv", "out.npy", "does not end in .csv, .tsv, .jsonl"),
+        (tmp_path / "valid.csv", "out.npy", "does not end in .csv, .tsv, .jsonl, .parquet"),
         (out, "more.csv", "has a column prediction already"),
         (bad, "bad-out.csv", "line 3 of"),
         (write(tmp_path / "none.csv", []), "none-out.csv", "none.csv has no rows"),
@@ -227,9 +228,9 @@ def test_several_labels_numbers_and_answers_to_queries(
         return file, finetune(but(learning, **learned, run_dir=str(tmp_path / name), **keys))
 
     def told(file: Path, run: Path) -> list[dict[str, Any]]:
-        out = tmp_path / f"{run.name}-out.jsonl"
+        out = tmp_path / f"{run.name}-out.parquet"
         assert main(["predict", str(run), "--input", str(file), "--out", str(out)]) == 0
-        return [json.loads(line) for line in out.read_text().splitlines()]
+        return pyarrow.parquet.read_table(out).to_pylist()
 
     rows: list[dict[str, Any]] = [
         {"text": text, "label": [word for word in ("redish", "word1") if word in text.split()]} for text in texts
@@ -271,7 +272,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train__epochs": None, "task__kind": "pretrain"}, "what 'bertjax pretrain' does"),
     ({"task__label": "colour"}, "nothing in the column 'colour' (task.label), but in text, label"),
     ({"task__eval": "none.csv"}, "no file at 'none.csv'"),
-    ({"task__eval": None, "task__eval_share": 0.001}, "holds none out"),
+    ({"task__eval": None, "task__eval_share": 0.001}, "holds 0 out"),
     ({"data__max_length": 32}, "above model.max_position=16"),
     ({"init_from": "none"}, "none is not a run's folder nor a Hugging Face one"),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 from labelled_texts import but, write_model
 from tagged_sentences import sentences, write_columns
@@ -93,6 +94,8 @@ def test_a_run_learns_what_the_rule_tells_and_tells_it_everywhere_alike(
     assert "20 texts in " in capsys.readouterr().out
     records = [json.loads(line) for line in told(valid, "out.jsonl").splitlines()]
     assert [(one["words"], one["prediction"]) for one in records] == sentences(20, 2)
+    assert main(["predict", str(run), "--input", str(valid), "--out", str(tmp_path / "out.parquet")]) == 0
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist() == records
     file = tmp_path / "in.jsonl"
     file.write_text("".join(json.dumps({"n": 1, "words": one}) + "\n" for one in (words, text, [])))
     lists, texts, none = (json.loads(line) for line in told(file, "more.jsonl").splitlines())
@@ -125,7 +128,10 @@ def test_a_run_learns_what_the_rule_tells_and_tells_it_everywhere_alike(
         Classifier.load(run)
     for arguments, reason in (
         (["predict", str(run), "--input", str(file), "--out", str(tmp_path / "x.conll")], "line 1 of"),
-        (["predict", str(run), "--input", str(valid), "--out", str(tmp_path / "x.csv")], "does not end in .jsonl, .co"),
+        (
+            ["predict", str(run), "--input", str(valid), "--out", str(tmp_path / "x.csv")],
+            "end in .jsonl, .parquet, .co",
+        ),
         (["predict", str(run), "--input", str(tmp_path / "more.jsonl"), "--out", str(tmp_path / "x.jsonl")], "already"),
         (
             [
@@ -201,7 +207,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"task__eval": "none.conll"}, "no file at 'none.conll'"),
     (
         {"task__eval": None, "task__eval_share": 0.001},
-        "of 80 sentences task.eval_share=0.001 holds none out; give a gr",
+        "of 80 sentences task.eval_share=0.001 holds 0 out",
     ),
     ({"data__max_length": 32}, "above model.max_position=16"),
 ]
@@ -226,7 +232,7 @@ def test_other_sentences_that_will_not_do(config: Config, tmp_path: Path) -> Non
         (
             "few",
             {"task__train": [(["a", "b"], ["O", "B-red"])], "task__eval": None},
-            "of 1 sentences .* holds none out",
+            "of 1 sentences .* holds 0 out",
         ),
     ):
         files = {key: made and str(write_columns(tmp_path / f"{name}-{key}.conll", made)) for key, made in keys.items()}

@@ -22,6 +22,7 @@ from bertjax.data.document import Document
 from bertjax.data.sources.formats import Layout, parts_of, read
 from bertjax.data.sources.lines import BadError, Part
 from bertjax.data.sources.sentences import split_sentences
+from bertjax.data.sources.splits import SAVED_SPLITS, saved_files
 from bertjax.errors import BertjaxError
 
 MAX_SENTENCES = 4096  # of a document in one piece: longer ones come in parts, so that not all of one is in memory
@@ -128,6 +129,7 @@ def find_files(path: str, keys: str = "data.path or data.eval_path") -> list[Pat
     Args:
       path: files, folders and globs, apart by the system's `:`, which may also be in the name of what is there. Of a
         folder, all files that are in and below it, not hidden; folders that it has links to are followed.
+        Of one that `datasets` saved, those with its rows.
       keys: of the configuration, that may have named it.
 
     Raises:
@@ -179,7 +181,9 @@ def _folders(top: str) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
         # Links last: what they lead to has its own name where it is below the same top.
         folders[:] = sorted(_shown(folders), key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
-        yield folder, [name for name in _shown(names) if _is_text_file(os.path.join(folder, name))]
+        names = [name for name in _shown(names) if _is_text_file(os.path.join(folder, name))]
+        saved = saved_files(folder) if "state.json" in names else None
+        yield folder, [name for name in names if name != SAVED_SPLITS] if saved is None else saved
 
 
 def _shown(names: Iterable[str]) -> list[str]:

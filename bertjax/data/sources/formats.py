@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bertjax.data.sources.columnar import pyarrow_for
 from bertjax.data.sources.lines import BadError, Kind, Part, kind_of, lines
-from bertjax.data.sources.records import is_json_lines, parquet_reader, texts
+from bertjax.data.sources.records import is_json_lines, texts
 
 _PIECE = 1 << 20  # bytes of a line: a longer one comes in several pieces
 
@@ -44,21 +45,21 @@ def parts_of(file: Path, layout: Layout, size: int) -> list[Part]:
     except (OSError, BadError):  # its reader will say so
         return [Part(name)]
     cuts = sorted(set(cuts))
-    in_bytes = kind.format != "parquet" and not kind.compression
+    in_bytes = kind.format not in ("parquet", "arrow") and not kind.compression
     ends = [*cuts[1:], (there or None) if in_bytes else None]
     return [Part(name, start, end, there // len(cuts)) for start, end in zip(cuts, ends, strict=True)]
 
 
 def _cuts(file: Path, kind: Kind, layout: Layout, near: range) -> list[int]:
     """Returns where documents begin: the first ones after these bytes; of Parquet files as many row groups."""
-    if kind.compression or kind.format in ("csv", "tsv") or (kind.format == "text" and layout.document == "file"):
+    if kind.compression or kind.format in ("csv", "tsv", "arrow"):
         return []
-    if kind.format == "json" and not is_json_lines(file):
+    if (kind.format == "text" and layout.document == "file") or (kind.format == "json" and not is_json_lines(file)):
         return []
     with open(file, "rb") as opened:
         if kind.format == "parquet":
-            with parquet_reader(file) as parquet:
-                groups = parquet.ParquetFile(opened).num_row_groups
+            with pyarrow_for(file) as arrow:
+                groups = arrow.parquet.ParquetFile(opened).num_row_groups
             return [groups * number // (len(near) + 1) for number in range(1, len(near) + 1)]
         blank = kind.format == "text" and layout.document == "block"
         cuts = [0]

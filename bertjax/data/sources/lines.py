@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 from bertjax.errors import BertjaxError
 
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet"]
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
-_FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-_COMPRESSED = (".gz", ".zst")
+_FORMATS |= {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "arrow"}
+COMPRESSED = (".gz", ".zst")
 # What tools that keep large files elsewhere put in their place.
 _POINTERS = {b"version https://git-lfs.github.com/spec/": "git lfs pull", b"/annex/objects/": "git annex get"}
 _NOT_UTF_8 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32's other begins like UTF-16's
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
     """The kind of a file, as its name tells it."""
 
     format: Format
-    compression: str | None  # one of _COMPRESSED
+    compression: str | None  # one of COMPRESSED
 
 
 class Part(NamedTuple):
@@ -54,7 +54,7 @@ class BadError(Exception):
 def kind_of(file: Path) -> Kind:
     """Returns a file's kind; what is of no other is plain text. Capitals are as good as small letters."""
     *_, inner, outer = ("", "", *(suffix.lower() for suffix in file.suffixes))
-    if outer in _COMPRESSED:
+    if outer in COMPRESSED:
         return Kind(_FORMATS.get(inner, "text"), outer)
     return Kind(_FORMATS.get(outer, "text"), None)
 

@@ -1,9 +1,7 @@
-"""Records of a file, each with texts in its fields: JSON, tables of comma- or tab-separated values, Parquet."""
+"""Records of a file, each with texts in its fields: JSON, tables of comma- or tab-separated values, Parquet, Arrow."""
 
-import contextlib
 import csv
 import functools
-import io
 import itertools
 import json
 import re
@@ -11,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bertjax.data.sources.columnar import arrow_rows, no_column, parquet_rows
 from bertjax.data.sources.lines import BadError, Part, in_a_line, kind_of, lines, lines_before, opened, unreadable
-from bertjax.errors import BertjaxError
 
 _PIECE = 1 << 20  # bytes of a line of JSON that is not one record a line
 _LONGEST = 1 << 26  # bytes of a record: a file of another kind may have no end of line at all
-_ROWS_AT_ONCE = 256
 _SPACE = re.compile(r"\s*")
 
 
@@ -61,12 +58,12 @@ def records(
       BadError: the rest cannot be read.
     """
     file = Path(part.file)
-    readers = {"jsonl": _json_lines, "json": _json_lines, "parquet": _parquet}
+    readers = {"jsonl": _json_lines, "json": _json_lines, "parquet": parquet_rows, "arrow": arrow_rows}
     table: Callable[[Part, Mapping[str, str] | None], Iterator[tuple[int, Any]]]
     table = functools.partial(_table, columns=columns)
     kind, what = kind_of(file).format, "line"
     reader = readers.get(kind, table)
-    if kind == "parquet":
+    if kind in ("parquet", "arrow"):
         what = "row"
     elif kind == "json" and not part.start and not is_json_lines(file):
         what, reader = "record", _json_values
@@ -112,10 +109,6 @@ def in_field(record: Any, field: str) -> Any:
         return record[field]
     outer, _, inner = field.partition(".")
     return in_field(record.get(outer), inner) if inner else None
-
-
-def _no_column(file: Path, field: str, key: str, names: list[str]) -> BadError:
-    return BadError(f"{file} has no column {field!r} ({key}), but {', '.join(names)}", f"no column {field!r}")
 
 
 def _whole_lines(part: Part, *, strip: bool) -> Iterator[tuple[int, str]]:
@@ -199,42 +192,9 @@ def _table(part: Part, fields: Mapping[str, str] | None, columns: Sequence[str])
             names = list(columns) if is_record else first
             for field, key in (fields or {}).items():
                 if field not in names:
-                    raise _no_column(file, field, key, names)
+                    raise no_column(file, field, key, names)
             if not is_record:
                 continue
         if row:
             record: dict[str | None, Any] = dict(zip(names, row, strict=False))
             yield number, record if len(row) <= len(names) else record | {None: row[len(names) :]}
-
-
-def _parquet(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
-    """Yields each row by column, with the number of the row in the file."""
-    file = Path(part.file)
-    with opened(file) as bytes_of_it, parquet_reader(file) as parquet:
-        plain = kind_of(file).compression is None
-        table = parquet.ParquetFile(bytes_of_it if plain else io.BytesIO(bytes_of_it.read()))
-        names = table.schema_arrow.names
-        columns = None if fields is None else [f if f in names else f.partition(".")[0] for f in fields]
-        for column, (field, key) in zip(columns or (), (fields or {}).items(), strict=True):
-            if column not in names:
-                raise _no_column(file, field, key, names)
-        number = sum(table.metadata.row_group(group).num_rows for group in range(part.start))
-        groups = range(part.start, table.num_row_groups if part.end is None else part.end)
-        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=columns):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
-
-
-@contextlib.contextmanager
-def parquet_reader(file: Path) -> Iterator[Any]:
-    """Lends pyarrow.parquet, whose complaints become one that names the file."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise BertjaxError(f"to read {file} pyarrow is needed: pip install 'bertjax[parquet]'") from None
-    try:
-        yield pyarrow.parquet
-    except (*unreadable(file), pyarrow.ArrowException) as error:
-        raise BadError(f"{file} is no Parquet file that can be read ({in_a_line(error)})", "no Parquet") from None

@@ -14,11 +14,10 @@ from jax.sharding import Mesh
 
 from bertjax.config import Config
 from bertjax.data.batching.tuples import TupleBatches
-from bertjax.data.examples import named
+from bertjax.data.held_out import both_sides, check_task
 from bertjax.data.prepare import as_read, read_tokenizer
-from bertjax.data.prepare_tuples import tuple_rows
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.data.tuples import TupleRow, Tuples, make_tuples
+from bertjax.data.tuples import TupleRow, Tuples, make_tuples, read_tuples, split_tuples
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
@@ -78,9 +77,8 @@ def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> Pre
       BertjaxError: there is no model to start from, or it makes vectors in a way that cannot be trained; or the
         examples cannot be had.
     """
-    rows, held_out, name = tuple_rows(config)
-    began, learned = config.init_from, config.task.train
-    assert began is not None and learned is not None
+    began = check_task(config)[0]
+    sides = both_sides(config, functools.partial(read_tuples, config.task), split_tuples)
     if tokenizer is None:
         tokenizer, folder = read_tokenizer(began, masks=False), began
     else:
@@ -90,14 +88,14 @@ def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> Pre
     read = functools.partial(
         make_tuples, tokenizer=tokenizer, max_length=config.data.max_length, prompt=sentence.default_prompt
     )
-    train, of_eval = read(rows, name=named(learned)), read(held_out, name=name)
+    train, of_eval = read(sides.train, name=sides.train_name), read(sides.held_out, name=sides.held_out_name)
     # Held out, a batch is as large as in training: the more negatives, the greater the loss.
     batches, of_held_out = (
         TupleBatches(examples, batch_size=config.train.batch_size, row_length=config.data.row_length, seed=config.seed)
         for examples in (train, of_eval)
     )
     config = config.with_epochs(batches.steps_in_epoch)
-    return PreparedEmbedding(config, tokenizer, sentence, train, of_eval, batches, of_held_out, held_out)
+    return PreparedEmbedding(config, tokenizer, sentence, train, of_eval, batches, of_held_out, sides.held_out)
 
 
 def _settings(config: Config, tokenizer: Tokenizer, folder: Path) -> SentenceSettings:
