@@ -184,6 +184,9 @@ class Engine:
 
     def _batches(self, texts: list[TokenIds]) -> Iterator[tuple[np.ndarray, Placement]]:
         """Yields the numbers of texts that are computed together, and the place in the batch of each."""
+        if len(texts) == 1:  # no packing, which takes a millisecond where the caches hold weights
+            yield _ALONE.row_n, _ALONE
+            return
         sizes = np.array([len(text.ids) for text in texts], int)
         shorter = 0
         for length in self._row_lengths[-2:]:

@@ -83,8 +83,9 @@ class ServedEncoder(Served):
         self.words = WordProgram(encoder.engine, self.shapes, encoder.tokenizer.vocab_size) if guesses else None
 
     def programs(self) -> list[Program]:
-        """Returns all that its requests need."""
-        return [*self._of_texts.values(), self.token_vectors, *([self.words] if self.words else [])]
+        """Returns those that compile all that its requests need."""
+        # Vectors of tokens are what the model gives: the others compile that on their way.
+        return [*self._of_texts.values(), *([self.words] if self.words else [])]
 
     def vectors(self, truncate: bool, prompt_name: str | None) -> tuple[VectorProgram, Plan]:
         """Returns what makes vectors of texts, and how it reads them.

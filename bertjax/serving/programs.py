@@ -41,10 +41,14 @@ class VectorProgram:
     Args:
       engine, recipe: as the library computes them.
       shapes: of the engine.
+
+    Attributes:
+      size: numbers of a vector.
     """
 
     def __init__(self, engine: Engine, recipe: Recipe, shapes: Shapes):
         self._engine, self._recipe, self._shapes = engine, recipe, shapes
+        self.size = engine.vector_size(recipe)
 
     def rows_for(self, piece: Piece) -> Rows:
         """Returns empty rows that this piece fits into."""

@@ -9,10 +9,11 @@ import numpy as np
 from bertjax.data.reader import TokenIds, TooLong
 from bertjax.data.tokenizer.template import A
 from bertjax.errors import BertjaxError
+from bertjax.inference.encoder import Plan
 from bertjax.inference.engine import unit
 from bertjax.serving.errors import empty, too_large, wrong
 from bertjax.serving.models import Models, Served, ServedEncoder
-from bertjax.serving.programs import Piece, Program, Results
+from bertjax.serving.programs import Piece, Program, Results, VectorProgram
 
 _CHARACTERS_A_TOKEN = 64  # of pairs and of texts whose words are told, which are read to their end
 
@@ -98,9 +99,8 @@ def vectors_of(
     """
     served = models.encoder(model)
     program, plan, pieces = _read(served, limits, inputs, param, bool(truncate), prompt_name)
-    size = served.engine.vector_size(plan.recipe)
-    if dimensions is not None and not 1 <= dimensions <= size:
-        raise wrong(f"dimensions={dimensions} is impossible for vectors of {size} numbers", "dimensions")
+    if dimensions is not None and not 1 <= dimensions <= program.size:
+        raise wrong(f"dimensions={dimensions} is impossible for vectors of {program.size} numbers", "dimensions")
     normalize = plan.recipe.normalize if normalize is None else normalize
     num_tokens = sum(piece.size for piece in pieces)
 
@@ -108,7 +108,7 @@ def vectors_of(
         vectors_nd = np.stack(results)[:, :dimensions]
         return answer(unit(vectors_nd) if normalize else vectors_nd, num_tokens)
 
-    return checked(Work(served, program, pieces, answered, len(pieces) * size), limits)
+    return checked(Work(served, program, pieces, answered, len(pieces) * program.size), limits)
 
 
 def token_vectors_of(
@@ -166,7 +166,7 @@ def namer(param: str, several: bool) -> Callable[[int], str]:
 
 def _read(
     served: ServedEncoder, limits: Limits, inputs: Any, param: str, truncate: bool, prompt_name: str | None
-) -> tuple[Program, Any, list[Piece]]:
+) -> tuple[VectorProgram, Plan, list[Piece]]:
     """Returns the program for texts or token ids, its plan, and what it reads."""
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], int):
         inputs = [inputs]  # the ids of one text

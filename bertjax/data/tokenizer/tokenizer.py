@@ -234,7 +234,7 @@ class Tokenizer:
 
     def split_all(self, texts: list[str]) -> list[list[str]]:
         """Splits each text; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
-        if self.rules.kind == "wordpiece":
+        if self.rules.kind == "wordpiece" and len(texts) > 1:  # else other cores are woken for nothing
             with _unicode(*texts):
                 return list(map(self._pieces, self._engine.encode_batch(texts)))
         return [self.split(text) for text in texts]
