@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.models.bert import Bert, init_params
+from bertjax.serving import run
 from bertjax.serving.app import Server
+from bertjax.serving.guard import Guard
 from bertjax.serving.models import Models, Origin
 from bertjax.serving.work import Limits
 
@@ -101,3 +105,27 @@ def write_heads(folder: Path) -> dict[str, Path]:
         classifier = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
         write_folder(config, params | {"classifier": classifier}, tokenizer, folder / head.kind, card="", head=head)
     return {head.kind: folder / head.kind for head in heads}
+
+
+class Listening:
+    """A server in a thread; its models are those of another one."""
+
+    def __init__(self, served: Server, guard: Guard | None = None, *, limits: Limits | None = None):
+        self.server = Server(served.models, limits or Limits(), guard)
+        self.socket = run.listen("127.0.0.1", 0)
+        self.process = run.make_process(self.server, drain=5)
+        self._thread = threading.Thread(target=self.process.run, kwargs={"sockets": [self.socket]})
+
+    def __enter__(self) -> "Listening":
+        self.socket.listen()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.socket.getsockname(), timeout=10)
+        return client

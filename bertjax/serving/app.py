@@ -83,7 +83,7 @@ def _of_root(model: Served) -> Operation:
     if isinstance(model, ServedTagger):
         return _TAGS._replace(prepare=words.entities)
     if isinstance(model, ServedHead):
-        return _RERANK if model.of_number else _PREDICT
+        return _RERANK if model.of_number else _PREDICT._replace(prepare=tei.predict_as_list)
     return _EMBED
 
 
@@ -91,7 +91,7 @@ class Server:
     """Models, what computes them, and the routes to them.
 
     Args:
-      models: not loaded yet; the application loads them when it starts.
+      models: those that are not loaded yet are when the application starts.
       limits: of requests.
       guard: of who may ask; by default no page of another site.
     """
@@ -132,7 +132,7 @@ class Server:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> Any:
         self.batcher.start()
-        loading = asyncio.ensure_future(self.load())
+        loading = asyncio.ensure_future(self.load() if not self.models.ready else asyncio.sleep(0))
         try:
             yield
         finally:

@@ -100,6 +100,17 @@ def predict(models: Models, limits: Limits, asked: PredictRequest) -> Work:
     return _of_head(served, limits, items, "inputs", asked, answer)
 
 
+def predict_as_list(models: Models, limits: Limits, asked: PredictRequest) -> Work:
+    """Returns the work of POST / to a model with labels: a list of lists even of one text."""
+    work = predict(models, limits, asked)
+
+    def answered(results: Results) -> Any:
+        told = work.answer(results)
+        return told if isinstance(told[0], list) else [told]
+
+    return work._replace(answer=answered)
+
+
 def rerank(models: Models, limits: Limits, asked: RerankRequest) -> Work:
     """Returns the work of POST /rerank."""
     if not asked.query:

@@ -2,10 +2,10 @@
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
+from serving_server import Listening
 
 from bertjax.errors import BertjaxError
 from bertjax.serving import run
@@ -14,36 +14,10 @@ from bertjax.serving.models import Models, Origin
 from bertjax.serving.work import Limits
 
 
-class Listening:
-    """A server in a thread; its models are those of another one."""
-
-    def __init__(self, served: Server, **limits: float):
-        self.server = Server(Models([]), Limits(**limits))  # type: ignore[arg-type]
-        self.server.models.origins, self.server.models._loaded = served.models.origins, served.models._loaded
-        self.server.models.load = lambda name=None: None  # type: ignore[method-assign]
-        self.socket = run.listen("127.0.0.1", 0)
-        self.process = run.make_process(self.server, drain=5)
-        self._thread = threading.Thread(target=self.process.run, kwargs={"sockets": [self.socket]})
-
-    def __enter__(self) -> "Listening":
-        self.socket.listen()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.should_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-    def connect(self) -> socket.socket:
-        client = socket.create_connection(self.socket.getsockname(), timeout=10)
-        return client
-
-
 @pytest.fixture
 def impatient(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
     monkeypatch.setattr(run, "_SWEEP", 0.02)
-    with Listening(server, seconds=0.1) as listening:
+    with Listening(server, limits=Limits(seconds=0.1)) as listening:
         yield listening
 
 

@@ -50,7 +50,7 @@ def test_labels_of_texts_and_pairs(server: Server, folders: dict[str, Path]) -> 
             assert [one["score"] for one in of_text] == sorted((one["score"] for one in of_text), reverse=True)
             by_label = {one["label"]: one["score"] for one in of_text}
             np.testing.assert_allclose([by_label[label] for label in classifier.labels], expected, atol=1e-6)
-    assert answer(server, "/classify", inputs="a crane") == answer(server, "/classify/predict", inputs="a crane")
+    assert answer(server, "/classify", inputs="a crane") == [answer(server, "/classify/predict", inputs="a crane")]
     raw = answer(server, "/classify/predict", inputs="a crane", raw_scores=True)
     assert abs(sum(one["score"] for one in raw) - 1) > 1e-3
 
