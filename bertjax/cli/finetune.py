@@ -103,6 +103,12 @@ def predict(argv: list[str]) -> None:
         default="float32",
         help="precision of the inputs of matrix products (default: float32)",
     )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="probabilities that are right as often as they say, of the examples that the run held out; by default the "
+        "model's own",
+    )
     add_mesh(parser, "each device has the whole model, and texts of its own")
     args = parser.parse_args(argv)
     check_new("--out", args.out)
@@ -117,7 +123,7 @@ def predict(argv: list[str]) -> None:
         task = dataclasses.replace(task, columns=None)
     task = dataclasses.replace(task, **asked)
     check_format(args.out, task.kind)
-    predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args))
+    predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args), calibrated=args.calibrated)
     with new_file("--out", args.out, binary=args.out.suffix in BINARY) as file:
         told = predict_file(predictor, args.input, file, args.out)
     print(told)

@@ -98,9 +98,15 @@ def judge_several(name: str, logits_nc: np.ndarray, has_nc: np.ndarray, labels: 
         figures,
         f"{(~has_nc.any(-1)).mean():.4f} have no label",
         lines,
-        {"labels": list(labels), **counts},
+        # Each label by itself is one of two, having it or not.
+        {"labels": list(labels), **counts, "temperature": best_temperature(*_as_two(logits_nc, has_nc))},
         [table_by_label(labels, there_c, right_c, guessed_c)],
     )
+
+
+def _as_two(logits_nc: np.ndarray, has_nc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    logits_m = logits_nc.ravel()
+    return np.stack([np.zeros_like(logits_m), logits_m], 1), has_nc.ravel().astype(np.int64)
 
 
 def accuracy(counts_cc: np.ndarray) -> float:
@@ -225,7 +231,8 @@ def _calibration(logits_nc: np.ndarray, labels_n: np.ndarray, temperature: float
     before, after = (calibration_error(logits_nc / t, labels_n) for t in (1.0, temperature))
     what = (
         f"A guess of 80% should be right in 80 of 100 cases. Probabilities are {before:.1%} off on average; logits "
-        f"divided by {temperature:.2f}, which suits these examples best, {after:.1%}."
+        f"divided by {temperature:.2f}, which suits these examples best, {after:.1%}. So are they divided by 'bertjax "
+        "predict --calibrated' and Classifier.load(..., calibrated=True)."
     )
     return Table("Calibration", what, ["Sure by", "Examples", "Mean probability", "Right"], rows, 3)
 

@@ -45,7 +45,7 @@ class Matcher:
         Raises:
           BertjaxError: it is no such model, has no checkpoint, or the mesh does not suit the devices or the model.
         """
-        kind, targets, head = load_task_model(folder, ("score", "rerank"), precision=precision, mesh=mesh)
+        kind, targets, head, _ = load_task_model(folder, ("score", "rerank"), precision=precision, mesh=mesh)
         assert isinstance(targets, Scores)
         return cls(head, targets, from_0_to_1=kind == "rerank")
 

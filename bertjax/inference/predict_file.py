@@ -49,26 +49,35 @@ def task_of(folder: Path) -> TaskConfig:
     return TaskConfig(kind, label_separator="|" if several else None)
 
 
-def load_predictor(folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+def load_predictor(
+    folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None, calibrated: bool = False
+) -> Predictor:
     """Returns what tells labels, numbers or tags of files, as a run's kind has it.
 
     Args:
       task: the run's own, but for the columns' names.
-      precision, mesh: as for `Classifier.load`.
+      precision, mesh, calibrated: as for `Classifier.load`.
 
     Raises:
-      BertjaxError: as `Classifier.load` does.
+      BertjaxError: as `Classifier.load` does; or of another task calibrated probabilities are asked for.
     """
     if task.kind == "embed":
         raise BertjaxError(f"{folder} makes vectors of texts, and predicts nothing; 'bertjax encode' writes them")
     if task.kind not in _PREDICTORS:
         known = ", ".join(_PREDICTORS)
         raise BertjaxError(f"{folder} is a run of task.kind={task.kind} and predicts nothing; give one of {known}")
+    if calibrated and task.kind != "classify":
+        raise BertjaxError(f"calibrated probabilities are of task.kind=classify, and {folder} is of {task.kind}")
+    if calibrated:
+        return _labels(folder, task, precision, mesh, calibrated=True)
     return _PREDICTORS[task.kind](folder, task, precision, mesh)
 
 
-def _labels(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
-    classifier, separator = Classifier.load(folder, precision=precision, mesh=mesh), task.label_separator
+def _labels(
+    folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None, *, calibrated: bool = False
+) -> Predictor:
+    classifier = Classifier.load(folder, precision=precision, mesh=mesh, calibrated=calibrated)
+    separator = task.label_separator
 
     def predict(some: Records) -> list[tuple[Any, ...]]:
         probabilities_nc = classifier.probabilities_of([item_of(task, place, record) for place, record in some])

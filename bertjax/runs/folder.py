@@ -27,7 +27,7 @@ from bertjax.errors import BertjaxError
 from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.decisions import Decisions
 from bertjax.runs.metrics import RunMetrics
-from bertjax.storage.atomic import unfinished
+from bertjax.storage.atomic import atomic_write, unfinished
 from bertjax.storage.locks import locked
 from bertjax.storage.paths import user_path
 
@@ -106,6 +106,7 @@ class RunFolder:
         self._tokenizer = self.path / "tokenizer.json"
         self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
         self._word_counts = self.path / "word_counts.npy"
+        self._temperature = self.path / "temperature.json"
 
     @property
     def begun(self) -> bool:
@@ -207,6 +208,25 @@ class RunFolder:
             return Tags.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
+
+    def temperature(self) -> float | None:
+        """Returns what a run's logits are to be divided by for probabilities as sure as they are right.
+
+        It is the one that suits the held-out examples; None where a run has kept none. Raises BertjaxError where it
+        cannot be read.
+        """
+        try:
+            return float(json.loads(self._temperature.read_text(encoding="utf-8"))["temperature"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BertjaxError(f"{self._temperature} cannot be read: {error!r}; remove it") from error
+
+    def keep_temperature(self, temperature: float) -> None:
+        """Writes what `temperature` returns."""
+        if self.writes:
+            with self.writing(), atomic_write(self._temperature) as file:
+                file.write(json.dumps({"temperature": temperature}) + "\n")
 
     def word_counts(self) -> np.ndarray | None:
         """Returns how often each word is in the training text, int64 [v]; None where a run is older than that.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn import metrics
 
 from bertjax.evaluation.classification import (
@@ -92,5 +92,8 @@ def test_calibration_is_measured_and_mended_by_a_temperature() -> None:
     logits_nc = rng.normal(size=(4000, 3)) * 1.5
     labels_n = (softmax(logits_nc, -1).cumsum(-1) < rng.random((4000, 1))).sum(-1)
     assert best_temperature(3 * logits_nc, labels_n) == pytest.approx(3, rel=0.1)
+    has_nc = rng.random((4000, 3)) < expit(logits_nc)
+    judged = judge_several("made", 3 * logits_nc, has_nc.astype(np.float32), list("abc"))
+    assert judged.detail["temperature"] == pytest.approx(3, rel=0.1)
     assert calibration_error(logits_nc, labels_n) < 0.03 < 0.15 < calibration_error(3 * logits_nc, labels_n)
     assert calibration_error(np.array([[9.0, 0.0]] * 4), np.array([0, 0, 0, 1])) == pytest.approx(0.25, abs=1e-3)

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from labelled_texts import WORDS, but, examples
 from labelled_texts import write_table as write
+from scipy.special import expit, logit
 
 from bertjax import Classifier, Encoder, Matcher, finetune, load_config
 from bertjax.cli.main import main
@@ -227,16 +228,25 @@ def test_several_labels_numbers_and_answers_to_queries(
         learned = {"task__train": str(file), "task__eval": str(file)}
         return file, finetune(but(learning, **learned, run_dir=str(tmp_path / name), **keys))
 
-    def told(file: Path, run: Path) -> list[dict[str, Any]]:
-        out = tmp_path / f"{run.name}-out.parquet"
-        assert main(["predict", str(run), "--input", str(file), "--out", str(out)]) == 0
+    def told(file: Path, run: Path, *options: str) -> list[dict[str, Any]]:
+        out = tmp_path / f"{run.name}-out{len(options)}.parquet"
+        assert main(["predict", str(run), "--input", str(file), "--out", str(out), *options]) == 0
         return pyarrow.parquet.read_table(out).to_pylist()
 
     rows: list[dict[str, Any]] = [
         {"text": text, "label": [word for word in ("redish", "word1") if word in text.split()]} for text in texts
     ]
     file, run = learn("several", rows, task__label_separator="+", task__class_weights="balanced")
-    assert [row["prediction"] for row in told(file, run)] == ["+".join(sorted(row["label"])) for row in rows]
+    as_it_is = told(file, run)
+    assert [row["prediction"] for row in as_it_is] == ["+".join(sorted(row["label"])) for row in rows]
+    temperature = RunFolder(run).temperature()
+    calibrated_nc = Classifier.load(run, calibrated=True).probabilities(texts)
+    assert temperature is not None and temperature < 1  # all is known by heart
+    np.testing.assert_allclose(
+        calibrated_nc, expit(logit(Classifier.load(run).probabilities(texts).astype(float)) / temperature), atol=1e-4
+    )
+    more = told(file, run, "--calibrated")
+    assert [row["prediction"] for row in more] == [row["prediction"] for row in as_it_is] and more != as_it_is
     classifier = Classifier.load(run)
     several = [sorted(label for label, _ in of_text) for of_text in classifier.predict_several(texts)]
     assert classifier.several and several == [sorted(row["label"]) for row in rows]
@@ -264,6 +274,10 @@ def test_several_labels_numbers_and_answers_to_queries(
         matcher.rank("word1", [])
     with pytest.raises(BertjaxError, match="task.kind=rerank; give one of classify"):
         Classifier.load(run)
+    with pytest.raises(BertjaxError, match="exported has no temperature .* give a run"):
+        Classifier.load(exported(tmp_path / "several"), calibrated=True)
+    words = ["predict", str(run), "--input", str(file), "--out", str(tmp_path / "o.csv"), "--calibrated"]
+    assert main(words) == 2 and "calibrated probabilities are of task.kind=classify" in capsys.readouterr().err
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -68,6 +68,8 @@ def _introduce(prepared: PreparedTask, mesh: Mesh) -> None:
 
 def _learned(folder: RunFolder, prepared: PreparedTask, mesh: Mesh, processes: Processes, state: TrainState) -> Outcome:
     judgement = _judgement(prepared, mesh, state.eval_params)
+    if (temperature := judgement.detail.get("temperature")) is not None:
+        folder.keep_temperature(temperature)
     return Outcome([f"held out: {describe(judgement)}"], as_learned(judgement), values(judgement))
 
 
