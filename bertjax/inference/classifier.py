@@ -66,8 +66,8 @@ class Classifier:
             return cls(head, targets)
         if temperature is None:
             raise BertjaxError(
-                f"{folder} has no temperature for calibrated probabilities; give a run of task.kind=classify (where one "
-                "ended without, --resume adds it), or leave calibrated out"
+                f"{folder} has no temperature for calibrated probabilities; give a run of task.kind=classify (where "
+                "one ended without, --resume adds it), or leave calibrated out"
             )
         return cls(head, targets, temperature=temperature)
 
