@@ -15,7 +15,7 @@ from benchmarks.stress.comparison import differences
 from benchmarks.stress.phases import Phase
 from benchmarks.stress.process import Aim, Hit, RunProcess
 from bertjax.config import Config
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, ExitCode
 
 _MOST_KILLS = 12  # of one run, before it is let go to its end
 
@@ -119,8 +119,10 @@ def _fault(hit: Hit) -> str | None:
     """Returns what is wrong with how a process stopped, or None."""
     if hit.signal == "SIGKILL":
         return None
-    before_or_after = hit.phase in (Phase.STARTING, Phase.ENDING)  # when a signal does what it does to any process
-    if hit.exit_code != 0 and not (before_or_after and hit.exit_code == -signal.Signals[hit.signal]):
+    # Until Python itself has started a signal does what it does to any process; at the end all may be done.
+    early = hit.phase == Phase.STARTING and hit.exit_code == -signal.Signals[hit.signal]
+    late = hit.phase == Phase.ENDING and hit.exit_code in (ExitCode.FINISHED, -signal.Signals[hit.signal])
+    if hit.exit_code != ExitCode.STOPPED and not early and not late:
         return f"{hit.signal} {hit.phase} ended with code {hit.exit_code}"
     return f"{hit.signal} {hit.phase} lost {hit.steps_lost} steps" if hit.steps_lost > 1 else None
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from bertjax.errors import BertjaxError
+from bertjax.runs.signals import held_back
 
 _MALLOC = "GLIBC_TUNABLES"
 
@@ -34,6 +35,6 @@ def tune_this_process() -> None:
     environment = tuned_environment(os.environ)
     # malloc reads its settings when a process starts, so this one starts again, once.
     if environment.get(_MALLOC) != os.environ.get(_MALLOC) and sys.executable:
-        with contextlib.suppress(OSError):  # it is only slower without
+        with held_back(), contextlib.suppress(OSError):  # it is only slower without
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     os.environ.update(environment)

@@ -2,15 +2,15 @@
 
 import contextlib
 import errno
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bertjax.cli import encode, evaluate, explore, export, finetune, report, serve, train
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
-from bertjax.errors import BertjaxError
-from bertjax.runs.signals import interrupted_for_sure
+from bertjax.errors import BertjaxError, ExitCode
+from bertjax.runs.signals import Terminated, interrupted_for_sure, stopping_from_the_start
 
 _HELP = """\
 usage: bertjax COMMAND ...
@@ -33,24 +33,28 @@ commands:
   prepare    fetch and tokenise a corpus only:     bertjax prepare --config textbook
   launch     several processes on this machine:    bertjax launch -n 4 -- pretrain --config tiny
 
-bertjax COMMAND --help tells more; bertjax --version tells the version."""
+bertjax COMMAND --help tells more; bertjax --version tells the version.
+exit codes: 0 finished, 2 bad input, 3 diverged, 69 another process died, 74 no room on the disk,
+            75 stopped by SIGTERM or SIGUSR1 and 130 by Ctrl-C: the same command with --resume goes on."""
 
-_COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "pretrain": train.pretrain,
-    "finetune": finetune.finetune,
-    "predict": finetune.predict,
-    "encode": encode.encode,
-    "fill-mask": encode.fill_mask,
-    "neighbours": encode.neighbours,
-    "export": export.export,
-    "push": export.push,
-    "evaluate": evaluate.evaluate,
-    "serve": serve.serve,
-    "explore": explore.explore,
-    "report": report.report,
-    "prepare": train.prepare,
-    "launch": train.launch,
+# Each with the module that has the function of its name, imported when it is given: a signal may come at once.
+_COMMANDS = {
+    "pretrain": "train",
+    "finetune": "finetune",
+    "predict": "finetune",
+    "encode": "encode",
+    "fill-mask": "encode",
+    "neighbours": "encode",
+    "export": "export",
+    "push": "export",
+    "evaluate": "evaluate",
+    "serve": "serve",
+    "explore": "explore",
+    "report": "report",
+    "prepare": "train",
+    "launch": "train",
 }
+_RESUMABLE = ("pretrain", "finetune", "prepare")  # given again, they go on
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
 _TUNED = (
     "pretrain",
@@ -73,13 +77,15 @@ def program(*leading: str) -> int:
       leading: words that go before the arguments given, such as "encode".
     """
     argv = [*leading, *sys.argv[1:]]
+    if argv and argv[0] in _RESUMABLE:
+        stopping_from_the_start()
     if argv and argv[0] in _TUNED:
         tune_this_process()
     return main(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """Runs a command and returns its exit code, one of `ExitCode`.
 
     Args:
       argv: the command and its arguments; by default those of this process.
@@ -93,9 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BertjaxError as error:
-            return _refuse(str(error))
-        except KeyboardInterrupt:
-            return 130
+            return _refuse(str(error), error.exit_code)
+        except KeyboardInterrupt as interrupt:
+            return ExitCode.STOPPED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
         except BrokenPipeError:  # as with `bertjax encode ... | head -1`: nobody reads on
             silence(sys.stdout)
             return 0
@@ -103,32 +109,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             if error.errno not in _UNWRITABLE:
                 raise
             silence(sys.stdout)
-            return _refuse(f"cannot write to standard output: {error.strerror}; send it to another place")
+            refusal = BertjaxError(f"cannot write to standard output: {error.strerror}; send it to another place")
+            refusal.__cause__ = error
+            return _refuse(str(refusal), refusal.exit_code)
 
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
-        return 0 if argv else 2
+        return ExitCode.FINISHED if argv else ExitCode.BAD_INPUT
     if argv[0] == "--version":
-        import importlib.metadata
+        from importlib.metadata import version
 
-        print(f"bertjax {importlib.metadata.version('bertjax')}")
+        print(f"bertjax {version('bertjax')}")
         return 0
     if argv[0] not in _COMMANDS:
         raise BertjaxError(f"there is no command {argv[0]!r}; give one of {', '.join(_COMMANDS)}")
     try:
-        return _COMMANDS[argv[0]](argv[1:]) or 0
+        module = importlib.import_module(f"bertjax.cli.{_COMMANDS[argv[0]]}")
+        code: int | None = getattr(module, argv[0].replace("-", "_"))(argv[1:])
+        return code or ExitCode.FINISHED
     except FileNotFoundError:
         if _has_folder():
             raise
         raise BertjaxError("the folder that this was started in is no more; go to another one") from None
 
 
-def _refuse(why: str) -> int:
+def _refuse(why: str, code: ExitCode) -> ExitCode:
     with contextlib.suppress(OSError):  # nobody reads it, or it finds no room
         print(f"bertjax: {why}", file=sys.stderr, flush=True)
-    return 2
+    return code
 
 
 def _has_folder() -> bool:

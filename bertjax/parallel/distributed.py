@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import DistributedConfig
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, ExitCode
 from bertjax.parallel.aborts import delay_aborts
 from bertjax.parallel.clusters import Rendezvous, detect_cluster
 from bertjax.parallel.process_group import Processes, ProcessGroup, SingleProcess
@@ -47,7 +47,7 @@ def joined(config: DistributedConfig) -> Iterator[Processes]:
             jax.distributed.shutdown()  # waits for the others
     except BaseException as error:
         why, code = _end_of(error)
-        if code == 1:
+        if code == ExitCode.BUG:
             time.sleep(_ECHO)  # in which this process ends, if what failed is a collective because another has died
         processes.fail(why, code)
         atexit.register(_exit, code)  # before JAX's own end, which would wait for the others, or abort
@@ -132,12 +132,12 @@ def _silenced_stdout(silenced: bool) -> Iterator[None]:
 def _end_of(error: BaseException) -> tuple[str, int]:
     """Returns what the others are to be told, and the exit code for all."""
     if isinstance(error, BertjaxError):
-        return str(error), 2
+        return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "it was interrupted", 130
-    if isinstance(error, SystemExit) and not error.code:
-        return "a signal asked it to", 0
-    return type(error).__name__, 1
+        return "it was interrupted", ExitCode.INTERRUPTED
+    if isinstance(error, SystemExit) and error.code == ExitCode.STOPPED:
+        return "a signal asked it to", ExitCode.STOPPED
+    return type(error).__name__, ExitCode.BUG
 
 
 def _exit(code: int) -> None:

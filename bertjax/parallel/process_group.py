@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, ExitCode
 from bertjax.parallel.clusters import Rendezvous
 
 T = TypeVar("T")
@@ -240,7 +240,7 @@ class ProcessGroup:
                 self._end(said["stopped"], said["code"])
         if not self.first or self._all_here.done():
             if index not in self._left:
-                await self._fail(f"{self._name(index)} died", 1, end=True)
+                await self._fail(f"{self._name(index)} died", ExitCode.PEER_LOST, end=True)
         else:  # it may be started again, and come in time
             del self._hosts[index], self._writers[index]
 

@@ -156,9 +156,10 @@ class CheckpointWriter(Checkpoints):
             f"cannot save checkpoint {self._folder / str(step)} ({reason_of(error)}) and {newest}; "
             "make room or see to the folder"
         )
+        self._failure.__cause__ = error
         if self._on_failure == "stop":
             failure, self._failure = self._failure, None  # raised once
-            raise failure from error
+            raise failure
         warnings.warn(f"{self._failure}; the run goes on until the next is due", stacklevel=3)
 
     def _remove(self, pattern: str) -> None:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from bertjax.errors import ExitCode
+
+_OF_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, *_OF_SCHEDULERS)
+
+
+class Terminated(KeyboardInterrupt):
+    """An interrupt that comes from a scheduler and not from a person."""
 
 
 class Stop:
@@ -39,10 +46,10 @@ class Stop:
             self._under_way = False
 
     def leave(self) -> NoReturn:
-        """Ends the process: with 130 after Ctrl-C, with 0 for a scheduler, which has what it asked for."""
+        """Ends the process: as Ctrl-C does, or for a scheduler with the code on which it is to start the run again."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(0)
+        raise SystemExit(ExitCode.STOPPED)
 
     def _on_signal(self, number: int) -> None:
         self.signal = number
@@ -83,17 +90,48 @@ def stopping_on_signals() -> Iterator[Stop]:
         give_back()
 
 
+def stopping_from_the_start() -> None:
+    """From now on SIGTERM and SIGUSR1 end this process at once, with the code of a run that can be gone on with.
+
+    A scheduler may send them in the first second, in which modules are imported and nothing has begun: their default
+    would be a failure. `held_back` may have kept one.
+    """
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        os.write(2, f"stopped by {signal.Signals(number).name}; the same command with --resume goes on\n".encode())
+        os._exit(ExitCode.STOPPED)  # an exception might be taken for a failure of what is imported
+
+    for number in _OF_SCHEDULERS:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_SCHEDULERS)
+
+
 @contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Inside, SIGTERM is a KeyboardInterrupt as Ctrl-C is; in another thread than the main one it stays what it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) or signal.SIG_DFL
+def held_back() -> Iterator[None]:
+    """Inside, what schedulers send waits: also for a program that takes this one's place, until it asks for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_SCHEDULERS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM and SIGUSR1 interrupt as Ctrl-C does; in another thread than the main one nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Terminated
+
+    before = {number: signal.signal(number, interrupt) or signal.SIG_DFL for number in _OF_SCHEDULERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config import OptimConfig, TrainConfig
-from bertjax.errors import BertjaxError
+from bertjax.errors import DivergedError
 from bertjax.runs.decisions import Skip
 
 _SETTLED = 100  # steps in which a loss may do anything
@@ -37,12 +37,12 @@ def check_step(step: int, means: Mapping[str, float], train: TrainConfig, params
       params: as they are now, to name the largest.
 
     Raises:
-      BertjaxError: it is the last of too many steps in a row without a finite loss and gradients.
+      DivergedError: it is the last of too many steps in a row without a finite loss and gradients.
       LossSpike: its loss is above `train.spike_factor` times the recent mean.
     """
     in_a_row = round(means["skipped_in_a_row"])
     if in_a_row >= train.max_bad_steps:
-        raise BertjaxError(
+        raise DivergedError(
             f"step {step} is number {in_a_row} in a row without a finite loss and gradients (train.max_bad_steps="
             f"{train.max_bad_steps}); the largest parameters are {_largest(params)}; the last checkpoint stays: "
             "lower optim.learning_rate or set optim.clip_norm, and train anew"
@@ -102,10 +102,10 @@ def skip_after(step: int, spike: LossSpike, skips: Sequence[Skip]) -> Skip:
       skips: those that were left out before.
 
     Raises:
-      BertjaxError: going back to this checkpoint has been of no help before.
+      DivergedError: going back to this checkpoint has been of no help before.
     """
     if sum(skip.after_step == step for skip in skips) >= _ROLLBACKS:
-        raise BertjaxError(
+        raise DivergedError(
             f"{spike}, although the run has gone back to step {step} {_ROLLBACKS} times and left batches out; "
             "lower optim.learning_rate, set optim.clip_norm, or give a greater train.spike_factor"
         )

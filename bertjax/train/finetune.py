@@ -33,7 +33,7 @@ def finetune(config: Config, *, resume: bool = False, plot: bool = False, typed:
     Raises:
       BertjaxError: examples, folder, configuration or checkpoint will not do; the message says why and what to do.
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
-      SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
+      SystemExit: after SIGTERM or SIGUSR1, likewise, with `ExitCode.STOPPED`.
     """
     config = as_type(config, Config, "config")
     return run(config, course_of(config), resume=resume, plot=plot, typed=typed)

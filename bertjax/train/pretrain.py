@@ -44,7 +44,7 @@ def pretrain(config: Config, *, resume: bool = False, plot: bool = False, typed:
     Raises:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
-      SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
+      SystemExit: after SIGTERM or SIGUSR1, likewise, with `ExitCode.STOPPED`.
     """
     return run(config, _COURSE, resume=resume, plot=plot, typed=typed)
 

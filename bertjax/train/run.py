@@ -87,7 +87,7 @@ def carry_out(
     Raises:
       BertjaxError: text, folder, configuration or checkpoint will not do; the message says why and what to do.
       KeyboardInterrupt: after Ctrl-C, when the last checkpoint is written.
-      SystemExit: after SIGTERM or SIGUSR1, likewise, with code 0.
+      SystemExit: after SIGTERM or SIGUSR1, likewise, with `ExitCode.STOPPED`.
     """
     config, resume = as_type(config, Config, "config"), as_type(resume, bool, "resume")
     if as_type(plot, bool, "plot"):

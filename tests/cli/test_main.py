@@ -18,6 +18,7 @@ from bertjax.cli.environment import tuned_environment
 from bertjax.cli.main import main, program
 from bertjax.config import Config
 from bertjax.config.recipes import flat, recipe_names
+from bertjax.errors import ExitCode
 
 pytestmark = pytest.mark.usefixtures("two_devices")
 
@@ -334,7 +335,7 @@ def test_closed_streams(monkeypatch, argv, code):
 def test_streams_without_room(monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert main(["--help"]) == 2
+        assert main(["--help"]) == ExitCode.DISK_FULL
         assert capsys.readouterr().err.startswith("bertjax: cannot write to standard output: No space left")
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stderr", full)

@@ -22,6 +22,7 @@ from bertjax.cli.main import main
 from bertjax.config import CheckpointConfig, Config, DistributedConfig, EvalConfig, LoggingConfig, MeshConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.prepare import prepare
+from bertjax.errors import ExitCode
 from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.parallel.distributed import find_rendezvous
 from bertjax.parallel.sharding import make_mesh, rows_here
@@ -166,7 +167,7 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
     started.processes[victim].kill()
     code, _, err = started.ends()[1 - victim]
     seconds = time.monotonic() - begin
-    assert code == 1 and seconds < 5, err
+    assert code == ExitCode.PEER_LOST and seconds < 5, err
     told = re.search(rf"^bertjax: process {victim} of 2, on {socket.gethostname()}, died; (.*)$", err, re.MULTILINE)
     assert told and "Traceback" not in err
     newest = max(int(path.name) for path in (started.run.path / "checkpoints").iterdir() if path.name.isdecimal())
@@ -196,7 +197,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step(recipe: Config, tmp_path: Pa
     started.wait_for_step(5)
     started.processes[1].send_signal(signal.SIGTERM)
     ends = started.ends()
-    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [code for code, _, _ in ends] == [ExitCode.STOPPED] * 2, ends
     (step,) = re.findall(r"stopped after step (\d+), saved; go on with", ends[0][1])
     (saved,) = [path.name for path in (started.run.path / "checkpoints").iterdir()]
     assert saved == step and started.run.metrics.read()[-1]["step"] == int(step)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ports import free_port, listening
 
+from bertjax.errors import ExitCode
+
 MEMBER = """
 import sys, time
 from bertjax.errors import BertjaxError
@@ -163,7 +165,7 @@ def test_a_death_is_told_to_all_the_others(members: Members, victim: int, how: s
     ends = members.ends()
     assert time.monotonic() - start < 5
     message = f"bertjax: process {victim} of 3, on {socket.gethostname()}, died; the last checkpoint is 40\n"
-    assert [end for end in ends if end != (1, "", message)] == [(-how, "", "")]
+    assert [end for end in ends if end != (ExitCode.PEER_LOST, "", message)] == [(-how, "", "")]
 
 
 def test_a_death_while_others_are_waited_for_can_be_made_up_for(members: Members) -> None:

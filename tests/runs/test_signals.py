@@ -10,7 +10,14 @@ import time
 
 import pytest
 
-from bertjax.runs.signals import interrupted_for_sure, stopping_on_signals, terminated_as_interrupted
+from bertjax.errors import ExitCode
+from bertjax.runs.signals import (
+    Terminated,
+    held_back,
+    interrupted_for_sure,
+    stopping_on_signals,
+    terminated_as_interrupted,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -31,7 +38,7 @@ def test_work_under_way_is_finished(number: int, capfd: pytest.CaptureFixture) -
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as left:
             stop.leave()
     assert handlers() == before
-    assert number == signal.SIGINT or left.value.code == 0
+    assert number == signal.SIGINT or left.value.code == ExitCode.STOPPED
     assert capfd.readouterr().err.count("stopping after this step, then saving") == 1
 
 
@@ -43,7 +50,7 @@ def test_without_work_it_ends_at_once(number: int, capfd: pytest.CaptureFixture)
             os.kill(os.getpid(), number)
             raise AssertionError("went on")
     assert handlers() == before
-    assert number == signal.SIGINT or left.value.code == 0
+    assert number == signal.SIGINT or left.value.code == ExitCode.STOPPED
     assert "nothing to save" in capfd.readouterr().err
 
 
@@ -77,10 +84,43 @@ def test_the_second_stops_at_once(number: int) -> None:
     assert ended.returncode == -number  # which a shell says as 128 + number
 
 
-def test_sigterm_as_ctrl_c() -> None:
+EARLY = """
+import os, signal, sys
+from bertjax.runs.signals import held_back, stopping_from_the_start
+_, code, name, *again = sys.argv
+if again:
+    stopping_from_the_start()
+    sys.exit("the signal was lost")
+with held_back():
+    os.kill(os.getpid(), signal.Signals[name])
+    os.execv(sys.executable, [sys.executable, "-S", "-c", code, code, name, "again"])
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_before_anything_has_begun_is_no_failure(name: str) -> None:
+    """It comes while the program makes way for itself in another environment."""
+    command = [sys.executable, "-S", "-c", EARLY, EARLY, name]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    said = f"stopped by {name}; the same command with --resume goes on\n"
+    assert (ended.returncode, ended.stderr) == (ExitCode.STOPPED, said)
+
+
+def test_what_is_held_back_comes_afterwards() -> None:
     before = handlers()
-    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Terminated), terminated_as_interrupted():
+        with held_back():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            seen = handlers()
+        raise AssertionError(f"went on with {seen}")
+    assert handlers() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_interrupts_as_ctrl_c_does(number: int) -> None:
+    before = handlers()
+    with pytest.raises(Terminated), terminated_as_interrupted():
+        os.kill(os.getpid(), number)
     assert handlers() == before
     other = threading.Thread(target=lambda: terminated_as_interrupted().__enter__())
     other.start()
@@ -100,6 +140,6 @@ def test_an_interrupt_amid_a_collection_of_garbage_is_not_lost(number: int, capf
             gc.callbacks.append(interrupt)
             gc.collect()
             time.sleep(10)
-    assert number == signal.SIGINT or raised.value.code == 0
+    assert number == signal.SIGINT or raised.value.code == ExitCode.STOPPED
     assert sys.unraisablehook is hook and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert "Traceback" not in capfd.readouterr().err

@@ -35,7 +35,7 @@ from bertjax.data.sources import python_docs
 from bertjax.data.sources import wikitext as wikitext_room
 from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
 from bertjax.data.statistics.frequencies import guessing_loss, label_counts, log_frequencies, word_counts
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, DivergedError, ExitCode
 from bertjax.evaluation.evaluate import evaluate_run
 from bertjax.hub.export import export_run
 from bertjax.hub.folder import leaves
@@ -358,6 +358,7 @@ def test_a_full_disk(tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyP
         else:
             with pytest.raises(BertjaxError, match="cannot .*No space left on device") as error:
                 pretrain(config)
+            assert error.value.exit_code == ExitCode.DISK_FULL
             assert "\n" not in str(error.value) and newest_step(Path(config.run_dir)) == 1
             (small_disk / "ballast").unlink()
             steps = itertools.count(5)
@@ -466,7 +467,7 @@ def test_signals_stop_it_and_it_ends_as_if_they_had_not(
         capfd.readouterr()
         with on_call(functools.partial(os.kill, os.getpid(), number), *target), pytest.raises(SystemExit) as left:
             pretrain(eventful, resume=True)
-        assert left.value.code == 0
+        assert left.value.code == ExitCode.STOPPED
         out = capfd.readouterr().out
         if after is None:
             assert "stopped after" not in out
@@ -502,7 +503,7 @@ def test_bad_steps_end_the_run_and_a_resume_counts_on(tiny: Config, monkeypatch:
     monkeypatch.setattr(Batches, "batch_at", going_bad)
     lines = []
     for resume in (False, True):
-        with pytest.raises(BertjaxError, match="step 6 is number 3 in a row .* the largest parameters are "):
+        with pytest.raises(DivergedError, match="step 6 is number 3 in a row .* the largest parameters are "):
             pretrain(config, resume=resume)
         folder = RunFolder(config.run_dir)
         with folder.checkpoints() as checkpoints:
@@ -562,9 +563,9 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
 
 def test_a_run_that_only_spikes_ends(careful: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     spiking(monkeypatch, *range(3, 100))
-    with pytest.raises(BertjaxError, match="has gone back to step 3 3 times and left batches out"):
+    with pytest.raises(DivergedError, match="has gone back to step 3 3 times and left batches out"):
         pretrain(careful)
-    with pytest.raises(BertjaxError, match="has gone back to step 3 3 times and left batches out"):
+    with pytest.raises(DivergedError, match="has gone back to step 3 3 times and left batches out"):
         pretrain(careful, resume=True)
     assert len(RunFolder(careful.run_dir).decisions.skips()) == 3
 

@@ -77,15 +77,17 @@ def hit(name: str, phase: Phase, exit_code: int, steps_lost: int = 0) -> Hit:
 
 def test_what_a_stop_must_not_be() -> None:
     assert torture._fault(hit("SIGKILL", Phase.STEP, -9, steps_lost=7)) is None
-    assert torture._fault(hit("SIGTERM", Phase.STEP, 0, steps_lost=1)) is None
+    assert torture._fault(hit("SIGTERM", Phase.STEP, 75, steps_lost=1)) is None
     assert torture._fault(hit("SIGTERM", Phase.STARTING, -signal.SIGTERM)) is None
+    assert torture._fault(hit("SIGTERM", Phase.ENDING, 0)) is None
+    assert torture._fault(hit("SIGTERM", Phase.STEP, 0)) == "SIGTERM in a step ended with code 0"
     assert torture._fault(hit("SIGTERM", Phase.STARTING, 1)) == "SIGTERM starting ended with code 1"
     assert torture._fault(hit("SIGTERM", Phase.STEP, -15)) == "SIGTERM in a step ended with code -15"
-    assert torture._fault(hit("SIGUSR1", Phase.SAVE, 0, steps_lost=2)) == "SIGUSR1 in a save lost 2 steps"
+    assert torture._fault(hit("SIGUSR1", Phase.SAVE, 75, steps_lost=2)) == "SIGUSR1 in a save lost 2 steps"
 
 
 def test_a_difference_is_told() -> None:
-    report = torture._report([hit("SIGTERM", Phase.SAVE, 0)], [[], ["params/a differs"]])
+    report = torture._report([hit("SIGTERM", Phase.SAVE, 75)], [[], ["params/a differs"]])
     assert report["differences"] == ["run 2: params/a differs"] and report["most_steps_lost"] == 0
     assert "DIFFERENT: run 2: params/a differs" in torture.render(report)
 
