@@ -43,47 +43,32 @@ def evaluate(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.json is not None:
         check_new("--json", args.json)
-    from bertjax.runs.folder import RunFolder
-
-    of_text = ("split", "half", "path", "eval_path", "mlm_probability")
-    if RunFolder(args.run).config().task.kind != "pretrain":
-        _evaluate_task(args, [name for name in of_text if getattr(args, name) is not None])
-        return
-    if args.task_eval is not None:
-        raise BertjaxError(f"--task.eval is of runs that are fine-tuned, and {args.run} is not; give --split")
     from bertjax.config import DistributedConfig
-    from bertjax.evaluation.evaluate import as_json, evaluate_run, render
     from bertjax.parallel.distributed import joined
 
-    with joined(
-        DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
-    ) as processes:
-        evaluation = evaluate_run(
-            args.run,
-            split=args.split,
-            path=args.path,
-            eval_path=args.eval_path,
-            other_text=args.other_text,
-            half=args.half,
-            mlm_probability=args.mlm_probability,
-            mesh=mesh_of(args),
-        )
+    distributed = DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
+    with joined(distributed) as processes:
+        told, as_json = _judged(args)
     if not processes.first:
         return
-    print(render(evaluation))
+    print(told)
     if args.json is not None:
         with new_file("--json", args.json) as file:
-            file.write(as_json(evaluation))
+            file.write(as_json)
 
 
-def _evaluate_task(args: Any, of_text: list[str]) -> None:
-    from bertjax.evaluation.judgement import as_json, render
-    from bertjax.evaluation.task import evaluate_task
+def _judged(args: Any) -> tuple[str, str]:
+    """Returns the figures as they are printed, and as JSON."""
+    from bertjax.evaluation import evaluate, judgement, task
+    from bertjax.runs.folder import RunFolder
 
-    if of_text:
-        raise BertjaxError(f"--{of_text[0]} is of runs that pretrain, and {args.run} is fine-tuned; give --task.eval")
-    evaluation = evaluate_task(args.run, path=args.task_eval, mesh=mesh_of(args))
-    print(render(evaluation))
-    if args.json is not None:
-        with new_file("--json", args.json) as file:
-            file.write(as_json(evaluation))
+    of_text = {name: getattr(args, name) for name in ("split", "path", "eval_path", "half", "mlm_probability")}
+    if RunFolder(args.run).config().task.kind == "pretrain":
+        if args.task_eval is not None:
+            raise BertjaxError(f"--task.eval is of runs that are fine-tuned, and {args.run} is not; give --split")
+        found = evaluate.evaluate_run(args.run, **of_text, other_text=args.other_text, mesh=mesh_of(args))
+        return evaluate.render(found), evaluate.as_json(found)
+    if given := [name for name, value in of_text.items() if value is not None]:
+        raise BertjaxError(f"--{given[0]} is of runs that pretrain, and {args.run} is fine-tuned; give --task.eval")
+    judged = task.evaluate_task(args.run, path=args.task_eval, mesh=mesh_of(args))
+    return judgement.render(judged), judgement.as_json(judged)

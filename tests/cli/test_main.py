@@ -1,5 +1,6 @@
 """The command line, from its help to vectors in a file: what it prints, writes, refuses and leaves alone."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,8 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 
 from bertjax.cli.environment import tuned_environment
 from bertjax.cli.main import main, program
-from bertjax.config import Config
+from bertjax.config import Config, DistributedConfig
 from bertjax.config.recipes import flat, recipe_names
 from bertjax.errors import ExitCode
 
@@ -692,3 +694,24 @@ def test_evaluate_a_text_that_changed(trained, cli, tmp_path):
     assert_refused(cli("evaluate", run), "wikitext-2/valid is not the text", "by other_text")
     code, out, err = cli("evaluate", run, "--other_text")
     assert (code, err) == (0, "") and "masks fixed, another text than the run's\n" in out
+
+
+def test_the_first_of_several_processes_tells_what_all_have_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of runs of every task: they come together before the run's kind is looked at."""
+    inside: list[DistributedConfig] = []
+
+    @contextlib.contextmanager
+    def joined(config: DistributedConfig) -> Iterator[SimpleNamespace]:
+        inside.append(config)
+        yield SimpleNamespace(first=config.process_id == 0)
+        inside.clear()
+
+    monkeypatch.setattr("bertjax.parallel.distributed.joined", joined)
+    monkeypatch.setattr("bertjax.cli.evaluate._judged", lambda _: (f"{len(inside)} joined", "{}\n"))
+    for process in (1, 0):
+        of_process = ["--distributed.coordinator", "127.0.0.1:1", "--distributed.num_processes", "2"]
+        of_process += ["--distributed.process_id", str(process), "--json", str(tmp_path / f"{process}.json")]
+        assert main(["evaluate", "run", *of_process]) == 0
+    assert capsys.readouterr().out == "1 joined\n" and [file.name for file in tmp_path.iterdir()] == ["0.json"]
