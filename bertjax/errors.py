@@ -1,11 +1,16 @@
-"""The one error a user can mend, and how every command ends."""
+"""The one error a user can mend, how every command ends, and how whatever a message shows is made fit to be shown."""
 
 import enum
 import errno
 import re
+import warnings
 
 _LONGEST = 2000  # characters of a message: what was given is in it, and may be a page
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # what begins a line, or would speak to the terminal
+_LINES = re.compile("[\t-\r\x1c-\x1e\x85\u2028\u2029]+")  # what begins another line
+# What speaks to the terminal; turns about what stands beside it, as marks of direction do; or is half a character.
+_UNSEEN = re.compile(
+    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TENSORSTORE = re.compile(r"os_error_code='(\d+)'")  # which it puts at the end of its message
 
@@ -23,6 +28,30 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130  # by Ctrl-C, as a shell has it
 
 
+def visible(text: str) -> str:
+    """Returns a text in which what acts on a screen and is not seen is written out, as `\\x1b`; its lines stay."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown(text: object, longest: int = _LONGEST) -> str:
+    """Returns what a message, or a line on a terminal, shows of a text: one line, visible, and not without end.
+
+    Args:
+      text: whatever it is, such as a user's word or the name of a file.
+      longest: characters, of which the first and the last are shown where there are more.
+    """
+    line = str(text)
+    if len(line) > longest:
+        end = longest // 4  # where a message has its remedy
+        line = f"{line[: longest - end]} ... {line[-end:]}"
+    return visible(_LINES.sub(" ", line))
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Warns, as `warnings.warn` does, in a line that is fit to be shown."""
+    warnings.warn(shown(message), stacklevel=stacklevel + 1)
+
+
 class BertjaxError(Exception):
     """Bad input. The message is one line: what was given, what was needed, what to do.
 
@@ -30,8 +59,7 @@ class BertjaxError(Exception):
     """
 
     def __init__(self, message: str):
-        line = _CONTROL.sub(" ", message)
-        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
+        super().__init__(shown(message))
 
     @property
     def exit_code(self) -> ExitCode:

@@ -1,6 +1,7 @@
-"""How commands end: one table of codes, documented, and the code of each kind of error."""
+"""How commands end: one table of codes, documented, and the code of each kind of error. And what messages show."""
 
 import errno
+import logging
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from bertjax.cli import main as command_line
 from bertjax.cli import train
-from bertjax.errors import BertjaxError, DivergedError, ExitCode
+from bertjax.cli.terminal import say, shown_on_terminal
+from bertjax.errors import BertjaxError, DivergedError, ExitCode, shown, visible, warn
 from bertjax.runs.signals import Terminated
 
 
@@ -52,3 +54,40 @@ def test_every_end_has_its_code(error: BaseException, code: int, monkeypatch: py
     except SystemExit as left:  # which is Python's own way to end with a code
         ended = left.code
     assert ended == code
+
+
+# What messages show.
+
+ODD = "a\x1b[31m\u202eb\x9b\r\nc\u2028d\ud800"  # red, turned about, a line of its own, half a character
+FIT = "a\\x1b[31m\\u202eb\\x9b c d\\ud800"
+
+
+def test_what_is_shown_is_one_line_and_acts_on_nothing() -> None:
+    assert shown(ODD) == str(BertjaxError(ODD)) == FIT
+    plain = "déjà vu, \u05e9\u05dc\u05d5\u05dd, 日本語, \u200d, 😀"
+    assert shown(plain) == plain
+    assert visible("one\n\ttwo\x07") == "one\n\ttwo\\x07"
+
+
+def test_a_long_text_is_shown_with_its_beginning_and_its_end() -> None:
+    said = str(BertjaxError(f"given {'x' * 10**8}; give less"))
+    assert len(said) < 2100 and said.startswith("given xxx") and said.endswith("xxx; give less")
+
+
+def test_everything_that_is_shown_goes_through_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning) as caught:
+        warn(ODD + "x" * 10**6)
+    assert str(caught[0].message).startswith(FIT) and len(str(caught[0].message)) < 2100
+    assert caught[0].filename == __file__
+    with shown_on_terminal():
+        logging.getLogger("bertjax.somewhere").info(ODD.replace("\n", ""))
+        logging.getLogger("bertjax.somewhere").warning(ODD.replace("\n", ""))
+    say(f"1\n{shown(ODD)}\x1b")
+    out, err = capsys.readouterr()
+    assert out == f"{FIT}\n1\n{FIT}\\x1b\n" and err == f"warning: {FIT}\n"
+    library = {path: path.read_text(encoding="utf-8") for path in (Path(__file__).parents[1] / "bertjax").rglob("*.py")}
+    assert [path.name for path, source in library.items() if "warnings.warn(" in source] == ["errors.py"]
+    printing = [
+        path.name for path, source in library.items() if re.search(r"^ +print\((?!.*file=)", source, re.MULTILINE)
+    ]
+    assert {*printing} <= {"main.py", "terminal.py", "serve.py", "explore.py"}  # which print no text of others

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
-from bertjax.errors import BertjaxError
+from bertjax.cli.terminal import say
+from bertjax.errors import BertjaxError, shown
 from bertjax.storage.paths import user_path
 
 # Those of `inference.engine`, for which --help does not wait.
@@ -101,9 +102,9 @@ def fill_mask(argv: list[str]) -> None:
     width = max(len(guess.word) for guesses in guessed for guess in guesses)
     for number, guesses in enumerate(guessed, 1):
         if len(guessed) > 1:
-            print(f"{'' if number == 1 else chr(10)}mask {number} of {len(guessed)}")
+            say(f"{'' if number == 1 else chr(10)}mask {number} of {len(guessed)}")
         for word, probability in guesses:
-            print(f"  {word:<{width}}  {probability:7.2%}")
+            say(f"  {word:<{width}}  {probability:7.2%}")
 
 
 def neighbours(argv: list[str]) -> None:
@@ -150,7 +151,7 @@ def neighbours(argv: list[str]) -> None:
             raise BertjaxError(
                 f"the vocabulary lacks {word!r}, and {', '.join(map(repr, args.instead))} too; give another --instead"
             )
-        print(f"the vocabulary lacks {word!r}: {known!r} is read in its place")
+        say(f"the vocabulary lacks {word!r}: {known!r} is read in its place")
         word, texts = known, [replaced(word, known, text) for text in texts]
     uses = encoder.word_vectors(word, texts, truncate=args.truncate)
     if len(uses) < 2:
@@ -158,7 +159,7 @@ def neighbours(argv: list[str]) -> None:
         raise BertjaxError(f"{word!r} is {found}; give --text for two uses of it or more")
     around = contexts(word, texts, [use.text for use in uses])
     near_nn = cosines(np.stack([use.vector_d for use in uses]))
-    print(render(around, near_nn))
+    say(render(around, near_nn))
     if args.out:
         _draw(word, around, near_nn, args.out)
 
@@ -170,7 +171,7 @@ def _draw(word: str, around: Any, near_nn: Any, out: Path) -> None:
         plot(word, around, near_nn, out)
     except OSError as error:
         raise BertjaxError(f"cannot write --out {out}: {error.strerror}; give another place") from error
-    print(f"drawn in {out}")
+    say(f"drawn in {shown(out)}")
 
 
 def _add_run(parser: Parser) -> None:
@@ -191,14 +192,14 @@ def _encode_one(args: argparse.Namespace) -> None:
     pair = None if args.pair is None else encoder.tokenizer.split(args.pair)
     encoded_1td = encoder.encode_tokens(words, pair, truncate=args.truncate)
     tokens = encoder.tokens_read(words, pair, truncate=args.truncate)
-    print(f"{len(tokens)} tokens: {' '.join(tokens)}")
-    print(f"representations {list(encoded_1td.shape)}, of {tokens[0]} {list(encoded_1td[:, 0].shape)}; first values:")
+    say(f"{len(tokens)} tokens: {' '.join(tokens)}")
+    say(f"representations {list(encoded_1td.shape)}, of {tokens[0]} {list(encoded_1td[:, 0].shape)}; first values:")
     width = max(map(len, tokens))
     for token, vector in zip(tokens, encoded_1td[0], strict=True):
-        print(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
+        say(f"  {token:<{width}}  " + "  ".join(f"{value:10.6f}" for value in vector[:3]))
     if args.out:
         import numpy as np
 
         with new_file("--out", args.out, binary=True) as file:
             np.save(file, encoded_1td)
-        print(f"saved in {args.out}")
+        say(f"saved in {shown(args.out)}")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
+from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
@@ -51,7 +52,7 @@ def evaluate(argv: list[str]) -> None:
         told, as_json = _judged(args)
     if not processes.first:
         return
-    print(told)
+    say(told)
     if args.json is not None:
         with new_file("--json", args.json) as file:
             file.write(as_json)

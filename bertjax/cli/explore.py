@@ -1,7 +1,8 @@
 """The command that serves a page to try a model with: explore."""
 
 from bertjax.cli.arguments import Parser, add_mesh, mesh_of
-from bertjax.errors import BertjaxError
+from bertjax.cli.terminal import say
+from bertjax.errors import BertjaxError, shown
 from bertjax.storage.paths import user_path
 
 
@@ -44,14 +45,11 @@ def explore(argv: list[str]) -> None:
             corpus = lines_of_run(user_path(args.run))
         except BertjaxError as error:  # a Hugging Face folder, or a run whose text has gone
             corpus = Corpus(str(error), [])
-            print(f"neighbours and senses need a text, by --text FILE: {error}")
+            say(f"neighbours and senses need a text, by --text FILE: {error}")
     explorer = Explorer(encoder, corpus)
     server = make_server(explorer, args.port, name=str(args.run))
     with server, terminated_as_interrupted():
-        print(
-            f"http://127.0.0.1:{server.server_port} shows what {args.run} makes of your texts; Ctrl-C ends it",
-            flush=True,
-        )
+        say(f"http://127.0.0.1:{server.server_port} shows what {shown(args.run)} makes of your texts; Ctrl-C ends it")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -4,6 +4,8 @@ import tempfile
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser
+from bertjax.cli.terminal import say
+from bertjax.errors import shown
 from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
 
@@ -25,7 +27,7 @@ def export(argv: list[str]) -> None:
         _export_stablehlo(args.run, args.out)
         return
     _export(model_folder(args.run), args.out)
-    print(f"exported to {args.out}; transformers, sentence-transformers and 'bertjax encode' load it")
+    say(f"exported to {shown(args.out)}; transformers, sentence-transformers and 'bertjax encode' load it")
 
 
 def push(argv: list[str]) -> None:
@@ -53,11 +55,11 @@ def push(argv: list[str]) -> None:
         if _export(user_path(args.run), folder):
             card = folder / "README.md"
             card.write_text(card.read_text(encoding="utf-8").replace("FOLDER", args.repository), encoding="utf-8")
-        print(push.plan_upload(folder, args.repository).described(private=args.private))
+        say(push.plan_upload(folder, args.repository).described(private=args.private))
         if args.yes:
-            print(f"uploaded: {push.upload(folder, args.repository, private=args.private)}")
+            say(f"uploaded: {push.upload(folder, args.repository, private=args.private)}")
         else:
-            print("nothing is uploaded yet; --yes does it")
+            say("nothing is uploaded yet; --yes does it")
 
 
 def _export(source: Path, out: Path) -> bool:
@@ -79,7 +81,7 @@ def _export_stablehlo(run: str, out: Path) -> None:
 
     stablehlo.export(*load(run), out)
     vocabulary, megabytes = stablehlo.vocabulary_beside(out), out.stat().st_size / 1e6
-    print(_HOW_TO_RUN.format(file=str(out), vocabulary=str(vocabulary), megabytes=megabytes))
+    say(_HOW_TO_RUN.format(file=str(out), vocabulary=str(vocabulary), megabytes=megabytes))
 
 
 _HOW_TO_RUN = """\

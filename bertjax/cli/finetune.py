@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
+from bertjax.cli.terminal import say
 from bertjax.cli.train import parse_recipe, training_parser
 from bertjax.errors import BertjaxError
 from bertjax.storage.hub_models import model_folder
@@ -126,4 +127,4 @@ def predict(argv: list[str]) -> None:
     predictor = load_predictor(folder, task, precision=args.precision, mesh=mesh_of(args), calibrated=args.calibrated)
     with new_file("--out", args.out, binary=args.out.suffix in BINARY) as file:
         told = predict_file(predictor, args.input, file, args.out)
-    print(told)
+    say(told)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bertjax.cli.arguments import Parser, check_new, new_file
-from bertjax.errors import BertjaxError
+from bertjax.cli.terminal import say
+from bertjax.errors import BertjaxError, shown
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.paths import user_path
 
@@ -42,4 +43,4 @@ def report(argv: list[str]) -> None:
     else:
         with new_file("--out", out) as file:
             file.write(page)
-    print(f"written to {out}; a browser opens it")
+    say(f"written to {shown(out)}; a browser opens it")

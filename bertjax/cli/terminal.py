@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
+from bertjax.errors import shown
+
 
 @contextlib.contextmanager
 def shown_on_terminal() -> Iterator[None]:
@@ -47,8 +49,18 @@ class _Lines(logging.Handler):
             _write(message, sys.stdout)
 
 
+def say(text: object) -> None:
+    """Prints lines of a command's output, each fit to be shown: words and names in them are anybody's."""
+    print(_lines(text), flush=True)
+
+
+def _lines(text: object, longest: int = 1 << 16) -> str:
+    return "\n".join(shown(line, longest) for line in str(text).split("\n"))
+
+
 def _write(line: str, file: TextIO) -> None:
     encoding = file.encoding or "utf-8"
+    line = _lines(line)
     line = line.encode(encoding, "replace").decode(encoding)  # words may be in any script
     try:
         if sys.stderr.isatty():  # there may be a bar, which the line goes above

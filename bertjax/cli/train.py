@@ -6,6 +6,7 @@ from typing import Any
 
 from bertjax.cli.arguments import Parser
 from bertjax.cli.environment import tuned_environment
+from bertjax.cli.terminal import say
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
 from bertjax.storage.interpreter import module_command
@@ -45,7 +46,7 @@ def prepare(argv: list[str]) -> None:
         from bertjax.train.open_run import with_model_of_init
 
         config = with_model_of_init(config, RunFolder(config.run_dir), resume=False, typed=typed_keys(argv))
-    print(describe(prepare(config)))
+    say(describe(prepare(config)))
 
 
 def launch(argv: list[str]) -> int:

@@ -5,7 +5,6 @@ Nothing but JSON, text and safetensors is looked at.
 
 import json
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.settings import ROLES_FILE, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.hub.bert import BERT
 from bertjax.hub.family import HEADS, Family, check_carried
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
@@ -131,7 +130,7 @@ def _to_model(folder: Path, family: Family, config: BertConfig, tensors: Tensors
     params = _to_params(folder, family, config, tensors)
     if left := sorted(tensors.keys() - set(family.names(config).values())):
         some = ", ".join(left[:_EXAMPLES]) + (f" and {len(left) - _EXAMPLES:,} more" if len(left) > _EXAMPLES else "")
-        warnings.warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=3)
+        warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=3)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > (config.vocab_size or 0):
         last = tokenizer.tokens([tokenizer.vocab_size - 1])[0]

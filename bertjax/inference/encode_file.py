@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, shown
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.engine import Pooling
 from bertjax.inference.inputs import Text
@@ -109,7 +109,7 @@ def encode_file(
         took, compiling = seconds(), encoder.compile_seconds - compiled_before
     new = partial.place.lines - before
     figures = f"{new:,} texts in {took:,.1f} s, {new / took:,.0f} texts/s"
-    logger.info("%s", f"{figures} (compilation took {compiling:,.1f} s more); {out}: {shape}")
+    logger.info("%s", f"{figures} (compilation took {compiling:,.1f} s more); {shown(out)}: {shape}")
 
 
 def _progress(size: int | None) -> Any:

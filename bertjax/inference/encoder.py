@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from bertjax.config.checks import as_type
 from bertjax.data.reader import Item, Reader, TokenIds
 from bertjax.data.tokenizer.template import A
 from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.hub.family import HEADS
 from bertjax.hub.folder import leaves
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
@@ -137,7 +136,7 @@ class Encoder:
         reader = self._reader(truncate)
         text = _read_words(reader, tokens, pair)
         if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
+            warn(reader.unknown_words, stacklevel=2)
         return self.engine.token_vectors(text)[None]
 
     def tokens_read(
@@ -213,7 +212,7 @@ class Encoder:
         plan, items = self.plan(pooling, normalize, truncate, prompt), as_items(texts, pairs)
         read = plan.read(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if plan.reader.unknown_words:
-            warnings.warn(plan.reader.unknown_words, stacklevel=2)
+            warn(plan.reader.unknown_words, stacklevel=2)
         (vectors,) = self.engine.vectors([read], plan.recipe)
         return vectors
 
@@ -244,7 +243,7 @@ class Encoder:
         recipe, reader, prompt = self.plan(pooling, normalize, truncate, prompt)
         yield from self.engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
         if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
+            warn(reader.unknown_words, stacklevel=2)
 
     def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
         """Returns the likeliest words for each mask in a text, best first.
@@ -263,7 +262,7 @@ class Encoder:
         reader = self._reader(truncate=False)
         read, positions = self.read_masks(text, reader)
         if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
+            warn(reader.unknown_words, stacklevel=2)
         return self.guesses(self.engine.token_probabilities(read, positions), top)
 
     def read_masks(self, text: str, reader: Reader | None = None) -> tuple[TokenIds, list[int]]:
@@ -328,7 +327,7 @@ class Encoder:
                 raise BertjaxError(f"text {number} is a pair; give its two strings as texts in a list")
         read = reader.read_all(items, lambda number: f"text {number}" if len(items) > 1 else "the text")
         if reader.unknown_words:
-            warnings.warn(reader.unknown_words, stacklevel=2)
+            warn(reader.unknown_words, stacklevel=2)
         (vectors,) = self.engine.vectors([read], TOKENS)
         template = self.tokenizer.template
         before, num_special = template.single.places.index(A), template.single.num_special

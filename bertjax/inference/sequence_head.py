@@ -1,6 +1,5 @@
 """What a fine-tuned run tells of texts and pairs, before it becomes labels or numbers."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,7 @@ from bertjax.config.checks import as_type
 from bertjax.data.reader import Item, Reader
 from bertjax.data.targets import Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.models.sentence import Dense
@@ -67,7 +66,7 @@ class SequenceHead:
         reader = self.reader(truncate=True)
         read = reader.read_all(items, lambda number: f"text {number}")
         if reader.num_shortened:
-            warnings.warn(
+            warn(
                 f"{reader.num_shortened:,} of {len(items):,} texts are shortened to {self.max_length} tokens, as in "
                 "training",
                 stacklevel=4,

@@ -1,6 +1,5 @@
 """The tagger: text or words in, a tag of each word out, and the entities that the tags mark."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from bertjax.data.tagged import read_words
 from bertjax.data.tags import OUTSIDE, Tags, entities, scheme_of
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
 from bertjax.inference.inputs import as_text, as_words, elements
@@ -140,7 +139,7 @@ class Tagger:
         """Returns what `predict` does, of texts and lists of words that are checked already."""
         read = self.read(texts)
         if long := [one.num_cut for one in read if one.num_cut]:
-            warnings.warn(
+            warn(
                 f"{len(long):,} of {len(texts):,} texts have words beyond {self.max_length} tokens, {sum(long):,} in "
                 f'all, which are not read, as in training, and have the tag "{OUTSIDE}"',
                 stacklevel=3,

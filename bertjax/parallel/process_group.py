@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from bertjax.errors import BertjaxError, ExitCode
+from bertjax.errors import BertjaxError, ExitCode, shown
 from bertjax.parallel.clusters import Rendezvous
 
 T = TypeVar("T")
@@ -284,7 +284,7 @@ class ProcessGroup:
     def _say(self, why: str) -> None:
         """Writes this process's last line itself: no handler of a log is sure to run before the process ends."""
         start = "\n" if sys.stderr.isatty() else ""  # below the progress bar
-        os.write(2, f"{start}bertjax: {why}; {self.where()}\n".encode())
+        os.write(2, f"{start}bertjax: {shown(why)}; {self.where()}\n".encode())
 
     async def _leave(self) -> None:
         self._ended = True

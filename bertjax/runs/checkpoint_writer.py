@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bertjax.config import OnFailure
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.runs.checkpoints import Checkpoints, quiet_orphans, reason_of
 from bertjax.storage.atomic import sync_folder
 from bertjax.storage.manifest import write_manifest
@@ -59,7 +58,7 @@ class CheckpointWriter(Checkpoints):
             super().__exit__(in_flight)
             self._remove("partial-*")
         if self._failure and in_flight:  # an error on its way tells more
-            warnings.warn(str(self._failure), stacklevel=2)
+            warn(str(self._failure), stacklevel=2)
         elif self._failure:
             raise self._failure
 
@@ -160,7 +159,7 @@ class CheckpointWriter(Checkpoints):
         if self._on_failure == "stop":
             failure, self._failure = self._failure, None  # raised once
             raise failure
-        warnings.warn(f"{self._failure}; the run goes on until the next is due", stacklevel=3)
+        warn(f"{self._failure}; the run goes on until the next is due", stacklevel=3)
 
     def _remove(self, pattern: str) -> None:
         """Removes what is no checkpoint. What stays or comes back is removed when the folder is next opened."""

@@ -11,14 +11,13 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import jax
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.storage.manifest import damage
 
 
@@ -78,7 +77,7 @@ class Checkpoints:
                     aside = self._set_aside(other)
                     path = self._folder / str(other)
                     message = f"checkpoint {path} is damaged ({reason}){aside}; {step} is used instead"
-                    warnings.warn(message, stacklevel=2)
+                    warn(message, stacklevel=2)
                 return step
             if not os.path.lexists(self._folder / str(step)):  # the run goes on, and has just removed its oldest
                 return self.first_sound(order)

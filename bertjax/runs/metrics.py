@@ -2,12 +2,12 @@
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bertjax.config import OnFailure
+from bertjax.errors import warn
 from bertjax.storage.json_lines import JsonLines
 
 
@@ -108,7 +108,7 @@ class RunMetrics:
                 raise
             # The same words each time: Python shows them once.
             message = f"cannot write to {lines.path}: {error.strerror}; its lines are kept until they can be written"
-            warnings.warn(message, stacklevel=3)
+            warn(message, stacklevel=3)
 
 
 def best_first(values: Mapping[int, float | None], figure: str) -> list[int]:

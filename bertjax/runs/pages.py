@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertjax.errors import visible
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -18,6 +20,7 @@ def render(template: str, *, folders: Sequence[Path] = (), **values: Any) -> str
     environment = Environment(
         loader=FileSystemLoader([_TEMPLATES, *folders]),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # but not what is HTML already
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

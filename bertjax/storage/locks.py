@@ -4,13 +4,12 @@ import contextlib
 import logging
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def locked(path: Path, *, instead: str = "give another folder with --run_dir") -
             holder = " ".join(file.read(200).split()) or "another process"  # which has not written its name yet
         raise BertjaxError(f"{path.parent} is in use by {holder}; wait for its end, stop it, or {instead}") from error
     except OSError as error:
-        warnings.warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it", stacklevel=2)
+        warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it", stacklevel=2)
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield

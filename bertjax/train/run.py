@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from bertjax.config import Config, DistributedConfig
 from bertjax.config.checks import as_type
+from bertjax.errors import shown
 from bertjax.evaluation.report import write_report
 from bertjax.parallel.distributed import Agreement, joined
 from bertjax.parallel.process_group import Processes
@@ -135,7 +136,7 @@ def _train(
         folder.writing(),
     ):
         course.introduce(prepared, mesh)
-        _logger.info(f"devices:  {describe_devices(mesh)}; folder: {config.run_dir}")
+        _logger.info(f"devices:  {describe_devices(mesh)}; folder: {shown(config.run_dir)}")
         task, reports = course.task(prepared, mesh), prepared.config.logging.report
         title = f"{folder.path.name}, on {prepared.train.name}"
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +22,7 @@ from bertjax.data.corpus.corpus import Corpus, folder_of, join, read
 from bertjax.data.corpus.shard_worker import Done, Task, build_shard
 from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, Skipped, UserFiles, fingerprint, shards, told
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
 from bertjax.storage.interpreter import module_command
 
@@ -91,9 +90,9 @@ def _build_shards(folder: Path, plan: list[Shard], task: Task, workers: int) -> 
             skipped.update(done.skipped)
             for message in done.such_as[: Skipped.SHOWN - shown]:
                 shown += 1
-                warnings.warn(message, stacklevel=2)
+                warn(message, stacklevel=2)
     if skipped:
-        warnings.warn(f"skipped, in all: {told(skipped)}", stacklevel=2)
+        warn(f"skipped, in all: {told(skipped)}", stacklevel=2)
     if len(plan) > 1:
         seconds = time.perf_counter() - began
         there = f", after {(sum(sizes) - new_bytes) / 1e6:,.0f} MB before" if new_bytes < sum(sizes) else ""

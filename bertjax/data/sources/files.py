@@ -9,7 +9,6 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from bertjax.data.sources.formats import Layout, parts_of, read
 from bertjax.data.sources.lines import BadError, Part
 from bertjax.data.sources.sentences import split_sentences
 from bertjax.data.sources.splits import SAVED_SPLITS, saved_files
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 
 MAX_SENTENCES = 4096  # of a document in one piece: longer ones come in parts, so that not all of one is in memory
 HELD_OUT = 0.01  # of the documents are "valid", and as many "test"
@@ -86,7 +85,7 @@ class UserFiles(NamedTuple):
             if not self.divided or own == split:
                 yield document
         if skipped.counts:
-            warnings.warn(f"skipped, of what the vocabulary is built from: {told(skipped.counts)}", stacklevel=2)
+            warn(f"skipped, of what the vocabulary is built from: {told(skipped.counts)}", stacklevel=2)
 
 
 class Files:

@@ -8,7 +8,6 @@ refused.
 """
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from bertjax.data.tokenizer.added import added_tokens, listed_tokens, special_to
 from bertjax.data.tokenizer.settings import Settings, read_settings
 from bertjax.data.tokenizer.template import Template, read_template
 from bertjax.data.tokenizer.tokenizer import UNK, Added, Rules, Tokenizer
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 from bertjax.storage.paths import user_path
 
 # For each setting of a tokenizer_config.json its name in a tokenizer.json.
@@ -211,7 +210,7 @@ def _template(settings: Settings, found: _Found, berts: Template) -> Template:
 
 
 def _warn(settings: Settings, what: str, instead: str) -> None:
-    warnings.warn(
+    warn(
         f"{settings.file}: {what} counts for nothing, as in transformers 5: its class is BERT's, so {instead} are used",
         stacklevel=4,
     )
