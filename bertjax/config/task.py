@@ -51,6 +51,9 @@ class TaskConfig:
     class_weights: Literal["none", "balanced"] = "none"
     """what an example counts for in training: all the same, or such that every label counts for as much in all; of
     several labels each, such that having it counts for as much as not having it"""
+    balance: bool = False
+    """whether every batch has its share of all labels (classify), as near as their number allows, rather than what
+    chance gives it; an epoch still has every example once"""
     reinit_layers: int = 0
     """number of last encoder layers of init_from that start anew, with the pooler above them (Zhang et al. 2021)"""
 
@@ -85,6 +88,7 @@ class TaskConfig:
             ("label_smoothing", 0.0, ("classify", "tag")),
             ("class_weights", "none", ("classify", "tag")),
             ("label_pieces", "first", ("tag",)),
+            ("balance", False, ("classify",)),
         ):
             value = getattr(self, name)
             require(

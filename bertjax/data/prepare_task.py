@@ -79,10 +79,11 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     train = make_examples(rows, labels_n, tokenizer, max_length=max_length, name=sides.train_name)
     of_eval = make_examples(held_out, held_out_labels_n, tokenizer, max_length=max_length, name=sides.held_out_name)
     row_length, batch_size = config.data.row_length, config.train.batch_size
-    batches = LabelledBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
+    how: Any = {"row_length": row_length, "seed": config.seed}
+    batches = LabelledBatches(train, batch_size=batch_size, balance=task.balance, **how)
     # Evaluation needs no more memory at once than a part of a batch does in training.
     at_once = batch_size // config.train.gradient_accumulation_steps
-    of_held_out = LabelledBatches(of_eval, batch_size=at_once, row_length=row_length, seed=config.seed)
+    of_held_out = LabelledBatches(of_eval, batch_size=at_once, **how)
     config = config.with_epochs(batches.steps_in_epoch)
     items = [row.item for row in held_out]
     return PreparedTask(config, tokenizer, targets, train, of_eval, batches, of_held_out, items)

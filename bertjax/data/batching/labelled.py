@@ -24,10 +24,24 @@ class LabelledBatch(NamedTuple):
 
 
 class LabelledBatches(PackedBatches[LabelledBatch]):
-    """Labelled sequences in batches; the arguments are those of `PackedBatches`."""
+    """Labelled sequences in batches.
 
-    def __init__(self, examples: Examples, *, batch_size: int, row_length: int | None = None, seed: int):
-        super().__init__(examples, batch_size=batch_size, row_length=row_length, seed=seed)
+    Args:
+      examples, batch_size, row_length, seed: as of `PackedBatches`.
+      balance: every batch has its share of all labels; examples of several labels have a kind for each set of them.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        batch_size: int,
+        row_length: int | None = None,
+        seed: int,
+        balance: bool = False,
+    ):
+        kinds_n = np.unique(examples.labels_n, axis=0, return_inverse=True)[1].ravel() if balance else None
+        super().__init__(examples, batch_size=batch_size, row_length=row_length, seed=seed, kinds_n=kinds_n)
         self._labels_n = examples.labels_n
 
     def _made(self, layout: Layout) -> LabelledBatch:

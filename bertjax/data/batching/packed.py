@@ -14,7 +14,8 @@ from bertjax.data.batching.epochs import B, ExactEpochs
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.data.batching.random import random_bits
 
-_ORDER, _LAST, _DEAL = range(3)  # streams of random numbers: among equal lengths, of the last batch, to the others
+# Streams of random numbers: among equal lengths, of the last batch, to the others, and to which of those in turn.
+_ORDER, _LAST, _DEAL, _TURN = range(4)
 _NEAR = 1.03  # what is about as small counts as smallest: a token in a row of 150 costs 7% more than in one of 64
 _MULTIPLE = 8  # of a row's length, which devices like
 
@@ -63,14 +64,23 @@ class PackedBatches(ExactEpochs[B]):
       row_length: tokens that a row has at most; by default twice the longest sequence. Rows are made as short as is
         no waste.
       seed: of the orders, below 2**32.
+      kinds_n: the number of each example's kind, if every batch is to have its share of all kinds too.
 
     Attributes:
       num_rows, row_length, max_sequences: b, t and k of every batch.
     """
 
-    def __init__(self, examples: Sequences, *, batch_size: int, row_length: int | None = None, seed: int):
+    def __init__(
+        self,
+        examples: Sequences,
+        *,
+        batch_size: int,
+        row_length: int | None = None,
+        seed: int,
+        kinds_n: np.ndarray | None = None,
+    ):
         super().__init__(len(examples.starts_n) - 1, batch_size)
-        self._sequences, self._seed = examples, seed
+        self._sequences, self._seed, self._kinds_n = examples, seed, kinds_n
         # Whichever examples the last batch takes, the longest of group g is among the longest of what is left.
         longest_n = np.sort(examples.lengths_n)[::-1][np.arange(self.batch_size) * self._whole]
         self._places, self.row_length = places_for(longest_n, row_length or 2 * int(longest_n[0]))
@@ -104,7 +114,11 @@ class PackedBatches(ExactEpochs[B]):
         drawn = random(_LAST, (self._left,)) >> np.uint64(32)
         last = bounds[:-1] + ((drawn * np.diff(bounds).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
         of_groups_gs = np.delete(order_n, last).reshape(self.batch_size, self._whole)
-        dealt_gs = np.argsort(random(_DEAL, of_groups_gs.shape), axis=1, kind="stable")
+        drawn_gs = random(_DEAL, of_groups_gs.shape)
+        if self._kinds_n is None:
+            dealt_gs = np.argsort(drawn_gs, axis=1, kind="stable")
+        else:
+            dealt_gs = deal_evenly(self._kinds_n[of_groups_gs], drawn_gs, random(_TURN, of_groups_gs.shape))
         return np.concatenate((np.take_along_axis(of_groups_gs, dealt_gs, axis=1).T.ravel(), order_n[last]))
 
     def _made(self, layout: Layout) -> B:
@@ -143,6 +157,32 @@ class PackedBatches(ExactEpochs[B]):
         tokens_bt, segments_bt, positions_bt, sequences_bt = (on_tokens(x_m.astype(np.int32)) for x_m in inputs_m)
         inputs = (tokens_bt, segments_bt, positions_bt, sequences_bt)
         return Layout(inputs, chosen_n, offset_n, tokens_m, on_tokens, on_sequences)
+
+
+def deal_evenly(kinds_gs: np.ndarray, drawn_gs: np.ndarray, turns_gs: np.ndarray) -> np.ndarray:
+    """Returns which member of each group each of s batches takes, int [g, s], so that kinds are spread over batches.
+
+    Those of a kind, the rarest kind first, go to batches that have the fewest of it so far: of the rarest none has more
+    than one above another. Chance decides which member, and between batches that have as many.
+
+    Args:
+      kinds_gs: the kind of each member.
+      drawn_gs, turns_gs: random numbers, of members and of batches.
+    """
+    kinds, counts = np.unique(kinds_gs, return_counts=True)
+    num_batches = kinds_gs.shape[1]
+    there_ks = np.zeros((len(kinds), num_batches), int)
+    dealt_gs = np.zeros(kinds_gs.shape, int)
+    for group, (kinds_s, drawn_s, turns_s) in enumerate(zip(kinds_gs, drawn_gs, turns_gs, strict=True)):
+        free = np.arange(num_batches)
+        here = np.searchsorted(kinds, np.unique(kinds_s))
+        for kind in here[np.argsort(counts[here], kind="stable")]:
+            members = np.flatnonzero(kinds_s == kinds[kind])
+            chosen = free[np.lexsort((turns_s[free], there_ks[kind, free]))[: len(members)]]
+            dealt_gs[group, chosen] = members[np.argsort(drawn_s[members], kind="stable")]
+            there_ks[kind, chosen] += 1
+            free = np.setdiff1d(free, chosen, assume_unique=True)
+    return dealt_gs
 
 
 def places_for(longest_n: np.ndarray, row_length: int) -> tuple[Placement, int]:

@@ -84,3 +84,38 @@ def test_every_batch_has_its_share_of_all_lengths() -> None:
     batches = LabelledBatches(examples(lengths), batch_size=50, seed=0)
     totals = [np.count_nonzero(batch.sequences_bt) for batch in batches.first_epoch()]
     assert max(totals) - min(totals) <= max(lengths) - min(lengths)
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.6, 0.3, 0.07, 0.03), (0.4, 0.2, 0.2, 0.1, 0.1)])
+def test_balanced_batches_have_their_share_of_all_labels(shares: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(0)
+    made = examples(some(510))
+    made = made._replace(labels_n=rng.choice(len(shares), 510, p=shares).astype(np.int32))
+    plain, balanced = (LabelledBatches(made, batch_size=16, seed=3, balance=balance) for balance in (False, True))
+
+    def counts(batches: LabelledBatches, epoch: int) -> np.ndarray:
+        """How many examples of a whole batch have each label, [s, c]."""
+        first = epoch * batches.steps_in_epoch
+        numbers = [batches.numbers_at(step) for step in range(first, first + batches.steps_in_epoch)]
+        chosen = [of_step[of_step >= 0] for of_step in numbers]
+        assert sorted(np.concatenate(chosen).tolist()) == list(range(510))  # each once
+        return np.array([np.bincount(made.labels_n[some], minlength=len(shares)) for some in chosen[:-1]])
+
+    spread = counts(balanced, 1).std(0)
+    assert np.ptp(counts(balanced, 1)[:, -1]) <= 1 and np.ptp(counts(balanced, 1), axis=0).max() <= 3
+    assert (spread < 0.6 * counts(plain, 1).std(0)).all()
+    assert (balanced.num_rows, balanced.row_length) == (plain.num_rows, plain.row_length)
+    orders = [balanced.numbers_at(step).tolist() for step in (0, balanced.steps_in_epoch)]
+    assert (
+        orders[0] != orders[1]
+        and orders[0] == LabelledBatches(made, batch_size=16, seed=3, balance=True).numbers_at(0).tolist()
+    )
+
+
+def test_balanced_batches_of_examples_with_several_labels() -> None:
+    made = examples(some(96))
+    sets = np.array([[0, 0], [1, 0], [1, 1]], np.float32)
+    made = made._replace(labels_n=sets[np.arange(96) % 12 // 10 + np.arange(96) % 12 // 11])
+    batches = LabelledBatches(made, batch_size=12, seed=0, balance=True)
+    told = [batches.batch_at(step) for step in range(8)]
+    assert [batch.labels_bk[batch.weights_bk > 0].sum(0).tolist() for batch in told] == [[2, 1]] * 8
