@@ -29,7 +29,7 @@ from bertjax.runs.decisions import Decisions
 from bertjax.runs.metrics import RunMetrics
 from bertjax.storage.atomic import atomic_write, unfinished
 from bertjax.storage.locks import locked
-from bertjax.storage.paths import user_path
+from bertjax.storage.paths import check_no_links, user_path
 
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
@@ -148,10 +148,15 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs out of the folder, which is made if need be. Raises BertjaxError where one is in it."""
+        """Keeps other runs out of the folder, which is made if need be, and everything that is written in it.
+
+        Raises:
+          BertjaxError: another run is in it, or a symbolic link, by which writing would change what is elsewhere.
+        """
         with contextlib.ExitStack() as stack:
             with self.writing():
                 self.path.mkdir(parents=True, exist_ok=True)
+                check_no_links(self.path)
                 stack.enter_context(locked(self.lock_file))
             yield
 

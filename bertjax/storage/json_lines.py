@@ -8,6 +8,7 @@ from typing import Any
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.atomic import atomic_write
+from bertjax.storage.paths import NO_LINK
 
 
 class JsonLines:
@@ -37,7 +38,7 @@ class JsonLines:
         """Writes the lines that were kept. Raises OSError where they still cannot be written."""
         if not self._unwritten:
             return
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             try:

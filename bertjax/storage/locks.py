@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bertjax.errors import BertjaxError, warn
+from bertjax.storage.paths import NO_LINK
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ def locked(path: Path, *, instead: str = "give another folder with --run_dir") -
 
     Raises:
       BertjaxError: another process holds it.
-      OSError: the file cannot be written.
+      OSError: the file cannot be written, or is a symbolic link.
     """
-    open(path, "a").close()  # what cannot be written is told apart from what cannot be locked
+    os.close(_opened(path))  # what cannot be written is told apart from what cannot be locked
     lock = _lock(path)
     try:
         lock.acquire(blocking=False)
@@ -40,7 +41,8 @@ def locked(path: Path, *, instead: str = "give another folder with --run_dir") -
     except OSError as error:
         warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it", stacklevel=2)
     try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        with open(_opened(path, os.O_TRUNC), "w", encoding="utf-8") as file:
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
         lock.release()
@@ -78,6 +80,10 @@ def _acquire(lock: FileLock, folder: Path, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+def _opened(path: Path, flags: int = 0) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | NO_LINK | flags, 0o666)
 
 
 def _lock(path: Path) -> FileLock:

@@ -1,9 +1,45 @@
 """Paths as users give them."""
 
 import os
+import re
 from pathlib import Path
 
 from bertjax.errors import BertjaxError
+
+# A path that has been a URL has lost a slash.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|adl|hdfs|hf|r2|oss|https?|ftp|file|memory):/")
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a flag of os.open: what is opened to be written is no symbolic link
+
+
+def check_no_links(folder: Path, depth: int = 2) -> None:
+    """Raises BertjaxError where something in a folder is a symbolic link: what is written there would go elsewhere.
+
+    Args:
+      folder: may be a link itself, and is that of its user's choice.
+      depth: folders one in another that are looked into.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise BertjaxError(
+                    f"{entry.path} is a symbolic link, and a run writes in its folder alone; put what it leads to in "
+                    "its place, or remove it"
+                )
+            if depth > 1 and entry.is_dir():
+                check_no_links(Path(entry.path), depth - 1)
+
+
+def check_no_url(name: str | os.PathLike[str], key: str = "") -> None:
+    """Raises BertjaxError where a URL is given for a path: it would become a folder here, of that name.
+
+    Args:
+      key: of the configuration, or an option, which it is given by.
+    """
+    if _URL.match(text := os.fspath(name)):
+        raise BertjaxError(
+            f"{key}{'=' if key else ''}{text} is a URL, and files are read and written by paths alone; give a path, "
+            "such as that of a folder at which the storage is mounted"
+        )
 
 
 def user_path(name: str | os.PathLike[str]) -> Path:
@@ -12,8 +48,9 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     A shell does so only at the beginning of a word: not in `--run_dir=~/runs`, nor in a recipe.
 
     Raises:
-      BertjaxError: there is no such home folder.
+      BertjaxError: there is no such home folder, or it is a URL.
     """
+    check_no_url(name)
     try:
         return Path(name).expanduser()
     except RuntimeError:
