@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
-from bertjax.storage.paths import user_path
+from bertjax.storage.paths import check_no_url, user_path
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
-def expand_homes(section: object, *names: str) -> None:
-    """Puts home folders in place of `~` in these paths of a frozen dataclass; each may be None."""
+def expand_homes(section: object, *names: str, prefix: str = "") -> None:
+    """Puts home folders in place of `~` in these paths of a frozen dataclass; each may be None.
+
+    Args:
+      prefix: as of `require_at_least`.
+
+    Raises:
+      BertjaxError: one is a URL, or in a home folder that is not there.
+    """
     for name in names:
         value = getattr(section, name)
+        if isinstance(value, str | os.PathLike):
+            check_no_url(value, f"{prefix}.{name}" if prefix else name)
         if isinstance(value, str | os.PathLike) and os.fspath(value).startswith("~"):
             object.__setattr__(section, name, str(user_path(value)))
 

@@ -76,7 +76,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "data")
-        expand_homes(self, "cache")
+        expand_homes(self, "cache", prefix="data")
         require_at_least(self, "data", 5, "max_length")
         if self.workers is not None:
             require_at_least(self, "data", 1, "workers")
@@ -132,7 +132,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "tokenizer")
-        expand_homes(self, "path")
+        expand_homes(self, "path", prefix="tokenizer")
         require_at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
         if self.vocab_size is not None:
             require(

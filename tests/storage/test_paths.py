@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from bertjax.data.sources.open_source import open_source
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.inference.pretrained import load, model_config
 from bertjax.runs.folder import RunFolder
+from bertjax.storage.json_lines import JsonLines
+from bertjax.storage.locks import locked
 from bertjax.storage.paths import user_path
 
 
@@ -83,3 +86,50 @@ def test_folders_of_models(home: Path) -> None:
 def test_paths_on_the_command_line(home: Path, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     assert f"{home}/none" in capsys.readouterr().err and os.listdir() == []
+
+
+# Links in a folder that is written in.
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "checkpoints", "checkpoints/4", "config.yaml"])
+def test_no_run_writes_through_a_link(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "inside").mkdir(parents=True)
+    (theirs / "file").write_text("precious")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(theirs if "checkpoints" in name else theirs / "file")
+    said = refusal(RunFolder(tmp_path / "run").locked().__enter__)
+    assert said.startswith(f"{link} is a symbolic link, and a run writes in its folder alone; ")
+    assert (theirs / "file").read_text() == "precious" and len([*theirs.iterdir()]) == 2
+
+
+def test_a_run_in_a_folder_that_is_a_link_itself(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    with RunFolder(tmp_path / "run").locked():
+        assert (tmp_path / "disk" / "lock").is_file()
+
+
+@pytest.mark.parametrize("write", [lambda path: locked(path).__enter__(), lambda path: JsonLines(path).append({})])
+def test_what_is_made_a_link_later_is_not_written_either(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    (tmp_path / "theirs").write_text("precious")
+    (tmp_path / "link").symlink_to("theirs")
+    with pytest.raises(OSError):
+        write(tmp_path / "link")
+    assert (tmp_path / "theirs").read_text() == "precious"
+
+
+# URLs.
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://bucket/run", "file:///run", "memory://run", "s3:/bucket/run"])
+def test_a_url_is_refused_before_any_work(home: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no name of a folder here, nor a place that a run could be written to."""
+    why = f"{url} is a URL, and files are read and written by paths alone; "
+    for key in ("run_dir", "data.cache", "init_from", "tokenizer.path"):
+        assert refusal(load_config, "tiny", [f"{key}={url}"]).startswith(f"{key}={why}")
+    for argv in (["encode", "run", "text", "--out", f"{url}.npy"], ["export", "run", url], ["encode", url, "text"]):
+        assert main(argv) == 2
+        assert f"{url.removesuffix('run')}" in (err := capsys.readouterr().err) and "is a URL" in err, err
+    assert "is a URL" in refusal(RunFolder, Path(url)) and not [*Path.cwd().iterdir()]
