@@ -10,9 +10,9 @@ from bertjax.cli.environment import tuned_environment
 from bertjax.errors import BertjaxError
 
 NAMES = {
-    "speed": ("train", "data", "start", "layers", "encode", "finetune", "embed", "growth", "scaling"),
+    "speed": ("train", "data", "start", "layers", "encode", "finetune", "embed", "serve", "growth", "scaling"),
     "learning": ("ablate", "speedrun", "retrieval", "finetune-accuracy"),
-    "stress": ("torture", "soak", "corpus"),
+    "stress": ("torture", "soak", "corpus", "siege"),
 }
 HELP = """\
 usage: python -m benchmarks NAME [--json FILE] [--config RECIPE] [--KEY VALUE ...]
@@ -25,6 +25,7 @@ speed, in rounds, each contender in a process of its own:
   encode    texts to vectors
   embed     pairs of texts that embeddings are learned from, with a real model
   finetune  labelled examples, and the labels of texts, with a real model; both are fetched once
+  serve     requests to the server, with a real model; hey makes the load
   growth    time against batch, length, layers, hidden size and corpus, as exponents
   scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
 
@@ -38,6 +39,7 @@ stress:
   torture   kill a run again and again, resume it each time, and compare it with one left alone, bit for bit
   soak      a long run and a long stream of texts: whether memory, open files and threads stay flat
   corpus    a large corpus built, killed on the way, and drawn from: how fast, and whether memory stays flat
+  siege     the server among clients that vanish, trickle and send garbage: whether each answer is the library's
 
 python -m benchmarks NAME --help tells more. One NVIDIA GPU, in under four minutes: python scripts/gpu_check.py"""
 

@@ -47,6 +47,12 @@ def films() -> Films:
     return Films(*(folder / f"{part}.csv" for part in Films._fields))
 
 
+def sentences() -> list[str]:
+    """Returns the texts to learn from, each once."""
+    with open(films().train, newline="", encoding="utf-8") as file:
+        return list(dict.fromkeys(row["text"] for row in csv.DictReader(file)))
+
+
 def read_rated(archive: Path) -> list[Sentence]:
     """Returns the sentences of vadersentiment's source archive that people hold for positive or negative."""
     with tarfile.open(archive) as outer:

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.options import FINETUNING_PEERS, check_packages, make_parser, parse, say, write_json, writing
+from benchmarks.options import FINETUNING_PEERS, check_new, check_packages, make_parser, parse, say, write_json, writing
+from bertjax.cli.arguments import Parser
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 _WORDS = ("--tokenizer.kind", "word")  # quickly found, and most of WikiText-2's: its figures are of words
 
@@ -71,6 +73,8 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or a contender fails.
     """
+    if name == "serve":
+        return _serve(argv, environment)
     known = _OPTIONS[name]
     config, options = _parse(name, known, argv)
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
@@ -138,3 +142,33 @@ def _check_peers(name: str, known: _Options) -> None:
         with_peers = " or ".join(other for other in _OPTIONS if _OPTIONS[other].peers)
         raise BertjaxError(f"{name} has no peers; leave out --peers, or run {with_peers}")
     check_packages(known.peers)
+
+
+def _serve(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = Parser(
+        prog="python -m benchmarks serve",
+        description="Time `bertjax serve` of MiniLM, which pip fetches once, on loopback: one request at a time, 32 at "
+        "once, and 64 texts a request. hey makes the load.",
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="times that every server runs, in turn")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each of the three loads")
+    parser.add_argument("--peers", action="store_true", help="run infinity-emb too, in an environment of its own")
+    parser.add_argument("--infinity", metavar="FOLDER", type=user_path, help="that environment; by default made once")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too")
+    options = parser.parse_args(argv)
+    if options.rounds < 1 or not 0 < options.seconds < 3600:
+        raise BertjaxError(
+            f"--rounds {options.rounds} --seconds {options.seconds:g} is impossible; give more than none"
+        )
+    if options.json:
+        check_new("--json", Path(options.json))
+    from benchmarks.speed import serve
+
+    serve.check_hey()
+    infinity = (options.infinity or serve.infinity_environment(say)) if options.peers else None
+    how = {"rounds": options.rounds, "seconds": options.seconds, "infinity": infinity}
+    with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
+        report = serve.measure(Path(folder), environment, say, **how)
+    print(serve.render(report))
+    write_json(report, options.json)
+    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import with_checkout
-from benchmarks.films import films, minilm
+from benchmarks.films import minilm, sentences
 from benchmarks.speed import table
 from benchmarks.speed.benches import OURS, add_shares, describe_model, highest, report_of
 from benchmarks.speed.contest import Contender, take_turns
@@ -35,8 +35,7 @@ def with_pairs(config: Config, folder: Path) -> Config:
         config = dataclasses.replace(config, init_from=str(minilm()))
     if config.task.train is not None:
         return config
-    with open(films().train, newline="", encoding="utf-8") as file:
-        texts = list(dict.fromkeys(row["text"] for row in csv.DictReader(file)))
+    texts = sentences()
     with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "pair"), *zip(texts[::2], texts[1::2], strict=False)])
     return dataclasses.replace(config, task=dataclasses.replace(config.task, train=str(folder / "pairs.csv")))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks torture|soak|corpus`: reads the arguments, tries it, prints the report."""
+"""`python -m benchmarks torture|soak|corpus|siege`: reads the arguments, tries it, prints the report."""
 
 import math
 import shutil
@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.options import check_plot, make_parser, parse, say, write_json, writing
+from benchmarks.options import check_new, check_plot, make_parser, parse, say, write_json, writing
+from bertjax.cli.arguments import Parser
 from bertjax.errors import BertjaxError
+from bertjax.storage.paths import user_path
 
 
 def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -20,7 +22,7 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or it cannot be tried.
     """
-    return {"torture": _torture, "soak": _soak, "corpus": _corpus}[name](argv, environment)
+    return {"torture": _torture, "soak": _soak, "corpus": _corpus, "siege": _siege}[name](argv, environment)
 
 
 def _torture(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -112,3 +114,34 @@ def _corpus(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         with writing("--plot", options.plot):
             corpus.draw(report).savefig(options.plot, dpi=120)
     return True
+
+
+def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = Parser(
+        prog="python -m benchmarks siege",
+        description="Serve a model on loopback to clients of which one in ten vanishes, trickles or sends garbage; "
+        "kill the server once and ask it to end once. Each answer is compared with the library's.",
+    )
+    parser.add_argument("--model", metavar="FOLDER", type=user_path, help="by default MiniLM, which pip fetches once")
+    parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="in all (default: 120)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what the clients do (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too")
+    options = parser.parse_args(argv)
+    if not 3 <= options.seconds < math.inf:
+        raise BertjaxError(f"--seconds {options.seconds:g} is impossible; give 3 or more")
+    if options.json:
+        check_new("--json", Path(options.json))
+    from benchmarks.films import minilm, sentences
+    from benchmarks.serving_process import free_port
+    from benchmarks.stress import serve
+
+    with tempfile.TemporaryDirectory(prefix="bertjax-siege-") as folder:
+        report = serve.besiege(
+            *(options.model or minilm(), sentences()[:500], Path(folder), environment, say),
+            port=free_port(),
+            seconds=options.seconds,
+            seed=options.seed,
+        )
+    print(serve.render(report))
+    write_json(report, options.json)
+    return bool(report["well"])

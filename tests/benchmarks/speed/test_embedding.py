@@ -35,7 +35,7 @@ def test_a_recipe_without_pairs_takes_sentences_about_films(
 ) -> None:
     with open(tmp_path / "train.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), ("a", "+"), ("b", "-"), ("a", "+"), ("c", "-"), ("d", "+")])
-    monkeypatch.setattr(embedding, "films", lambda: Films(*3 * [tmp_path / "train.csv"]))
+    monkeypatch.setattr("benchmarks.films.films", lambda: Films(*3 * [tmp_path / "train.csv"]))
     monkeypatch.setattr(embedding, "minilm", lambda: Path("minilm"))
     (tmp_path / "made").mkdir()
     config = embedding.with_pairs(load_config("embed"), tmp_path / "made")

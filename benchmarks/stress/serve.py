@@ -1,0 +1,277 @@
+"""Chaos for `bertjax serve`: honest requests among clients that vanish, trickle and send garbage; kills and restarts.
+
+Each answer is compared with `Encoder.encode`, and every request is accounted for.
+"""
+
+import asyncio
+import base64
+import collections
+import gzip
+import json
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.serving_process import ServingProcess, ours
+from bertjax.inference.encoder import Encoder
+
+CLIENTS = 32
+_HOSTILE = 0.1  # share of the clients' turns
+_WITHIN = 1e-5  # of a number of a vector of length 1
+_PATIENCE = 120.0  # seconds in which an honest request must be answered
+
+
+class Lost(Exception):
+    """The connection ended without an answer."""
+
+
+class Siege:
+    """Clients of one server, and what became of their requests.
+
+    Args:
+      texts: that are asked for, none longer than the model reads.
+      units_nd: their vectors, of length 1, by the library.
+    """
+
+    def __init__(self, server: ServingProcess, texts: list[str], units_nd: np.ndarray, seed: int):
+        self._server, self._texts, self._units_nd = server, texts, units_nd
+        self._random, self.counts = random.Random(seed), collections.Counter[str]()
+        self.stops, self.down = 0, False  # how often the server was stopped, and whether it is now
+        self.seconds: list[float] = []  # of answers that came
+
+    async def run(self, seconds: float) -> None:
+        """Lets all clients take turns for so long."""
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(self._client(end) for _ in range(CLIENTS)))
+
+    async def _client(self, end: float) -> None:
+        while time.monotonic() < end:
+            if self.down:
+                await asyncio.sleep(0.05)
+            elif self._random.random() < _HOSTILE:
+                await self._hostile()
+            else:
+                await self._honest()
+
+    async def _honest(self) -> None:
+        """Asks for vectors, or for what is refused with good reason; the answer must be the right one."""
+        ask = self._random.choice((self._embed, self._embed, self._openai, self._openai, self._mistake))
+        stops, began = self.stops, time.monotonic()
+        self.counts["honest"] += 1
+        try:
+            said = await asyncio.wait_for(ask(), _PATIENCE)
+        except (Lost, OSError, TimeoutError) as error:
+            # What a kill cuts off is lost by right; else nothing may be.
+            stopped = self.stops != stops or self.down
+            self.counts["cut off by a stop" if stopped else f"lost: {type(error).__name__}"] += 1
+            return
+        self.counts[said] += 1
+        self.seconds.append(time.monotonic() - began)
+
+    async def _embed(self) -> str:
+        chosen = self._choose()
+        status, body = await self._post("/embed", {"inputs": [self._texts[number] for number in chosen]})
+        return self._compared(chosen, status, lambda: json.loads(body))
+
+    async def _openai(self) -> str:
+        chosen, form = self._choose(), self._random.choice(("float", "base64"))
+        asked = {"input": [self._texts[number] for number in chosen], "encoding_format": form}
+        status, body = await self._post("/v1/embeddings", asked)
+
+        def vectors() -> list[Any]:
+            told = [one["embedding"] for one in json.loads(body)["data"]]
+            return [np.frombuffer(base64.b64decode(one), "<f4") for one in told] if form == "base64" else told
+
+        return self._compared(chosen, status, vectors)
+
+    def _choose(self) -> list[int]:
+        several = self._random.choice((1, 1, 1, 1, 2, 3, 8, 64))
+        return [self._random.randrange(len(self._texts)) for _ in range(several)]
+
+    def _compared(self, chosen: list[int], status: int, vectors: Callable[[], list[Any]]) -> str:
+        if status in (429, 503):
+            return "sent away"
+        if status != 200:
+            return f"wrong: status {status}"
+        difference = np.abs(np.array(vectors(), np.float32) - self._units_nd[chosen]).max()
+        return "right" if difference < _WITHIN else "wrong: another vector"
+
+    async def _mistake(self) -> str:
+        asked, expected = self._random.choice(
+            (
+                ({"inputs": ""}, 400),
+                ({"inputs": 3}, 422),
+                ({"inputs": "a " * 20_000}, 413),
+                ({"inputs": ["a"] * 3000}, 413),
+                ({"inputs": "a", "model": "other"}, 404),
+                ({"inputs": [[1, -5]]}, 422),
+                ({"inputs": "a", "dimensions": 10**9}, 422),
+            )
+        )
+        status, _ = await self._post("/embed", asked)
+        return "rightly refused" if status == expected else f"wrong: status {status} in place of {expected}"
+
+    async def _hostile(self) -> None:
+        """Does what no client should; whatever comes of it, the server must live."""
+        whole = json.dumps({"inputs": [self._texts[number] for number in self._choose()]}).encode()
+        ways: dict[str, Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = {
+            "vanished after asking": lambda _, out: self._say(out, request("/embed", whole)),
+            "vanished amid a body": lambda _, out: self._say(out, request("/embed", whole)[: -len(whole) // 2]),
+            "vanished amid a head": lambda _, out: self._say(out, b"POST /embed HT"),
+            "sent garbage": lambda _, out: self._say(out, self._random.randbytes(2000)),
+            "sent deep JSON": lambda _, out: self._say(out, request("/embed", b'{"inputs":' + b"[" * 500_000)),
+            "sent a bomb": lambda _, out: self._say(
+                out, request("/embed", gzip.compress(b" " * 10**6), b"Content-Encoding: gzip\r\n")
+            ),
+            "announced too much": lambda _, out: self._say(out, request("/embed", b"{}", length=10**12)),
+            "trickled": self._trickle,
+            "did not read": self._do_not_read,
+        }
+        name = self._random.choice(list(ways))
+        try:
+            reading, writing = await asyncio.open_connection("127.0.0.1", self._server.port)
+            try:
+                await ways[name](reading, writing)
+            finally:
+                writing.transport.abort()
+        except OSError:
+            pass
+        self.counts[f"hostile: {name}"] += 1
+
+    async def _say(self, out: asyncio.StreamWriter, data: bytes) -> None:
+        out.write(data)
+        await out.drain()
+        await asyncio.sleep(self._random.random() * 0.05)
+
+    async def _trickle(self, _: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        for byte in request("/embed", b'{"inputs": "a"}')[:40]:
+            out.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    async def _do_not_read(self, _: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        out.write(request("/embed", json.dumps({"inputs": self._texts[:64]}).encode()))
+        await asyncio.sleep(1)
+
+    async def _post(self, path: str, asked: Any) -> tuple[int, bytes]:
+        reading, writing = await asyncio.open_connection("127.0.0.1", self._server.port, limit=2**24)
+        try:
+            writing.write(request(path, json.dumps(asked).encode(), b"Connection: close\r\n"))
+            await writing.drain()
+            answer = await reading.read()
+        finally:
+            writing.transport.abort()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        lengths = [int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")]
+        if not head.startswith(b"HTTP/1.1 ") or (lengths and len(body) != lengths[0]):
+            raise Lost
+        if not lengths:  # sent in parts
+            body = unchunked(body)
+        return int(head.split()[1]), body
+
+
+def request(path: str, body: bytes, headers: bytes = b"", length: int | None = None) -> bytes:
+    """Returns the bytes of a POST."""
+    length = len(body) if length is None else length
+    said = b"Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % length
+    return b"POST %b HTTP/1.1\r\n%b%b\r\n%b" % (path.encode(), said, headers, body)
+
+
+def unchunked(body: bytes) -> bytes:
+    """Returns a body that came in chunks as one. Raises Lost where its end is missing."""
+    parts: list[bytes] = []
+    while True:
+        size, found, rest = body.partition(b"\r\n")
+        if not found:
+            raise Lost
+        number = int(size, 16)
+        if not number:
+            return b"".join(parts)
+        parts.append(rest[:number])
+        body = rest[number + 2 :]
+
+
+def besiege(
+    model: Path,
+    texts: list[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    port: int,
+    seconds: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns the report: counts of requests, memory, and whether all is well.
+
+    The server is killed after a third of the time and asked to end after two; each time it is started again.
+    """
+    say(f"encoding {len(texts):,} texts with the library")
+    units_nd = Encoder.load(model).encode(texts, normalize=True)
+    memory: list[int] = []
+    exits: list[int] = []
+    with ours(model, environment, port, folder / "server.txt", "--max-waiting-tokens", "20000") as server:
+        siege = Siege(server, texts, units_nd, seed)
+        for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM, None), 1):
+            say(f"part {number} of 3: {CLIENTS} clients for {seconds / 3:.0f} s")
+            asyncio.run(_part(siege, server, seconds / 3, stop, exits))
+            if stop is None:
+                time.sleep(1)  # what has vanished is noticed
+                figures = server.text("/metrics")
+                memory.append(server.memory_bytes)
+            else:
+                server.start()
+                siege.down = False
+                memory.append(server.memory_bytes)
+    lines = dict(line.rsplit(" ", 1) for line in figures.splitlines() if not line.startswith("#"))
+    counts = dict(sorted(siege.counts.items()))
+    bad = sum(count for name, count in counts.items() if name.startswith(("wrong", "lost")))
+    told = sum(count for name, count in counts.items() if name != "honest" and not name.startswith("hostile"))
+    waiting = float(lines["bertjax_waiting_tokens"])
+    milliseconds = sorted(1000 * one for one in siege.seconds) or [0.0]
+    return {
+        "bench": "siege",
+        "seconds": seconds,
+        "seed": seed,
+        "counts": counts,
+        "adds_up": told == counts["honest"],
+        "clients_gone": float(lines["bertjax_clients_gone_total"]),
+        "waiting_tokens": waiting,
+        "exit_code_after_sigterm": exits[-1],
+        "memory_bytes": memory,
+        "median_ms": milliseconds[len(milliseconds) // 2],
+        "p99_ms": milliseconds[int(0.99 * len(milliseconds))],
+        "well": not bad and told == counts["honest"] and waiting == 0 and exits[-1] == 0 and counts.get("right", 0) > 0,
+    }
+
+
+async def _part(
+    siege: Siege, server: ServingProcess, seconds: float, stop: signal.Signals | None, exits: list[int]
+) -> None:
+    attack = asyncio.ensure_future(siege.run(seconds))
+    if stop is not None:
+        await asyncio.sleep(0.9 * seconds)
+        siege.down, siege.stops = True, siege.stops + (stop == signal.SIGKILL)
+        if stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
+            await asyncio.sleep(0.1)
+        exits.append(await asyncio.to_thread(server.end, stop))
+    await attack
+
+
+def render(report: dict[str, Any]) -> str:
+    """Returns the report as lines."""
+    lines = [f"{CLIENTS} clients, {report['seconds']:.0f} s, seed {report['seed']}; killed once, asked to end once"]
+    lines += [f"{count:>8,}  {name}" for name, count in report["counts"].items()]
+    sizes = ", ".join(f"{size / 2**20:,.0f}" for size in report["memory_bytes"])
+    lines.append(f"answers: median {report['median_ms']:,.0f} ms, 99% within {report['p99_ms']:,.0f} ms")
+    lines.append(
+        f"memory after each start and at the end: {sizes} MiB; waiting at the end: {report['waiting_tokens']:.0f}"
+    )
+    lines.append(f"exit code after SIGTERM: {report['exit_code_after_sigterm']}")
+    lines.append("all is well" if report["well"] else "NOT WELL")
+    return "\n".join(lines)
