@@ -28,7 +28,8 @@ from bertjax.runs.folder import RunFolder
 from bertjax.train.open_run import with_model_of_init
 from bertjax.train.programs import make_programs
 from bertjax.train.state import saved_trees
-from bertjax.train.tasks.labelled import labelled_task
+from bertjax.train.tasks.course import task_of
+from bertjax.train.tasks.labelled import LABELLED
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def config(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
 def state_of(run: Path) -> dict[str, Any]:
     """All that the newest checkpoint holds."""
     folder, mesh = RunFolder(run), make_mesh()
-    task = labelled_task(prepare_task(folder.config(), folder.tokenizer()), mesh)
+    task = task_of(LABELLED, prepare_task(folder.config(), folder.tokenizer()), mesh)
     template = make_programs(task.config, task.objective, mesh).template
     with folder.checkpoints() as checkpoints:
         templates = saved_trees(with_sharding(template, by_name(template, mesh)))

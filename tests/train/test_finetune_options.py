@@ -18,14 +18,15 @@ from bertjax.inference.pretrained import load, model_config
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
 from bertjax.runs.folder import RunFolder
 from bertjax.train.step import gradients
-from bertjax.train.tasks.labelled import labelled_task
+from bertjax.train.tasks.course import task_of
+from bertjax.train.tasks.labelled import LABELLED
 
 
 def test_parts_of_a_batch_give_its_gradients_and_so_do_those_of_an_epochs_last(small: Config, one_layer: Path) -> None:
     """With labels that weigh unlike, smoothed, over two devices: a part has other weights than the next."""
     small = but(small, model=model_config(one_layer), task__class_weights="balanced", task__label_smoothing=0.1)
     prepared, mesh = prepare_task(but(small, model__dropout=0.0)), make_mesh()
-    objective, batches = labelled_task(prepared, mesh).objective, prepared.train_batches
+    objective, batches = task_of(LABELLED, prepared, mesh).objective, prepared.train_batches
     params, key = jax.jit(objective.init)(jax.random.key(1)), jax.random.key(0)
     assert [batches.batch_size_at(step) for step in (0, 1)] == [8, 4]
     rows = rows_here(batches.num_rows, mesh, parts=4)

@@ -3,13 +3,9 @@
 import dataclasses
 import functools
 import json
-import logging
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config
@@ -19,23 +15,14 @@ from bertjax.data.prepare import as_read, read_tokenizer
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.tuples import TupleRow, Tuples, make_tuples, read_tuples, split_tuples
 from bertjax.errors import BertjaxError
-from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
+from bertjax.evaluation.judgement import Judgement
 from bertjax.evaluation.retrieval import contrast_of, embed, judge, make_sentence_encoder
 from bertjax.hub.sentence_transformers import OF_RUN, SentenceSettings, read_settings, settings_files
-from bertjax.models.parameters import params_template
 from bertjax.models.sentence import Dense, LayerNorm
 from bertjax.objectives.contrastive import contrastive_objective
-from bertjax.objectives.objective import Params
-from bertjax.parallel.process_group import Processes
-from bertjax.runs.folder import RunFolder
+from bertjax.objectives.objective import Objective, Params
 from bertjax.storage.hub_models import model_folder
-from bertjax.train.account import work_of
-from bertjax.train.initial_state import from_folder
-from bertjax.train.loop import Task
-from bertjax.train.run import Course, Outcome
-from bertjax.train.state import TrainState
-
-_logger = logging.getLogger(__name__)
+from bertjax.train.tasks.course import Kind, course_of
 
 
 class PreparedEmbedding(NamedTuple):
@@ -125,69 +112,41 @@ def _settings(config: Config, tokenizer: Tokenizer, folder: Path) -> SentenceSet
     return sentence
 
 
-def embedding_task(prepared: PreparedEmbedding, mesh: Mesh) -> Task:
-    """Returns the learning of prepared examples, over a mesh, as their configuration says."""
-    config = prepared.config
-    model = make_sentence_encoder(config, prepared.sentence, mesh, learning=True)
-    return Task(
-        config,
-        contrastive_objective(model, contrast_of(config), parts=config.train.gradient_accumulation_steps),
-        prepared.train_batches,
-        prepared.held_out_batches,
-        mesh,
-        initial_state=functools.partial(_initial_state, config, mesh),
-        sequences="examples",
-        work=lambda: work_of(config, prepared.train_batches),
-        figures=functools.partial(_figures, prepared, mesh),
-    )
-
-
-def _initial_state(config: Config, mesh: Mesh, state: TrainState) -> TrainState:
-    return state._replace(params=from_folder(config, mesh, state.params))
-
-
-def _introduce(prepared: PreparedEmbedding, mesh: Mesh) -> None:
+def _describe(prepared: PreparedEmbedding) -> str:
+    lines = []
     for role, examples, batches in (
         ("train:", prepared.train, prepared.train_batches),
         ("held out:", prepared.held_out, prepared.held_out_batches),
     ):
-        _logger.info(
+        lines.append(
             f"{role:<10}{examples.name}: {batches.num_sequences:,} examples of {len(examples.lengths_m):,} texts, "
             f"{batches.num_rows:,} rows of {batches.row_length} a step, {batches.fill:.1%} full"
         )
     sentence, task = prepared.sentence, prepared.config.task
     sizes = f", also cut to {', '.join(map(str, task.matryoshka))}" if task.matryoshka else ""
     length = " of length 1" if sentence.normalize else ""
-    _logger.info(f"vectors:  {' and '.join(sentence.pooling)} of the tokens'{length}{sizes}")
-    template = params_template(make_sentence_encoder(prepared.config, sentence, mesh, learning=True))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(template))
-    _logger.info(f"model:    {parameters:,} parameters, {prepared.config.train.steps:,} steps")
+    return "\n".join([*lines, f"vectors:  {' and '.join(sentence.pooling)} of the tokens'{length}{sizes}"])
 
 
-def _learned(
-    folder: RunFolder, prepared: PreparedEmbedding, mesh: Mesh, processes: Processes, state: TrainState
-) -> Outcome:
-    judgement = _judgement(prepared, mesh, state.eval_params)
-    lines = [f"held out: {describe(judgement)}", *judgement.table]
-    return Outcome(lines, as_learned(judgement), values(judgement))
+def _objective(prepared: PreparedEmbedding, mesh: Mesh) -> Objective:
+    config = prepared.config
+    model = make_sentence_encoder(config, prepared.sentence, mesh, learning=True)
+    return contrastive_objective(model, contrast_of(config), parts=config.train.gradient_accumulation_steps)
 
 
-def _figures(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Mapping[str, float]:
-    return values(_judgement(prepared, mesh, params))
-
-
-def _judgement(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
+def _judge(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
     config, examples, batches = prepared.config, prepared.held_out, prepared.held_out_batches
     embedded = embed(config, prepared.sentence, batches, examples, params, mesh)
     return judge(config, embedded, examples, prepared.rows, batch_size=batches.batch_size)
 
 
-def _what_next(folder: RunFolder) -> list[str]:
-    name = shlex.quote(str(folder.path))
-    return [
-        f"losses drawn in {folder.loss_plot}; to make vectors of other texts:",
-        f"  bertjax encode {name} --input lines.txt --out vectors.npy",
-    ]
-
-
-COURSE = Course("finetune", prepare_embedding, _introduce, embedding_task, _learned, _what_next)
+EMBEDDED = Kind(
+    prepare_embedding,
+    _describe,
+    _objective,
+    _judge,
+    what_next=("to make vectors of other texts", "encode {} --input lines.txt --out vectors.npy"),
+    anew=(),
+    shows_table=True,
+)
+COURSE = course_of(EMBEDDED)
