@@ -338,28 +338,13 @@ def make_tagged(
     check_tags(sentences, tags)
     numbers = {tag: number for number, tag in enumerate(tags.names)}
     inside = {number: numbers[tags.inside(tag)] for tag, number in numbers.items()}
-    ids: list[int] = []
-    labels: list[int] = []
-    first_tokens: list[int] = []
-    starts, word_starts, num_cut, num_without = [0], [0], 0, 0
-    for sentence, read in zip(
-        sentences, read_words([one.words for one in sentences], tokenizer, max_length), strict=True
-    ):
+    of_words = [[numbers[tag] for tag in sentence.tags] for sentence in sentences]
+    all_read = list(read_words([one.words for one in sentences], tokenizer, max_length))
+    for sentence, read in zip(sentences, all_read, strict=True):
         if not read.ids:
             raise BertjaxError(f"{sentence.place} has no tokens, and this model has no special ones; leave it out")
-        of_words = [numbers[tag] for tag in sentence.tags]
-        firsts = set(read.first_tokens)
-        for place, word in enumerate(read.words):
-            if word < 0 or (label_pieces == "first" and place not in firsts):
-                labels.append(NO_TAG)
-            else:
-                labels.append(of_words[word] if place in firsts else inside[of_words[word]])
-        first_tokens += [place if place < 0 else len(ids) + place for place in read.first_tokens]
-        ids += read.ids
-        starts.append(len(ids))
-        word_starts.append(len(first_tokens))
-        num_cut += read.num_cut
-        num_without += read.first_tokens.count(-1) - read.num_cut
+    num_cut = sum(read.num_cut for read in all_read)
+    num_without = sum(read.first_tokens.count(-1) for read in all_read) - num_cut
     for count, why in (
         (num_cut, f"are beyond data.max_length={max_length} tokens of their sentence"),
         (num_without, "have no characters that the vocabulary can read"),
@@ -367,13 +352,33 @@ def make_tagged(
         if count:
             _logger.info(f"NOTICE:   {count:,} words of {name} {why}: they are not read, and count as missed")
     digest = hashlib.blake2b(b"".join(sentence.key for sentence in sentences), digest_size=16)
+    starts_n = np.concatenate(([0], np.cumsum([len(read.ids) for read in all_read]))).astype(np.int64)
+    first_tokens = [
+        place if place < 0 else start + place
+        for start, read in zip(starts_n.tolist(), all_read, strict=False)
+        for place in read.first_tokens
+    ]
+    labels = [
+        _label(of_sentence, read, place, word, inside, label_pieces)
+        for of_sentence, read in zip(of_words, all_read, strict=True)
+        for place, word in enumerate(read.words)
+    ]
     return TaggedExamples(
         name,
         digest.hexdigest(),
-        np.array(ids, np.int32),
-        np.array(starts, np.int64),
+        np.fromiter(itertools.chain.from_iterable(read.ids for read in all_read), np.int32),
+        starts_n,
         np.array(labels, np.int32),
-        np.array(word_starts, np.int64),
+        np.concatenate(([0], np.cumsum([len(sentence.words) for sentence in sentences]))).astype(np.int64),
         np.array(first_tokens, np.int64),
-        np.array([numbers[tag] for sentence in sentences for tag in sentence.tags], np.int32),
+        np.fromiter(itertools.chain.from_iterable(of_words), np.int32),
     )
+
+
+def _label(tags_w: Sequence[int], read: Read, place: int, word: int, inside: dict[int, int], label_pieces: str) -> int:
+    """Returns the number of the tag that a token teaches, of a word of its sentence."""
+    if word < 0:
+        return NO_TAG
+    if place == read.first_tokens[word]:
+        return tags_w[word]
+    return inside[tags_w[word]] if label_pieces == "all" else NO_TAG
