@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bertjax.serving import openai, openapi, tei, words
 from bertjax.serving.batcher import Batcher, Failed, Overloaded
-from bertjax.serving.bodies import Answer, Bodies, decoded, unless_gone
+from bertjax.serving.bodies import Answer, Answers, Bodies, decoded, unless_gone
 from bertjax.serving.errors import Refused
 from bertjax.serving.extra import needed
 from bertjax.serving.guard import Guard
@@ -102,7 +102,7 @@ class Server:
         self.on_failure: Callable[[], None] = lambda: None
         self.metrics = Metrics(lambda: self.batcher.waiting_tokens, lambda: models.ready)
         self.batcher = Batcher(limits.max_waiting_tokens, self.metrics.saw_batch)
-        self._bodies = Bodies(limits)
+        self._bodies, self._answers = Bodies(limits), Answers(limits)
         self._readers = ThreadPoolExecutor(_READERS, "texts")
         self._loader = ThreadPoolExecutor(1, "models")
         posts = [self._route(of.path, self._operation(of)) for of in OPERATIONS]
@@ -222,9 +222,10 @@ class Server:
                 raise Refused(429, str(error), "overloaded", headers={"Retry-After": str(error.seconds)}) from None
             except Failed as error:
                 raise Refused(500, str(error), "failed") from None
-            inline = work.num_numbers <= _INLINE_NUMBERS
-            content = written(work, results) if inline else await self._in(self._readers, written, work, results)
-            return Answer(content, self.limits.seconds, media_type="application/json")
+            with self._answers.room(work.num_numbers) as sent:
+                inline = work.num_numbers <= _INLINE_NUMBERS
+                content = written(work, results) if inline else await self._in(self._readers, written, work, results)
+                return Answer(content, self.limits.seconds, sent, media_type="application/json")
 
         return answer
 

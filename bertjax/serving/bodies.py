@@ -1,7 +1,8 @@
 """Bodies of requests, read within limits, and answers, sent within them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from bertjax.serving.errors import Refused, too_large
@@ -14,6 +15,7 @@ with needed():
     from starlette.responses import Response
 
 T = TypeVar("T")
+_BYTES_A_NUMBER = 21  # of JSON, at most nearly
 _CHUNK = 64 * 1024  # bytes of an answer that are sent before the client must have read on
 
 
@@ -102,15 +104,58 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         gone.cancel()
 
 
-class Answer(Response):
-    """A body of bytes; a long one goes in parts, each within a time, so that no slow reader keeps it here."""
+class Answers:
+    """Long answers that are being written or fetched; all that are held at a time have a limit together."""
 
-    def __init__(self, content: bytes, seconds: float, **how: Any):
+    def __init__(self, limits: Limits):
+        self._limits, self._held = limits, 0
+
+    @contextlib.contextmanager
+    def room(self, num_numbers: int) -> Iterator[Callable[[], None]]:
+        """Makes room for an answer of so many numbers; what is yielded gives it up, as an error inside does.
+
+        Raises:
+          Refused: there is none.
+        """
+        size = _BYTES_A_NUMBER * num_numbers
+        if size <= _CHUNK:
+            yield lambda: None
+            return
+        if self._held and self._held + size > self._limits.max_answers:
+            later = {"Retry-After": "1"}
+            raise Refused(429, "too many long answers are being fetched; try again", "overloaded", headers=later)
+        self._held += size
+
+        def give_up() -> None:
+            self._held -= size
+
+        try:
+            yield give_up
+        except BaseException:
+            give_up()
+            raise
+
+
+class Answer(Response):
+    """A body of bytes; a long one goes in parts, each within a time, so that no slow reader keeps it here.
+
+    Args:
+      seconds: for each part.
+      sent: is called when it has gone, or cannot go.
+    """
+
+    def __init__(self, content: bytes, seconds: float, sent: Callable[[], None], **how: Any):
         super().__init__(content, **how)
-        self._seconds = seconds
+        self._seconds, self._sent = seconds, sent
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         """Sends it."""
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            self._sent()
+
+    async def _send(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         if len(self.body) <= _CHUNK:
             await super().__call__(scope, receive, send)
             return

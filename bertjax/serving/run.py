@@ -19,6 +19,7 @@ with needed():
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_LONGEST_HEAD = 2**16  # bytes
 _SWEEP = 1.0  # seconds from one look at the connections to the next
 _SWITCH = 0.0005  # seconds that a thread waits for another's Python: it should not be longer than what is computed
 _logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def make_process(server: Server, *, drain: float) -> uvicorn.Server:
     limits = server.limits
     config = uvicorn.Config(
         server.app,
-        http=HttpToolsProtocol,
+        http=_Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -81,6 +82,29 @@ def make_process(server: Server, *, drain: float) -> uvicorn.Server:
 
     server.on_failure = stop
     return process
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with an end to what a request may have beside its body: heads, trailers, sizes of chunks."""
+
+    _received = _of_body = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes, or cuts the client off."""
+        self._received += len(data)
+        super().data_received(data)
+        if self._received - self._of_body > _LONGEST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
+
+    def on_message_begin(self) -> None:
+        """Counts anew."""
+        self._received = self._of_body = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a part of the body."""
+        self._of_body += len(body)
+        super().on_body(body)
 
 
 class _Process(uvicorn.Server):

@@ -5,7 +5,10 @@ msgspec reads and checks them in one pass, and describes them for openapi.json.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from bertjax.serving.extra import needed
+
+with needed():
+    from msgspec import Meta, Struct
 
 # A text, its token ids, or several of these.
 Input = str | list[str | int | list[int]]

@@ -26,6 +26,7 @@ class Limits(NamedTuple):
     max_bodies: int = 64 * 2**20  # bytes of all that are being read
     max_waiting_tokens: int = 2**17  # of all
     max_numbers: int = 2**21  # of an answer
+    max_answers: int = 256 * 2**20  # bytes of all long answers that clients have not fetched yet
     max_connections: int = 1000
     seconds: float = 30.0  # in which one must have come whole, and in which each part of its answer must have gone
 

@@ -10,6 +10,8 @@ from serving_server import Listening
 from bertjax.errors import BertjaxError
 from bertjax.serving import run
 from bertjax.serving.app import Server
+from bertjax.serving.bodies import Answers
+from bertjax.serving.errors import Refused
 from bertjax.serving.models import Models, Origin
 from bertjax.serving.work import Limits
 
@@ -68,3 +70,38 @@ def test_a_port_that_is_taken_and_a_model_that_is_none(tmp_path: object) -> None
     with run.listen("127.0.0.1", 0) as bound:
         with pytest.raises(BertjaxError, match="is not a run's folder nor a Hugging Face one"):
             run.run(Server(Models([Origin("none", str(tmp_path))]), Limits()), bound, drain=1)
+
+
+def test_a_head_without_end_is_cut_off(impatient: Listening) -> None:
+    with impatient.connect() as client:
+        client.sendall(HEAD + b"X: ")
+        said = b""
+        try:
+            for _ in range(200):
+                client.sendall(b"a" * 2**14)
+            said = client.recv(1000)
+        except OSError:  # it is closed already
+            pass
+        assert said.startswith(b"HTTP/1.1 400 ") or not said
+    with impatient.connect() as client:  # a long body in large chunks is none
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        body = json.dumps({"inputs": "a crane", "other": "a" * 500_000}).encode()
+        for start in range(0, len(body), 1000):
+            part = body[start : start + 1000]
+            client.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+        client.sendall(b"0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_answers_that_are_not_fetched_have_a_limit_together() -> None:
+    answers = Answers(Limits(max_answers=10**6))
+    with answers.room(40_000) as sent:
+        with answers.room(10):  # short ones do not count
+            pass
+        with pytest.raises(Refused, match="too many long answers"), answers.room(10_000):
+            pass
+    sent()
+    with pytest.raises(ValueError), answers.room(40_000):
+        raise ValueError
+    with answers.room(10**6):  # alone it may be longer
+        pass
