@@ -45,10 +45,13 @@ def evaluate(argv: list[str]) -> None:
     if args.json is not None:
         check_new("--json", args.json)
     from bertjax.config import DistributedConfig
-    from bertjax.parallel.distributed import joined
+    from bertjax.parallel.distributed import digest_of, joined
+    from bertjax.parallel.process_group import Run
 
     distributed = DistributedConfig(args.coordinator, args.num_processes, args.process_id, args.bind_address)
-    with joined(distributed) as processes:
+    own = ("process_id", "bind_address")
+    asked = {name: str(value) for name, value in vars(args).items() if name not in own}
+    with joined(distributed, Run(f"an evaluation of {args.run}", digest_of(asked))) as processes:
         told, as_json = _judged(args)
     if not processes.first:
         return

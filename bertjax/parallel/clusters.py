@@ -1,9 +1,11 @@
-"""Places of processes in a run, as clusters tell them: SLURM, Open MPI and Cloud TPU.
+"""Places of processes in a run, as clusters tell them: SLURM, Open MPI, Cloud TPU, and JAX's own variables.
 
 The rules are those of `jax.distributed.initialize`, which applies them only while it starts; the process group has to
-meet before. What SLURM and Open MPI set in the environment is read here. A Cloud TPU's neighbours are told by its
-metadata server, which JAX asks; it has no public call for that, so on machines with TPUs, and there alone, `jax._src`
-is imported (its functions were looked up with jax 0.10.2; no TPU has been at hand to run them).
+meet before. What SLURM and Open MPI set in the environment is read here, and what JAX reads of itself, which an indexed
+Job of Kubernetes can set: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, and JAX_PROCESS_ID or JOB_COMPLETION_INDEX. A
+Cloud TPU's neighbours are told by its metadata server, which JAX asks; it has no public call for that, so on machines
+with TPUs, and there alone, `jax._src` is imported (its functions were looked up with jax 0.10.2; no TPU has been at
+hand to run them).
 """
 
 import dataclasses
@@ -12,8 +14,9 @@ import os
 import re
 from typing import NamedTuple
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, warn
 
+_STEPS = 61  # between the ports of one job's steps, the first of which has JAX's own
 _INSTEAD = "give --distributed.coordinator, --distributed.num_processes and --distributed.process_id"
 
 
@@ -26,6 +29,7 @@ class Rendezvous:
     host: str  # where process 0 listens, as the others reach it
     port: int
     bind: str | None = None  # the address that process 0 listens on, where it is not `host`
+    told_by: str = "--distributed.num_processes"  # what tells the size
 
 
 class Assigned(NamedTuple):
@@ -45,8 +49,41 @@ def detect_cluster(bind: str | None, timeout: float) -> Assigned | None:
     Raises:
       BertjaxError: the cluster's environment makes no sense.
     """
-    assigned = _open_mpi(bind) or _slurm(bind) or _cloud_tpu(bind, timeout)
+    assigned = _by_jax(bind) or _open_mpi(bind) or _slurm(bind) or _cloud_tpu(bind, timeout)
+    if assigned is None:
+        _warn_of_many()
     return assigned if assigned is not None and assigned.rendezvous.size > 1 else None
+
+
+def _warn_of_many() -> None:
+    """Warns where the environment says that this process is one of many, and does not tell how they meet."""
+    if (index := os.environ.get("JOB_COMPLETION_INDEX")) is not None:
+        warn(
+            f"this is number {index} of an indexed Job of Kubernetes, and it works alone, as nothing tells where "
+            "process 0 is; to have them work together set JAX_COORDINATOR_ADDRESS and JAX_NUM_PROCESSES",
+            stacklevel=4,
+        )
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if tasks != "1" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        warn(
+            f"this job of SLURM has SLURM_NTASKS={tasks}, and this process works alone, as it is not started by srun",
+            stacklevel=4,
+        )
+
+
+def _by_jax(bind: str | None) -> Assigned | None:
+    """Reads the variables that `jax.distributed.initialize` reads."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None or not os.environ.keys() & {"JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX"}:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise BertjaxError(f"JAX_COORDINATOR_ADDRESS={address} in the environment is not HOST:PORT; give it so")
+    size = _number("JAX_NUM_PROCESSES")
+    index = _number("JAX_PROCESS_ID" if "JAX_PROCESS_ID" in os.environ else "JOB_COMPLETION_INDEX")
+    if not index < size:
+        raise BertjaxError(f"this is process {index}, and JAX_NUM_PROCESSES={size}; number them from 0 to {size - 1}")
+    return Assigned(Rendezvous(index, size, host.strip("[]"), int(port), bind, f"JAX_NUM_PROCESSES={size}"), None)
 
 
 def _open_mpi(bind: str | None) -> Assigned | None:
@@ -60,7 +97,7 @@ def _open_mpi(bind: str | None) -> Assigned | None:
         raise BertjaxError(f"OMPI_MCA_orte_hnp_uri={uri} has no address; {_INSTEAD}")
     host = next(filter(None, address.groups()))
     size, index, local = (_number(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK", "LOCAL_RANK"))
-    return Assigned(Rendezvous(index, size, host, _port(int(job[0]) // 2**12), bind), [local])
+    return Assigned(Rendezvous(index, size, host, _port(int(job[0]) // 2**12), bind, "Open MPI"), [local])
 
 
 def _slurm(bind: str | None) -> Assigned | None:
@@ -70,12 +107,15 @@ def _slurm(bind: str | None) -> Assigned | None:
         return None
     job, index, local = (_number(name) for name in ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID"))
     # A step may have fewer tasks than its job: `srun -n 2` within `salloc -n 4`.
-    size = _number("SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS")
+    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    size = _number(tasks)
+    step = _number("SLURM_STEP_ID") if "SLURM_STEP_ID" in os.environ else 0
     # node01 or node01,other or node[01-03],other or node[01,03-05],other
     first = re.match(r"([^,[]+)(?:\[([^],-]+))?", os.environ["SLURM_STEP_NODELIST"])
     if not first:
         raise BertjaxError(f"SLURM_STEP_NODELIST={os.environ['SLURM_STEP_NODELIST']!r} names no machine; {_INSTEAD}")
-    return Assigned(Rendezvous(index, size, first[1] + (first[2] or ""), _port(job), bind), [local])
+    host, port = first[1] + (first[2] or ""), _port(job + _STEPS * step)
+    return Assigned(Rendezvous(index, size, host, port, bind, f"SLURM's {tasks}={size}"), [local])
 
 
 def _cloud_tpu(bind: str | None, timeout: float) -> Assigned | None:

@@ -2,31 +2,38 @@
 
 import atexit
 import contextlib
+import dataclasses
+import hashlib
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bertjax.config import DistributedConfig
+from bertjax.config import Config, DistributedConfig
 from bertjax.errors import BertjaxError, ExitCode
 from bertjax.parallel.aborts import delay_aborts
 from bertjax.parallel.clusters import Rendezvous, detect_cluster
-from bertjax.parallel.process_group import Processes, ProcessGroup, SingleProcess
+from bertjax.parallel.process_group import Processes, ProcessGroup, Run, SingleProcess
 
 _ECHO = 3.0  # seconds in which the process group knows of the death that a collective has failed of
 _joined: list[Processes] = []
 
 
 @contextlib.contextmanager
-def joined(config: DistributedConfig) -> Iterator[Processes]:
+def joined(config: DistributedConfig, run: Run) -> Iterator[Processes]:
     """Starts JAX over the processes of a run and yields them; with neither a configuration nor a cluster there is one.
 
     To be entered before JAX is first used. Entered again inside, it yields the same ones.
+
+    Args:
+      run: what they have come for, so that those of another run are not taken for theirs.
 
     Raises:
       BertjaxError: the processes did not come together in `config.timeout` seconds.
@@ -38,9 +45,9 @@ def joined(config: DistributedConfig) -> Iterator[Processes]:
     if rendezvous is None:
         yield SingleProcess()
         return
-    processes = ProcessGroup(rendezvous, config.timeout)
+    processes = ProcessGroup(rendezvous, config.timeout, run)
     try:
-        with _silenced_stdout(not processes.first):
+        with _own_stdout(shown=processes.first):
             _start(rendezvous, local_devices, config.timeout)
             _joined.append(processes)
             yield processes
@@ -74,6 +81,18 @@ class Agreement:
         said = jax.make_array_from_callback((self._everywhere.mesh.size,), self._everywhere, lambda _: np.array([yes]))
         self._before = self._any(said)
         return before is not None and bool(before)
+
+
+def run_of(config: Config) -> Run:
+    """Returns what the processes of a run must have alike: all but their own places, and folders of their machines."""
+    alike = dataclasses.asdict(config)
+    del alike["distributed"], alike["data"]["cache"]
+    return Run(config.run_dir, digest_of(alike))
+
+
+def digest_of(values: Any) -> str:
+    """Returns the digest of values that JSON can carry."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def find_rendezvous(config: DistributedConfig) -> tuple[Rendezvous | None, list[int] | None]:
@@ -112,18 +131,24 @@ def _address(host: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def _silenced_stdout(silenced: bool) -> Iterator[None]:
-    """Silences all but process 0, whose output is the run's; Gloo, in C++, prints a line in each."""
-    if not silenced:
-        yield
-        return
+def _own_stdout(*, shown: bool) -> Iterator[None]:
+    """Leaves standard output to Python in process 0, whose output is the run's, and to nobody in the others.
+
+    Gloo, in C++, prints a line in each process.
+    """
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    before, kept, nowhere = sys.stdout, os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    if shown and before is sys.__stdout__:
+        assert before is not None  # the command line opens what a shell has closed
+        sys.stdout = open(os.dup(kept), "w", buffering=1, encoding=before.encoding, errors=before.errors)
     try:
         yield
     finally:
         sys.stdout.flush()
+        if sys.stdout is not before:
+            sys.stdout.close()
+            sys.stdout = before
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)

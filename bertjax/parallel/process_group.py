@@ -4,7 +4,8 @@ JAX's coordination ends the processes that are left from C++, by SIGABRT with a 
 later; where one is missing or comes twice it does the same. So each process keeps a connection to process 0: it breaks
 when a process dies, in whatever way, and within 40 s when a machine is lost. What passes is one JSON object a line:
 
-    from the others    {"process": 1, "of": 4, "host": "node2"}, then {"failed": why, "code": 2} or {"left": true}
+    from the others    {"process": 1, "of": 4, "host": "node2", "run": ["runs/a", "3f..."]}, then
+                       {"failed": why, "code": 2} or {"left": true}
     from process 0     {"go": "node1"} or {"refused": why}, then {"turn": 1, "value": null}, {"stopped": why, "code": 1}
                        or {"left": true}
 
@@ -20,7 +21,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bertjax.errors import BertjaxError, ExitCode, shown
 from bertjax.parallel.clusters import Rendezvous
@@ -28,7 +29,15 @@ from bertjax.parallel.clusters import Rendezvous
 T = TypeVar("T")
 
 _LONGEST_LINE = 4096
+_LONGEST_NAME = 512  # characters of a run's
 _LAST_WORDS = 2.0  # seconds that process 0 stays, so that the others hear from it and not from JAX
+
+
+class Run(NamedTuple):
+    """A run, told apart from others that might come to the same place, as another step of the same job may."""
+
+    name: str  # such as its run_dir
+    digest: str  # of all that its processes are given alike
 
 
 class Processes(Protocol):
@@ -83,18 +92,23 @@ def _not_yet() -> str:
     return "it was not yet training"
 
 
+_ANY = Run("", "")
+
+
 class ProcessGroup:
     """Several processes, all of which have come; see `Processes` for what they can do.
 
     Args:
       rendezvous: where they meet.
+      run: what they come for; whoever comes for another one is refused.
       timeout: seconds in which all have to come, and process 0 to make what it broadcasts.
 
     Raises:
       BertjaxError: they did not come in time, or not as a run of `rendezvous.size`.
     """
 
-    def __init__(self, rendezvous: Rendezvous, timeout: float):
+    def __init__(self, rendezvous: Rendezvous, timeout: float, run: Run = _ANY):
+        self._run = Run(shown(run.name, _LONGEST_NAME), run.digest)
         self.index, self.size, self.first = rendezvous.index, rendezvous.size, rendezvous.index == 0
         self.where: Callable[[], str] = _not_yet
         self._address, self._timeout = f"{rendezvous.host}:{rendezvous.port}", timeout
@@ -147,8 +161,8 @@ class ProcessGroup:
         except TimeoutError:
             missing = ", ".join(str(index) for index in range(self.size) if index not in self._hosts)
             raise await self._refuse(
-                f"of {self.size} processes, these did not come to {self._address} in {self._timeout:g} s: {missing}; "
-                "start all of them, or give a longer --distributed.timeout"
+                f"of {self.size} processes ({rendezvous.told_by}), these did not come to {self._address} in "
+                f"{self._timeout:g} s: {missing}; start all of them, or give a longer --distributed.timeout"
             ) from None
         except BertjaxError as error:
             raise await self._refuse(str(error)) from None
@@ -159,14 +173,18 @@ class ProcessGroup:
     async def _refuse(self, why: str) -> BertjaxError:
         self._ended = True
         await self._send_all({"refused": why})
+        self._close()
         return BertjaxError(why)
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Takes one connection to process 0: a process of the run, a stranger, or one too many."""
         hello = await _read(reader)
-        index, size, host = (hello.get(key) for key in ("process", "of", "host"))
+        index, size, host, run = (hello.get(key) for key in ("process", "of", "host", "run"))
         if not (isinstance(index, int) and isinstance(size, int) and isinstance(host, str) and host.isprintable()):
             writer.close()  # a stranger
+            return
+        if not (isinstance(run, list) and len(run) == 2 and run[0] == self._run.name):
+            await self._send_away(writer, f"process {index} on {host}", run)
             return
         if not 0 < index < size or self._all_here.done():
             writer.close()  # one too many
@@ -174,13 +192,17 @@ class ProcessGroup:
         objection = None
         if size != self.size:
             objection = f"process 0 was started as one of {self.size}, and process {index} on {host} as one of {size}"
+        elif run[1] != self._run.digest:
+            objection = f"process {index} on {host} was started with another configuration than process 0"
         elif index in self._hosts:
             objection = f"two processes were started as process {index}, on {self._hosts[index]} and on {host}"
         if objection:
             why = (
-                f"{objection}; give each its own --distributed.process_id, and all the same --distributed.num_processes"
+                f"{objection}; give each its own --distributed.process_id, and all the same "
+                "--distributed.num_processes and configuration"
             )
             await _send(writer, {"refused": why})
+            writer.close()
             self._all_here.set_exception(BertjaxError(why))
             return
         self._hosts[index], self._writers[index] = host, writer
@@ -188,6 +210,16 @@ class ProcessGroup:
         self._listening.add(self._loop.create_task(self._listen(reader, index)))
         if len(self._hosts) == self.size:
             self._all_here.set_result(None)
+
+    async def _send_away(self, writer: asyncio.StreamWriter, who: str, run: Any) -> None:
+        """Refuses a process of another run, which changes nothing for this one."""
+        theirs = run[0] if isinstance(run, list) and run else "another run"
+        why = (
+            f"{who} is of {shown(theirs, _LONGEST_NAME)!r}, and at {self._address} is process 0 of {self._run.name!r}, "
+            f"on {self._hosts[0]}; give each run a port of its own by --distributed.coordinator or JAX_COORDINATOR_PORT"
+        )
+        await _send(writer, {"refused": why})
+        writer.close()
 
     async def _meet_first(self, rendezvous: Rendezvous) -> None:
         try:
@@ -209,12 +241,13 @@ class ProcessGroup:
         while True:
             try:
                 reader, writer = await asyncio.open_connection(rendezvous.host, rendezvous.port, limit=_LONGEST_LINE)
-                await _send(
-                    writer, {"process": rendezvous.index, "of": rendezvous.size, "host": self._hosts[rendezvous.index]}
-                )
+                host, run = self._hosts[rendezvous.index], list(self._run)
+                hello = {"process": rendezvous.index, "of": rendezvous.size, "host": host, "run": run}
+                await _send(writer, hello)
                 self._why_not = "it still waits for others"
                 answer = await _read(reader)
                 if "refused" in answer:
+                    writer.close()
                     raise BertjaxError(str(answer["refused"]))
                 if "go" in answer:
                     self._hosts[0] = answer["go"]

@@ -13,7 +13,7 @@ from bertjax.config import Config, DistributedConfig
 from bertjax.config.checks import as_type
 from bertjax.errors import shown
 from bertjax.evaluation.report import write_report
-from bertjax.parallel.distributed import Agreement, joined
+from bertjax.parallel.distributed import Agreement, joined, run_of
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import Inputs, RunFolder
@@ -94,7 +94,7 @@ def carry_out(
     if as_type(plot, bool, "plot"):
         check_notebook()
     with stopping_on_signals() as stop:
-        with joined(config.distributed) as processes:
+        with joined(config.distributed, run_of(config)) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
             config = dataclasses.replace(config, distributed=DistributedConfig())
             how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs}

@@ -20,7 +20,7 @@ from bertjax.config.checks import as_type
 from bertjax.config.keys import TYPES, describe_unknown
 from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import model_config
-from bertjax.parallel.distributed import joined
+from bertjax.parallel.distributed import joined, run_of
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import is_better_less
@@ -118,7 +118,7 @@ def sweep_settings(
         raise BertjaxError("there is one run alone to make; give seeds, or a grid")
     settings = [setting._replace(config=_with_commit(setting.config)) for setting in settings]
     _check_models(settings, typed)
-    with joined(settings[0].config.distributed) as processes:  # once for all runs
+    with joined(settings[0].config.distributed, run_of(settings[0].config)) as processes:  # once for all runs
         return _sweep(settings, processes, seeds=seeds, resume=resume, typed=typed)
 
 

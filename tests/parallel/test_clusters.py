@@ -16,7 +16,8 @@ def outside_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [
         *(f"SLURM_{name}" for name in (*SLURM, "STEP_NUM_TASKS")),
         "OMPI_MCA_orte_hnp_uri",
-        "JAX_COORDINATOR_PORT",
+        *("SLURM_STEP_ID", "JAX_COORDINATOR_PORT", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
+        "JOB_COMPLETION_INDEX",
     ]:
         monkeypatch.delenv(name, raising=False)
 
@@ -95,3 +96,44 @@ def test_a_step_may_have_fewer_tasks_than_its_job(monkeypatch: pytest.MonkeyPatc
     slurm(monkeypatch, STEP_NUM_TASKS="6")
     assigned = detect_cluster(None, 1.0)
     assert assigned is not None and (assigned.rendezvous.index, assigned.rendezvous.size) == (5, 6)
+
+
+def test_steps_of_one_job_meet_at_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = []
+    for step in range(1000):
+        slurm(monkeypatch, STEP_ID=str(step))
+        found = detect_cluster(None, 1)
+        assert found is not None and 61440 <= found.rendezvous.port < 2**16
+        ports.append(found.rendezvous.port)
+    assert len({*ports}) == 1000
+
+
+def test_an_indexed_job_of_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sets JOB_COMPLETION_INDEX by itself, and its manifest the other two, which JAX reads too."""
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "train-0.train:8476")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    found = detect_cluster("0.0.0.0", 1)
+    assert found is not None and found.local_devices is None
+    given = found.rendezvous
+    assert (given.index, given.size, given.host, given.port, given.bind) == (3, 4, "train-0.train", 8476, "0.0.0.0")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    assert (found := detect_cluster(None, 1)) is not None and found.rendezvous.index == 1
+    for name, value, why in (
+        ("JAX_PROCESS_ID", "4", "this is process 4, and JAX_NUM_PROCESSES=4; number them from 0 to 3"),
+        ("JAX_NUM_PROCESSES", "many", "JAX_NUM_PROCESSES='many' in the environment is not a number"),
+        ("JAX_COORDINATOR_ADDRESS", "train-0", "JAX_COORDINATOR_ADDRESS=train-0 in the environment is not HOST:PORT"),
+    ):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(BertjaxError, match=why):
+            detect_cluster(None, 1)
+
+
+def test_one_of_many_that_works_alone_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    with pytest.warns(UserWarning, match="number 3 of an indexed Job .* works alone, .* set JAX_COORDINATOR_ADDRESS"):
+        assert detect_cluster(None, 1) is None
+    monkeypatch.delenv("JOB_COMPLETION_INDEX")
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # in the script of a job, or in the shell of salloc
+    with pytest.warns(UserWarning, match="SLURM_NTASKS=2, and this process works alone, as it is not started by srun"):
+        assert detect_cluster(None, 1) is None

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ports import free_port, listening
 
-from bertjax.errors import ExitCode
+from bertjax.errors import BertjaxError, ExitCode
+from bertjax.parallel.clusters import Rendezvous
+from bertjax.parallel.process_group import ProcessGroup, Run
 
 MEMBER = """
 import sys, time
@@ -86,7 +89,11 @@ def test_who_is_missing_is_named_by_all(members: Members) -> None:
     start = time.monotonic()
     for code, out, err in members.ends():
         assert (code, out) == (2, "")
-        assert re.fullmatch(r"of 4 processes, these did not come to 127.0.0.1:\d+ in 1.5 s: 1, 3; start all .*\n", err)
+        assert re.fullmatch(
+            r"of 4 processes \(--distributed.num_processes\), these did not come to 127.0.0.1:\d+ "
+            r"in 1.5 s: 1, 3; start all .*\n",
+            err,
+        )
     assert time.monotonic() - start < 6
 
 
@@ -135,6 +142,7 @@ def test_strangers_change_nothing(members: Members) -> None:
         b"\0" * 10**6,
         b"[1]\n",
         b'{"process": 1, "of": "2", "host": 3}\n',
+        b'{"process": 1, "of": 2, "host": "a", "run": 7}\n',
     ):
         while True:
             try:
@@ -204,3 +212,36 @@ def test_the_first_one_listens_on_loopback_alone(members: Members) -> None:
         assert time.monotonic() < deadline and first.poll() is None
         time.sleep(0.05)
     assert found == {"0100007F"}
+
+
+# Two runs at one place. These are threads of one process, each with a group of its own.
+
+
+def come(port: int, index: int, run: Run) -> ProcessGroup:
+    return ProcessGroup(Rendezvous(index, 2, "127.0.0.1", port), 10, run)
+
+
+def test_one_of_another_run_is_refused_by_name_and_changes_nothing() -> None:
+    port, ours, theirs = free_port(), Run("runs/a", "1"), Run("runs/b\x1b", "1")
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(come, port, 0, ours)
+        with pytest.raises(BertjaxError) as refused:
+            come(port, 1, theirs)
+        host = socket.gethostname()
+        assert str(refused.value).startswith(
+            f"process 1 on {host} is of 'runs/b\\\\x1b', and at 127.0.0.1:{port} is process 0 of 'runs/a', on {host}; "
+            "give each run a port of its own"
+        )
+        assert not first.done()
+        groups = [come(port, 1, ours), first.result()]
+        for group in groups:
+            group.leave()
+
+
+def test_another_configuration_of_the_same_run_stops_both() -> None:
+    port = free_port()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(come, port, 0, Run("runs/a", "1"))
+        for refused in (lambda: come(port, 1, Run("runs/a", "2")), first.result):
+            with pytest.raises(BertjaxError, match="process 1 on .* was started with another configuration than pro"):
+                refused()
