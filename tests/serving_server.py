@@ -60,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def server(folders: dict[str, Path]) -> Iterator[Server]:
-    with started(*(Origin(name, str(path), batch_tokens=2 * LONGEST) for name, path in folders.items())) as server:
+    with started(*(Origin(name, str(path), batch_tokens=LONGEST) for name, path in folders.items())) as server:
         yield server
 
 

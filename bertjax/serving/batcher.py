@@ -173,21 +173,22 @@ class Batcher:
 
     def _finish(self, taken: _Taken, read: Callable[[], Results], began: float) -> None:
         """Waits for a batch and hands its results over."""
+        done = []
         try:
             for (job, number), result in zip(taken, read(), strict=True):
                 job.results[number] = result
+                job.left -= 1
+                if not job.left:
+                    done.append(job)
         except Exception as error:  # such as a device without memory; the next batch may do
             _logger.warning(f"a batch failed: {type(error).__name__}: {error}")
-            for job, _ in taken:
+            done = list(dict.fromkeys(job for job, _ in taken))
+            for job in done:
                 job.error = Failed(f"the batch could not be computed ({type(error).__name__})")
+                self._give_up(job)
         seconds, num_tokens = time.perf_counter() - began, sum(job.pieces[number].size for job, number in taken)
         rate = num_tokens / seconds
         self._tokens_per_second = 0.9 * self._tokens_per_second + 0.1 * rate if self._tokens_per_second else rate
-        done = []
-        for job, _ in taken:
-            job.left -= 1
-            if not job.left:
-                done.append(job)
         if done:
             done[0].future.get_loop().call_soon_threadsafe(_hand_over, done)
         self._saw(Batch(seconds, len(taken), num_tokens))

@@ -68,6 +68,7 @@ def make_process(server: Server, *, drain: float) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="critical",  # what a client does wrong is counted, and not worth a line each
         access_log=False,
         server_header=False,
         timeout_keep_alive=max(1, round(limits.seconds)),

@@ -91,9 +91,10 @@ def test_past_the_bound_requests_are_sent_away_and_texts_of_a_client_that_has_go
 
 def test_a_batch_that_fails_is_told_of_and_the_next_one_is_computed() -> None:
     async def play(batcher: Batcher, program: Sums) -> None:
-        program.let.release(9)
+        program.let.release(99)
         with pytest.raises(Failed, match="MemoryError"):
-            await batcher.run(program, [piece(8, 666)])
+            await batcher.run(program, [piece(8, 666)] * 9)
+        assert batcher.waiting_tokens == 0  # the rest is not tried
         assert [int(one) for one in await batcher.run(program, [piece(3)])] == [3]
         assert await batcher.run(program, []) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -105,3 +106,18 @@ def test_answers_that_are_not_fetched_have_a_limit_together() -> None:
         raise ValueError
     with answers.room(10**6):  # alone it may be longer
         pass
+
+
+def test_an_answer_that_is_not_fetched_is_given_up(impatient: Listening) -> None:
+    impatient.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(impatient.socket.getsockname())
+        body = json.dumps({"inputs": ["he"] * 2000}).encode()
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert client.recv(10) == b"HTTP/1.1 2"  # and no more, until the server has given up
+        process = impatient.process
+        while process.server_state.connections:
+            threading.Event().wait(0.01)
+    assert impatient.server._answers._held == 0
