@@ -26,10 +26,11 @@ from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import LivePlot
 from bertjax.runs.signals import Stop
+from bertjax.storage.memory import give_back_freed
 from bertjax.train.best import Best
 from bertjax.train.budget import Budget
 from bertjax.train.divergence import LossSpike, RisingLoss, batch_of, check_step, skip_after
-from bertjax.train.programs import MakePrograms, Programs, make_programs
+from bertjax.train.programs import MakePrograms, Programs, compile_ahead, make_programs
 from bertjax.train.progress import Progress, Work
 from bertjax.train.state import TrainState, saved_trees, with_params
 
@@ -150,7 +151,10 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
         step += 1
         number = batch_of(step, skips)
         rows = rows_here(batches.num_rows_at(number), mesh, parts=config.train.gradient_accumulation_steps)
-        state, metrics = train_step(state, place_rows(batches.batch_at(number, rows.some), rows, mesh), seed)
+        batch = place_rows(batches.batch_at(number, rows.some), rows, mesh)
+        if step == start + 1:
+            compile_ahead(train_step, state, batch, seed)
+        state, metrics = train_step(state, batch, seed)
         if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
             steps, train_step, budget = last, run.programs.train_step(last), None
         if pending is not None:
@@ -296,6 +300,8 @@ def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
         fresh = run.programs.init(_seed(run.task))
         whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
         state = with_params(fresh, whole.params)
+        del fresh, whole
+        give_back_freed()
     run.folder.metrics.drop_after(step)
     return step, state
 

@@ -15,6 +15,7 @@ from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.models.lora import merge_over, merged, with_adapters
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.objective import Objective, Params
+from bertjax.storage.memory import give_back_freed
 from bertjax.train.optimizer import make_optimizer, make_schedule
 from bertjax.train.state import TrainState, compile_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step
@@ -77,6 +78,12 @@ def _adapted(objective: Objective, config: LoraConfig) -> Objective:
         return objective.metrics(merged(params, config), batch, key)
 
     return objective._replace(init=init, metrics=metrics)
+
+
+def compile_ahead(train_step: Any, *arguments: Any) -> None:
+    """Compiles a step for these arguments before it is called, so that the compiler's memory is free again by then."""
+    train_step.lower(*arguments).compile()
+    give_back_freed()
 
 
 def shared_programs() -> MakePrograms:

@@ -19,6 +19,7 @@ from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.train.state import Health, TrainState, state_template
 
 TrainStep = Callable[[TrainState, Any, ArrayLike], tuple[TrainState, Metrics]]
+_Learned = tuple[Params, Any, Params | None]  # parameters, the optimiser's state, the parameters' average
 
 _RECENT = 0.98  # what a loss counts for in the recent mean, from step to step: of the last 50 or so
 
@@ -47,19 +48,24 @@ def train_step(
     grads, metrics = gradients(
         objective, state.params, batch, dropout_key, gradient_accumulation_steps, frozen=state.frozen
     )
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params, norm = optax.apply_updates(state.params, updates), optax.tree.norm(grads)
+    norm = optax.tree.norm(grads)
     means = [metrics[name].total / jnp.maximum(metrics[name].weight, 1) for name in objective.loss_weights]
     loss = sum(means[1:], start=means[0])
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    params, opt_state = jax.tree.map(
-        functools.partial(jnp.where, good), (params, opt_state), (state.params, state.opt_state)
-    )
     told = jnp.stack([metrics[name].weight for name in objective.loss_weights]).any()
     health, rise = _update_health(state.health, loss, good, told)
-    average = state.average
-    if average is not None and ema_decay is not None:
-        average = _update_average(average, params, good, state.step + 1 - health.skipped_steps, ema_decay)
+
+    def update(learned: _Learned, grads: Params) -> _Learned:
+        params, opt_state, average = learned
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        if average is not None and ema_decay is not None:
+            average = _update_average(average, params, state.step + 1 - health.skipped_steps, ema_decay)
+        return params, opt_state, average
+
+    # A branch rather than a choice between old and new numbers: for that XLA copies the whole state on CPUs.
+    learned = (state.params, state.opt_state, state.average)
+    params, opt_state, average = jax.lax.cond(good, update, lambda learned, _: learned, learned, grads)
     rate = schedule(state.step - state.health.skipped_steps)
     of_step = {"gradient_norm": norm, "learning_rate": rate, "loss_rise": rise}
     of_step |= {"skipped_steps": health.skipped_steps, "skipped_in_a_row": health.skipped_in_a_row}
@@ -118,13 +124,13 @@ def _update_health(health: Health, loss: Array, good: Array, told: Array) -> tup
     return Health(health.skipped_steps + ~good, jnp.where(good, 0, health.skipped_in_a_row + 1), recent), rise
 
 
-def _update_average(average: Params, params: Params, good: Array, steps: Array, decay: float) -> Params:
+def _update_average(average: Params, params: Params, steps: Array, decay: float) -> Params:
     """The mean of the parameters after each of so many good steps, weighing `decay ** age`, these the last ones.
 
     It is what Adam's bias correction makes of a mean that began at 0 (Kingma and Ba 2015, section 3).
     """
-    share = jnp.where(good, math.expm1(math.log(decay)) / jnp.expm1(steps * math.log(decay)), 0)
-    return jax.tree.map(lambda mean, leaf: jnp.where(good, mean + share * (leaf - mean), mean), average, params)
+    share = math.expm1(math.log(decay)) / jnp.expm1(steps * math.log(decay))
+    return jax.tree.map(lambda mean, leaf: mean + share * (leaf - mean), average, params)
 
 
 def compile_train_step(
