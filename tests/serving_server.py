@@ -30,9 +30,9 @@ LONGEST = 40
 Ask = Callable[..., httpx2.Response]
 
 
-def write_encoder(folder: Path, seed: int = 0) -> Path:
+def write_encoder(folder: Path, seed: int = 0, longest: int = LONGEST) -> Path:
     tokenizer = Tokenizer.train(TEXTS, min_frequency=1)
-    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, LONGEST, init_scale=0.2)
+    config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, longest, init_scale=0.2)
     params = jax.device_get(jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(seed)))
     write_folder(config, params, tokenizer, folder, card="")
     return folder

@@ -7,12 +7,10 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from serving_server import LONGEST, TEXTS, asked, started, write_encoder
+from serving_server import TEXTS, asked, started, write_encoder
 
 from bertjax.inference.classifier import Classifier
-from bertjax.inference.encoder import Encoder
 from bertjax.inference.matcher import Matcher
-from bertjax.inference.tagger import Tagger
 from bertjax.serving.app import Server
 from bertjax.serving.models import Origin
 
@@ -23,22 +21,23 @@ def answer(server: Server, path: str, status: int = 200, /, **body: Any) -> Any:
     return response.json()
 
 
-def test_vectors_of_all_tokens(server: Server, folders: dict[str, Path]) -> None:
+def test_vectors_of_all_tokens(server: Server) -> None:
     told = answer(server, "/embed_all", inputs=TEXTS)
-    for ours, theirs in zip(told, Encoder.load(folders["tiny"]).encode(TEXTS, pooling="tokens"), strict=True):
+    for ours, theirs in zip(told, server.models.encoder("tiny").encoder.encode(TEXTS, pooling="tokens"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_similarity(server: Server, folders: dict[str, Path]) -> None:
+def test_similarity(server: Server) -> None:
     told = answer(server, "/similarity", inputs={"source_sentence": TEXTS[0], "sentences": TEXTS})
-    units = Encoder.load(folders["tiny"]).encode(TEXTS, normalize=True)
+    units = server.models.encoder("tiny").encoder.encode(TEXTS, normalize=True)
     np.testing.assert_allclose(told, units @ units[0], atol=1e-6)
     body: dict[str, Any] = {"inputs": {"source_sentence": "a", "sentences": []}}
     assert answer(server, "/similarity", 400, **body)["error_type"] == "Empty"
 
 
-def test_labels_of_texts_and_pairs(server: Server, folders: dict[str, Path]) -> None:
-    classifier = Classifier.load(folders["classify"])
+def test_labels_of_texts_and_pairs(server: Server) -> None:
+    classifier = server.models.head("classify").model
+    assert isinstance(classifier, Classifier)
     for inputs, items in (
         ([["a crane"], ["he", "left"]], ["a crane", ("he", "left")]),
         ("a crane", ["a crane"]),
@@ -55,17 +54,19 @@ def test_labels_of_texts_and_pairs(server: Server, folders: dict[str, Path]) -> 
     assert abs(sum(one["score"] for one in raw) - 1) > 1e-3
 
 
-def test_texts_in_the_order_in_which_they_answer(server: Server, folders: dict[str, Path]) -> None:
-    ranked = Matcher.load(folders["rerank"]).rank("a crane", TEXTS)
+def test_texts_in_the_order_in_which_they_answer(server: Server) -> None:
+    matcher = server.models.head("rerank").model
+    assert isinstance(matcher, Matcher)
+    ranked = matcher.rank("a crane", TEXTS)
     told = answer(server, "/rerank", query="a crane", texts=TEXTS, model="rerank", return_text=True)
     assert [(one["index"], one["text"]) for one in told] == [(one.number, TEXTS[one.number]) for one in ranked]
     np.testing.assert_allclose([one["score"] for one in told], [one.score for one in ranked], atol=1e-6)
 
 
-def test_tags_of_words(server: Server, folders: dict[str, Path]) -> None:
+def test_tags_of_words(server: Server) -> None:
     texts = ["a crane is flying", ["he", "just", "left"]]
     told = answer(server, "/tags", inputs=texts, model="tag")
-    for ours, theirs in zip(told, Tagger.load(folders["tag"]).predict(texts), strict=True):
+    for ours, theirs in zip(told, server.models.tagger("tag").tagger.predict(texts), strict=True):
         assert [one["word"] for one in ours["words"]] == theirs.words
         assert [one["tag"] for one in ours["words"]] == theirs.tags
         np.testing.assert_allclose([one["score"] for one in ours["words"]], theirs.probabilities, atol=1e-6)
@@ -73,8 +74,8 @@ def test_tags_of_words(server: Server, folders: dict[str, Path]) -> None:
     assert answer(server, "/tag", inputs=texts[0]) == told[0]["entities"]
 
 
-def test_words_for_masks(server: Server, folders: dict[str, Path]) -> None:
-    encoder = Encoder.load(folders["tiny"])
+def test_words_for_masks(server: Server) -> None:
+    encoder = server.models.encoder("tiny").encoder
     many = "a <mask> " * 12  # more masks than a batch has
     told = answer(server, "/fill_mask", inputs=["a <mask> is flying", many], top_k=3)
     for ours, text in zip([[told[0]], told[1]], ["a <mask> is flying", many], strict=True):
@@ -85,8 +86,8 @@ def test_words_for_masks(server: Server, folders: dict[str, Path]) -> None:
     assert answer(server, "/fill_mask", inputs="a <mask>") == answer(server, "/tiny/fill_mask", inputs="a <mask>")
 
 
-def test_tokens(server: Server, folders: dict[str, Path]) -> None:
-    encoder = Encoder.load(folders["tiny"])
+def test_tokens(server: Server) -> None:
+    encoder = server.models.encoder("tiny").encoder
     (told,) = answer(server, "/tokenize", inputs="a crane")
     assert [one["text"] for one in told] == encoder.tokens_read(["a", "crane"])
     assert [one["special"] for one in told] == [True, False, False, True]
@@ -121,9 +122,13 @@ def test_mistakes(server: Server, path: str, body: dict[str, Any], status: int, 
 
 
 def test_a_model_is_swapped_without_losing_a_request(tmp_path: Path) -> None:
-    folder, new = write_encoder(tmp_path / "model"), write_encoder(tmp_path / "new", seed=1)
-    before, after = (Encoder.load(path).encode(TEXTS, normalize=True) for path in (folder, new))
-    with started(Origin("model", str(folder), batch_tokens=LONGEST)) as server:
+    folder, new = write_encoder(tmp_path / "model", longest=16), write_encoder(tmp_path / "new", seed=1, longest=16)
+    with started(Origin("model", str(folder), batch_tokens=16)) as server:
+
+        def vectors() -> np.ndarray:
+            return server.models.encoder(None).encoder.encode(TEXTS, normalize=True)
+
+        before = vectors()
 
         async def play() -> tuple[list[np.ndarray], np.ndarray]:
             transport = httpx2.ASGITransport(app=server.app)
@@ -141,6 +146,8 @@ def test_a_model_is_swapped_without_losing_a_request(tmp_path: Path) -> None:
                 return seen, await ask()
 
         seen, last = asyncio.run(play())
+        after = vectors()
+        assert abs(after - before).max() > 1e-3
         np.testing.assert_allclose(seen[0], before, atol=1e-6)
         np.testing.assert_allclose(last, after, atol=1e-6)
         assert all(min(abs(one - before).max(), abs(one - after).max()) < 1e-6 for one in seen)

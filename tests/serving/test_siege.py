@@ -1,7 +1,6 @@
 """The siege of `benchmarks/stress/serve.py` sees what is wrong: other vectors, and requests that are lost."""
 
 import asyncio
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,15 +9,12 @@ import pytest
 from serving_server import TEXTS, Listening
 
 from benchmarks.stress import serve
-from bertjax.inference.encoder import Encoder
 from bertjax.serving.app import Server
 
 
-def test_it_counts_what_is_right_wrong_and_lost(
-    server: Server, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_counts_what_is_right_wrong_and_lost(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "_HOSTILE", 0.0)
-    units_nd = Encoder.load(folders["tiny"]).encode(TEXTS, normalize=True)
+    units_nd = server.models.encoder("tiny").encoder.encode(TEXTS, normalize=True)
     wrong_nd = np.roll(units_nd, 1, axis=0)
 
     def counts(port: int, vectors_nd: np.ndarray) -> dict[str, int]:
