@@ -38,8 +38,9 @@ def export(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer, fil
     Raises:
       BertjaxError: a file is there already or cannot be written, or flatbuffers is not installed.
     """
+    _check_free(file)  # which a folder is not, nor has every one a name to put something beside
     vocabulary = vocabulary_beside(file)
-    _check_free(file, vocabulary)
+    _check_free(vocabulary)
     if importlib.util.find_spec("flatbuffers") is None:
         raise BertjaxError("to write StableHLO flatbuffers is needed: pip install 'bertjax[stablehlo]'")
     encoder = {name: part for name, part in params.items() if name not in HEADS}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bertjax.cli.main import main
-from bertjax.config import Config
+from bertjax.config import BertConfig, Config
 from bertjax.errors import BertjaxError
 from bertjax.hub import stablehlo
 from bertjax.inference.encoder import Encoder
@@ -114,3 +114,9 @@ def test_nothing_that_exists_is_touched(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BertjaxError, match=r"pip install 'bertjax\[stablehlo\]'"):
         stablehlo.export(*load(BERT), tmp_path / "bert.hlo")
+
+
+@pytest.mark.parametrize("name", ["/", ".", ".."])
+def test_a_folder_is_no_name_for_a_file(name: str) -> None:
+    with pytest.raises(BertjaxError, match="exists and is left as it is; give another name"):
+        stablehlo.export(BertConfig.textbook(vocab_size=20), {}, Any, Path(name))  # type: ignore[arg-type]
