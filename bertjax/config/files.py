@@ -6,6 +6,7 @@ YAML makes values of it.
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from bertjax.errors import BertjaxError
 from bertjax.storage.paths import user_path
 
 _SHIPPED = Path(__file__).parents[1] / "configs"
+_MOST_BYTES, _DEEPEST = 1 << 16, 32
+_LONG_NUMBER = re.compile(r"[-+\d_:.]{309,}")
 _TAG = "tag:yaml.org,2002:"
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,11 @@ def read_recipe(path: Path, command: str) -> str:
         value is not a single one, or not the one that is written there.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1).decode("utf-8-sig")
+        if len(text) > _MOST_BYTES:
+            raise BertjaxError(f"config {path} has more than {_MOST_BYTES:,} bytes; a recipe has a thousand or two")
+        _check_bounded(text)
         yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
@@ -94,6 +101,21 @@ def read_recipe(path: Path, command: str) -> str:
             raise BertjaxError(f"config {path}: {takes_keys(name)}")
     root.value = values
     return yaml.serialize(root, Dumper=yaml.SafeDumper)
+
+
+def _check_bounded(text: str) -> None:
+    """Raises ValueError where values would multiply, contain themselves or take time beyond reason to be made."""
+    collections, depth = set(), 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError("a value is nested too deeply; every key takes a single value")
+        if isinstance(event, yaml.CollectionStartEvent) and event.anchor:
+            collections.add(event.anchor)
+        if isinstance(event, yaml.AliasEvent) and event.anchor in collections:
+            raise ValueError(f"*{event.anchor} repeats several values at once, which no recipe does; write them out")
+        if isinstance(event, yaml.ScalarEvent) and event.style is None and _LONG_NUMBER.fullmatch(event.value):
+            raise ValueError("a number has more than 308 digits; no key takes one so large")
 
 
 def _keys(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:

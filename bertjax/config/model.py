@@ -6,6 +6,16 @@ from typing import Literal
 
 from bertjax.config.checks import require, require_at_least, require_types
 
+# Some ten times what the largest encoders have.
+_MOST = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 17,
+    "num_layers": 1000,
+    "num_heads": 1 << 12,
+    "intermediate_size": 1 << 19,
+    "max_position": 1 << 22,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
@@ -70,6 +80,9 @@ class BertConfig:
         require_at_least(self, "model", 1, *sizes)
         if self.vocab_size is not None:
             require_at_least(self, "model", 6, "vocab_size")
+        for name, most in _MOST.items():  # before anything is made of them
+            value = getattr(self, name)
+            require(value is None or value <= most, f"model.{name}={value} is beyond reason; give {most:,} at most")
         require(
             self.hidden_size % self.num_heads == 0,
             f"model.hidden_size={self.hidden_size} is not divisible by model.num_heads={self.num_heads}; "
