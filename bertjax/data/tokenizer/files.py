@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
 from bertjax.data.tokenizer.added import added_tokens, listed_tokens, special_tokens
-from bertjax.data.tokenizer.settings import Settings, read_settings
+from bertjax.data.tokenizer.settings import MOST_OF_VOCABULARY, Settings, read_settings, read_text
 from bertjax.data.tokenizer.template import Template, read_template
 from bertjax.data.tokenizer.tokenizer import UNK, Added, Rules, Tokenizer
 from bertjax.errors import BertjaxError, warn
@@ -82,7 +82,10 @@ def _of_text(settings: Settings) -> _Found:
             "tokenizer.json that tells how"
         )
     try:
+        read_text(settings.file, MOST_OF_VOCABULARY)
         vocabulary = models.WordPiece.read_file(str(settings.file))  # of lines that are alike the last one counts
+    except BertjaxError:
+        raise
     except Exception as error:  # the library raises bare Exceptions
         raise BertjaxError(
             f"{settings.file} cannot be read: {error}; give a folder with tokenizer.json or vocab.txt"
@@ -92,7 +95,11 @@ def _of_text(settings: Settings) -> _Found:
 
 def _of_json(settings: Settings) -> _Found:
     try:
-        engine = Engine.from_str(settings.file.read_text(encoding="utf-8"))
+        text = read_text(settings.file, MOST_OF_VOCABULARY)
+        _check_numbers(settings, text)
+        engine = Engine.from_str(text)
+    except BertjaxError:
+        raise
     except OSError as error:
         raise BertjaxError(f"{settings.file} cannot be read: {error.strerror}; give a folder that has it") from None
     except Exception as error:  # the library raises bare Exceptions
@@ -117,6 +124,21 @@ def _of_json(settings: Settings) -> _Found:
         rules = Rules("word", normalizer["type"] == "Lowercase")
         vocabulary |= {token["content"]: token["id"] for token in tree["added_tokens"]}
     return _Found(vocabulary, rules, tree, engine)
+
+
+def _check_numbers(settings: Settings, text: str) -> None:
+    """Raises BertjaxError where two tokens have one number, of which the library keeps either, or one is too large."""
+    try:
+        vocabulary = json.loads(text)["model"]["vocab"]
+        numbers = list(vocabulary.values())
+        fine = all(type(number) is int and 0 <= number < _MOST for number in numbers)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return  # which the library tells in its own words
+    if not fine or len(set(numbers)) < len(numbers):
+        raise BertjaxError(
+            f"{settings.file}: its {len(numbers)} tokens have not each a number of its own below 2**24; fetch its "
+            "tokenizer's files again"
+        )
 
 
 def _rules_by_flags(settings: Settings) -> Rules:

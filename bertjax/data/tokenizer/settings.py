@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from bertjax.errors import BertjaxError
 
+MOST_BYTES = 1 << 24  # of settings; their largest have the labels of a head
+MOST_OF_VOCABULARY = 1 << 26  # bytes; a million tokens take half of that
 ROLES_FILE = "special_tokens_map.json"
 # Models whose tokenizer is BERT's in `transformers`; a class is called as its model is. Japanese BERTs, which look like
 # any other in a vocab.txt and split words by MeCab, are not among them.
@@ -54,6 +56,20 @@ def read_settings(file: Path) -> Settings:
     return Settings(file, by_key, numbers, kind, num_rows if isinstance(num_rows, int) else 0)
 
 
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """Returns the text of a file.
+
+    Raises:
+      BertjaxError: it has more bytes than `most`, and so would take memory and time beyond reason.
+      OSError, ValueError: it cannot be read, or is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise BertjaxError(f"{path} has more than {most:,} bytes, which no model's has; fetch it again")
+    return content.decode("utf-8")
+
+
 def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:
     """Returns the keys in a file of JSON; none where it is neither there nor needed.
 
@@ -61,7 +77,7 @@ def read_json(path: Path, *, needed: bool = True) -> dict[str, Any]:
       BertjaxError: it is needed and not there, cannot be read, or has no keys.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         if needed:
             raise BertjaxError(f"there is no {path}; give a folder that has it") from None
