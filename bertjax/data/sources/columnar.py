@@ -11,6 +11,8 @@ from bertjax.data.sources.lines import BadError, Part, in_a_line, kind_of, opene
 from bertjax.errors import BertjaxError
 
 _ROWS_AT_ONCE = 256
+_RATIO, _LEAST_BOUND = 1000, 1 << 28  # characters that a file may stand for: so many times its bytes, and some always
+_A_ROW = 16  # counted for a row besides
 _OF_FILES = b"ARROW1"  # Arrow's files begin so, its streams, which have no index, don't
 
 
@@ -24,7 +26,8 @@ def parquet_rows(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple
         groups = range(part.start, table.num_row_groups if part.end is None else part.end)
         columns = _columns(file, table.schema_arrow, fields)
         batches = table.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=columns)
-        yield from enumerate(_rows(batches, table.schema_arrow), number + 1)
+        rows = _bounded(_rows(batches, table.schema_arrow), file)
+        yield from enumerate(rows, number + 1)
 
 
 def arrow_rows(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
@@ -67,6 +70,19 @@ def _rows(batches: Any, schema: Any) -> Iterator[dict[str, Any]]:
             yield record | {
                 column: _named(record[column], names) for column, names in labels.items() if column in record
             }
+
+
+def _bounded(rows: Iterator[dict[str, Any]], file: Path) -> Iterator[dict[str, Any]]:
+    """Raises BadError where a file stands for much more than it can hold: an index of one value may have any length."""
+    size = file.stat().st_size
+    room = max(_LEAST_BOUND, _RATIO * size)
+    for row in rows:
+        room -= _A_ROW + sum(len(value) for value in row.values() if isinstance(value, str | bytes | list))
+        if room < 0:
+            raise BadError(
+                f"{file} has {size:,} bytes and stands for {_RATIO:,} times as many: it is no text", "no text"
+            )
+        yield row
 
 
 def _label_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
