@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from typing import Any, BinaryIO, NamedTuple
 from bertjax.data.sources.lines import BadError, kind_of, opened, unreadable
 from bertjax.errors import BertjaxError
 from bertjax.inference.inputs import Text
+
+LONGEST_LINE = 1 << 26  # bytes, as of a record of a corpus: a file of another kind may have no end of line at all
 
 
 class Place(NamedTuple):
@@ -66,7 +69,14 @@ def open_lines(source: str, option: str = "--input") -> Iterator[tuple[Iterator[
 
 def _lines(file: BinaryIO, source: str, option: str) -> Iterator[bytes]:
     try:
-        yield from file
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if len(line) > LONGEST_LINE:
+                where = f"line {number} of {source_name(source)}"
+                raise BertjaxError(f"{where} has more than {LONGEST_LINE:,} bytes; cut it into texts, one a line")
+            if not line:
+                return
+            yield line
     except unreadable(Path(source)) as error:
         raise _unreadable(source, option, error) from None
 

@@ -239,10 +239,12 @@ class RunFolder:
         Raises BertjaxError where they cannot be read.
         """
         try:
-            counts_v = np.load(self._word_counts, allow_pickle=False)
+            # Mapped, an array is no longer than its file, whatever its header says.
+            with np.errstate(over="raise"):
+                counts_v = np.array(np.load(self._word_counts, allow_pickle=False, mmap_mode="r"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, FloatingPointError) as error:
             raise BertjaxError(f"{self._word_counts} cannot be read: {error}; train anew, or remove it") from error
         expected = (self.tokenizer().vocab_size,)
         if counts_v.shape != expected or counts_v.dtype != np.int64:
