@@ -196,7 +196,7 @@ def _framed(served: ServedEncoder, ids: list[int], truncate: bool, name: str, pa
         raise empty(name)
     size = served.tokenizer.vocab_size
     if not 0 <= min(ids) <= max(ids) < size:
-        bad = next(one for one in ids if not 0 <= one < size)
+        bad = str(next(one for one in ids if not 0 <= one < size))[:20]
         raise wrong(f"{name} has the token {bad}; {served.name} has 0 to {size - 1:,}", param)
     template = served.tokenizer.template
     places = list(template.single.places)
