@@ -28,8 +28,8 @@ from bertjax.evaluation.judgement import as_learned
 from bertjax.evaluation.learned import whole_words_of
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.evaluation.task import evaluate_task
-from bertjax.hub.bert import BERT
-from bertjax.hub.family import check_carried
+from bertjax.hub.family import carrying_family
+from bertjax.hub.folder import FAMILIES
 from bertjax.inference.neighbours import cosines
 from bertjax.models.bert import make_model, num_parameters
 from bertjax.objectives.guesses import Guess, Look, Place, hide_words
@@ -221,7 +221,7 @@ def report_of(folder: RunFolder, config: Config, learned: Learned | None, why_no
         return RunReport(folder, config, heads, "examples", num_saved(folder, config), learned, why_not, commands)
     constant = config.optim.schedule == "constant" and config.data.mlm_probability_end is None
     try:
-        check_carried(BERT, config.model)
+        carrying_family(FAMILIES, config.model)
         exports = True
     except BertjaxError:
         exports = False

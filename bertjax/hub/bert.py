@@ -46,14 +46,13 @@ _ARCHITECTURES = {
     frozenset({"nsp"}): "BertForNextSentencePrediction",
     frozenset(): "BertModel",
 }
-_CARRIED = {
+CARRIED = {
     "norm": Carried(("post",), "its norms stand after each sublayer"),
     "norm_kind": Carried(("layer",), "its norms are layer norms"),
     "embedding_norm": Carried((True,), "its embeddings are always normalised"),
     "positions": Carried(("learned",), "it has an embedding of each position"),
     "biases": Carried((True,), "its linear layers and norms have biases"),
     "hidden_act": Carried(tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
-    "nsp_features": Carried(("cls",), "its NSP head reads <cls> alone"),
 }
 
 _DECODER = "cls.predictions.decoder"
@@ -72,8 +71,8 @@ _LINEARS = {
     "ffn/out": "output.dense",
 }
 _PARTS = ("embeddings.", "encoder.", "pooler.")  # of a BERT, under these names where it was saved without heads
-# Heads of the tasks that `transformers` has for BERT, and constants that it once saved.
-_NOT_READ = ("classifier.", "qa_outputs.", "bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
+_TASK_HEADS = ("classifier.", "qa_outputs.")  # of the tasks that `transformers` has for BERT
+_CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # that it once saved
 _NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
 
 
@@ -108,27 +107,32 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     }
 
 
-def names(config: BertConfig) -> dict[str, str]:
-    """Returns for the path of every parameter here its name there."""
-    table = {ours: f"bert.embeddings.{theirs}.weight" for ours, theirs in _EMBEDDINGS.items()}
+def names(config: BertConfig, base: str = "bert") -> dict[str, str]:
+    """Returns for the path of every parameter here its name there, but for an NSP head that compares both sentences.
+
+    Args:
+      base: what names of the encoder's weights begin with.
+    """
+    table = {ours: f"{base}.embeddings.{theirs}.weight" for ours, theirs in _EMBEDDINGS.items()}
 
     def add(ours: str, theirs: str, leaf: str) -> None:
         table[f"{ours}/{leaf}"], table[f"{ours}/bias"] = f"{theirs}.weight", f"{theirs}.bias"
 
-    add("embedding_norm", "bert.embeddings.LayerNorm", "scale")
+    add("embedding_norm", f"{base}.embeddings.LayerNorm", "scale")
     for number in range(config.num_layers):
         for ours, theirs in _LINEARS.items():
-            add(f"block_{number}/{ours}", f"bert.encoder.layer.{number}.{theirs}", "kernel")
+            add(f"block_{number}/{ours}", f"{base}.encoder.layer.{number}.{theirs}", "kernel")
         for ours, theirs in _NORMS.items():
-            add(f"block_{number}/{ours}", f"bert.encoder.layer.{number}.{theirs}", "scale")
-    add("pooler", "bert.pooler.dense", "kernel")
+            add(f"block_{number}/{ours}", f"{base}.encoder.layer.{number}.{theirs}", "scale")
+    if config.nsp_features == "cls":
+        add("pooler", f"{base}.pooler.dense", "kernel")
+        add("nsp", "cls.seq_relationship", "kernel")
     add("mlm/hidden", "cls.predictions.transform.dense", "kernel")
     add("mlm/norm", "cls.predictions.transform.LayerNorm", "scale")
     if config.tie_word_embeddings:
         table["mlm/bias"] = _HEAD_BIAS
     else:
         add("mlm/vocab", _DECODER, "kernel")
-    add("nsp", "cls.seq_relationship", "kernel")
     return table
 
 
@@ -143,21 +147,25 @@ def to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
     return transpose_kernels(config, path, array[..., ::-1] if path.startswith("nsp/") else array)
 
 
-def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
+def after_reading(config: BertConfig, tensors: Tensors, base: str = "bert") -> Tensors:
     """Returns a folder's tensors under today's names, the decoder settled, heads of tasks left out.
 
     A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own.
 
+    Args:
+      base: what names of the encoder's weights begin with.
+
     Raises:
       BertjaxError: a decoder that config.json has as tied is not.
     """
-    tensors = {_modern(name): array for name, array in tensors.items()}
-    tensors = {name: array for name, array in tensors.items() if not name.startswith(_NOT_READ)}
+    not_read = (*_TASK_HEADS, *(f"{base}.{name}" for name in _CONSTANTS))
+    tensors = {_modern(name, base): array for name, array in tensors.items()}
+    tensors = {name: array for name, array in tensors.items() if not name.startswith(not_read)}
     if not config.tie_word_embeddings:
         if (bias := tensors.pop(_HEAD_BIAS, None)) is not None:
             tensors.setdefault(f"{_DECODER}.bias", bias)
         return tensors
-    ties = {f"{_DECODER}.weight": "bert.embeddings.word_embeddings.weight", f"{_DECODER}.bias": _HEAD_BIAS}
+    ties = {f"{_DECODER}.weight": f"{base}.embeddings.word_embeddings.weight", f"{_DECODER}.bias": _HEAD_BIAS}
     for copy, original in ties.items():
         if copy in tensors and not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy]), True):
             raise BertjaxError(
@@ -174,18 +182,18 @@ def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
     return tensors | {_HEAD_BIAS: tensors[f"{_DECODER}.bias"].copy()}
 
 
-def _modern(name: str) -> str:
+def _modern(name: str, base: str) -> str:
     """Returns today's name: old folders have TensorFlow's names for norms, those without heads no `bert.`."""
     if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return f"bert.{name}" if name.startswith(_PARTS) else name
+    return f"{base}.{name}" if name.startswith(_PARTS) else name
 
 
 BERT = Family(
     name="BERT",
     model_type="bert",
     architecture="Bert",
-    carried=_CARRIED,
+    carried=CARRIED,
     read_config=read_config,
     write_config=write_config,
     names=names,

@@ -1,11 +1,19 @@
 """Exports a trained model as a Hugging Face folder."""
 
+import dataclasses
 from pathlib import Path
 
 from bertjax.data.tokenizer.settings import read_json
 from bertjax.errors import BertjaxError
 from bertjax.hub.card import make_card, make_embedding_card, make_task_card
-from bertjax.hub.folder import check_writable, read_folder, read_model_config, read_task_folder, write_folder
+from bertjax.hub.folder import (
+    check_writable,
+    read_folder,
+    read_model_config,
+    read_task_folder,
+    read_task_head,
+    write_folder,
+)
 from bertjax.hub.sentence_transformers import read_settings
 from bertjax.hub.task_head import TaskHead, has_head, plain_head
 from bertjax.parallel.sharding import find_devices, make_mesh
@@ -17,20 +25,23 @@ def export_run(run: RunFolder, folder: Path) -> None:
     """Writes a run's newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
 
     Raises:
-      BertjaxError: the folder exists or cannot be written, the run has no checkpoint, or BERT's format cannot carry
-        the model.
+      BertjaxError: the folder exists or cannot be written, the run has no checkpoint, or no family's format can
+        carry the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
     evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
     if config.eval.best is not None:
         steps = evaluation.get("step", steps)
-    check_writable(config.model, folder)
-    params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
-    head = None
+    model, head = config.model, None
     if config.task.kind in ("classify", "score", "rerank", "tag"):
-        targets, params["classifier"] = plain_head(run.targets(), params["classifier"])
-        head = TaskHead(config.task.kind, targets)
+        model = dataclasses.replace(model, nsp_features="cls")  # which the pooler of its head reads
+        head = TaskHead(config.task.kind, run.targets())
+    check_writable(model, folder, head=head)
+    params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
+    if head is not None:
+        targets, params["classifier"] = plain_head(head.targets, params["classifier"])
+        head = head._replace(targets=targets)
     try:
         facts = (run.environment(), evaluation, tokenizer)
         if head is not None:
@@ -39,11 +50,9 @@ def export_run(run: RunFolder, folder: Path) -> None:
             card = (make_embedding_card if config.task.kind == "embed" else make_card)(config, *facts, steps=steps)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
-    sentence = read_settings(run.path, config.model.hidden_size, lowercases=tokenizer.rules.lowercase)
+    sentence = read_settings(run.path, model.hidden_size, lowercases=tokenizer.rules.lowercase)
     max_length = None if head is None else config.data.max_length
-    write_folder(
-        config.model, params, tokenizer, folder, card=card, sentence=sentence, head=head, max_length=max_length
-    )
+    write_folder(model, params, tokenizer, folder, card=card, sentence=sentence, head=head, max_length=max_length)
 
 
 def export_folder(source: Path, folder: Path) -> None:
@@ -52,8 +61,9 @@ def export_folder(source: Path, folder: Path) -> None:
     Raises:
       BertjaxError: the folder exists or cannot be written, or the source cannot be read.
     """
-    check_writable(read_model_config(source), folder)
-    if has_head(read_json(source / "config.json")):
+    head = read_task_head(source) if has_head(read_json(source / "config.json")) else None
+    check_writable(read_model_config(source), folder, head=head)
+    if head is not None:
         (config, params, tokenizer), head, max_length = read_task_folder(source)
         write_folder(config, params, tokenizer, folder, card=_card(source), head=head, max_length=max_length)
         return

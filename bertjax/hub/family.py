@@ -3,7 +3,7 @@
 A new family is one file beside this one that makes a `Family`, and its entry in `hub.folder.FAMILIES`.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,24 +52,58 @@ class Family(NamedTuple):
     # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.
     after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged
     before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
+    of_texts: bool = True  # whether its head for labels of a text is ours: a pooler of <cls>, then a linear layer
+    tokenizer_class: str | None = None  # that other tools are to read the tokenizer with; by default as it is made
 
 
-def check_carried(family: Family, config: BertConfig) -> None:
+def carrying_family(families: Sequence[Family], config: BertConfig, *, head_of_texts: bool = False) -> Family:
+    """Returns the first of the families whose format carries the model exactly, but for an NSP head it may not have.
+
+    Args:
+      head_of_texts: whether the model has a head for labels of texts, or numbers.
+
+    Raises:
+      BertjaxError: none does; all reasons and remedies are named for the nearest, the first with the fewest.
+    """
+    lacking = {family.name: _not_carried(family, config, head_of_texts) for family in families}
+    nearest = min(families, key=lambda family: len(lacking[family.name]))
+    check_carried(nearest, config, head_of_texts=head_of_texts)
+    return nearest
+
+
+def check_carried(family: Family, config: BertConfig, *, head_of_texts: bool = False) -> None:
     """Checks that the family's format can carry the model.
+
+    Args:
+      head_of_texts: as of `carrying_family`.
 
     Raises:
       BertjaxError: it cannot; all reasons and remedies are named.
     """
-    reasons, remedies = [], []
-    for key, (values, reason) in family.carried.items():
-        if getattr(config, key) not in values:
-            reasons.append(f"model.{key}={_written(getattr(config, key))} ({reason})")
-            remedies.append(f"model.{key}={' or '.join(map(_written, values))}")
-    if reasons:
-        raise BertjaxError(
-            f"{family.name}'s format has no place for {', '.join(reasons)}; train with {', '.join(remedies)}, "
-            "or export with --format stablehlo, which carries any model"
+    lacking = _not_carried(family, config, head_of_texts)
+    if not lacking:
+        return
+    reasons, remedies = zip(*lacking, strict=True)
+    instead = f"train with {', '.join(filter(None, remedies))}, or " if any(remedies) else ""
+    raise BertjaxError(
+        f"{family.name}'s format has no place for {', '.join(reasons)}; {instead}"
+        "export with --format stablehlo, which carries any model"
+    )
+
+
+def _not_carried(family: Family, config: BertConfig, head_of_texts: bool) -> list[tuple[str, str]]:
+    """What the format has no place for, with the reason, and the setting that it has one for."""
+    lacking = [
+        (
+            f"model.{key}={_written(getattr(config, key))} ({reason})",
+            f"model.{key}={' or '.join(map(_written, values))}",
         )
+        for key, (values, reason) in family.carried.items()
+        if getattr(config, key) not in values
+    ]
+    if head_of_texts and not family.of_texts:
+        lacking.append(("the head for labels of texts (its own is another)", ""))
+    return lacking
 
 
 def read_settings(theirs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Nothing but JSON, text and safetensors is looked at.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from bertjax.data.tokenizer.settings import ROLES_FILE, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.bert import BERT
-from bertjax.hub.family import HEADS, Family, check_carried
+from bertjax.hub.family import HEADS, Family, carrying_family
+from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
 from bertjax.hub.task_head import TaskHead, write_settings
 from bertjax.hub.task_head import read_settings as read_task_settings
@@ -26,8 +28,9 @@ from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
-FAMILIES: tuple[Family, ...] = (BERT,)
+FAMILIES: tuple[Family, ...] = (BERT, ROFORMER)
 _MEAN = SentenceSettings()
+_logger = logging.getLogger(__name__)
 _EXAMPLES = 5  # weights that a warning names
 
 
@@ -98,6 +101,8 @@ def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> Hub
     """
     head = read_task_head(folder)
     family, config = _read_config(folder, families)
+    if not (head.of_tokens or family.of_texts):
+        raise BertjaxError(f"{folder}: the head of {family.name} for labels of texts is not supported")
     tensors = read_tensors(folder)
     model = _to_model(folder, family, config, tensors)
     classifier, size = {}, (config.hidden_size, head.targets.num_outputs)
@@ -197,15 +202,25 @@ def _paths_by_name(table: dict[str, str]) -> dict[str, list[str]]:
 # Writing.
 
 
-def check_writable(config: BertConfig, folder: Path, family: Family = BERT) -> None:
-    """Checks that the model can be written: all that can be known before its weights are read.
+def check_writable(
+    config: BertConfig, folder: Path, *, families: Sequence[Family] = FAMILIES, head: TaskHead | None = None
+) -> Family:
+    """Checks that the model can be written, as far as that can be known before its weights are read.
+
+    Args:
+      families: those as which it may be written.
+      head: what a fine-tuned model tells.
+
+    Returns:
+      The family as which it is written: the first that carries it exactly.
 
     Raises:
-      BertjaxError: the folder exists, or the family's format cannot carry the model.
+      BertjaxError: the folder exists, or no family's format can carry the model.
     """
-    check_carried(family, config)
+    family = carrying_family(families, config, head_of_texts=head is not None and not head.of_tokens)
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
+    return family
 
 
 def write_folder(
@@ -215,7 +230,7 @@ def write_folder(
     folder: Path,
     *,
     card: str,
-    family: Family = BERT,
+    families: Sequence[Family] = FAMILIES,
     sentence: SentenceSettings = _MEAN,
     head: TaskHead | None = None,
     max_length: int | None = None,
@@ -225,17 +240,21 @@ def write_folder(
     Args:
       params: nested, as `Bert` has them; heads may be missing. With a `head` they have its part, classifier.
       card: the text of README.md.
-      family: the one as which it is written.
+      families: those as which it may be written: it is by the first that carries it exactly.
       sentence: how sentence-transformers is to make the vectors of texts.
       head: what a fine-tuned model tells; such a folder makes no vectors.
       max_length: tokens that are to be read of a text; by default all that have a position.
 
     Raises:
-      BertjaxError: the folder exists or cannot be written, or the family's format cannot carry the model.
+      BertjaxError: the folder exists or cannot be written, or no family's format can carry the model.
     """
-    check_writable(config, folder, family)
+    family = check_writable(config, folder, families=families, head=head)
     tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)))}
-    contents = _json_files(family, config, tokenizer, params.keys() & set(HEADS), max_length or config.max_position)
+    heads = params.keys() & set(HEADS) & {_part(path) for path in family.names(config)}
+    if left_out := params.keys() & {"mlm", "nsp"} - heads:
+        parts = " and ".join(sorted(part.upper() for part in left_out))
+        _logger.info(f"NOTICE:   {family.name}'s format has no place for the {parts} head, which is left out")
+    contents = _json_files(family, config, tokenizer, heads, max_length or config.max_position)
     if head is not None:
         of_head = {"architectures": [f"{family.architecture}{head.architecture}"], **write_settings(head)}
         contents["config.json"] |= of_head
@@ -286,6 +305,7 @@ def _json_files(
         },
         "tokenizer_config.json": {
             **tokenizer.hub_settings(),
+            **({} if family.tokenizer_class is None else {"tokenizer_class": family.tokenizer_class}),
             "model_max_length": max_length,
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         },

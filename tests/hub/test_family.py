@@ -81,7 +81,7 @@ def params() -> dict[str, Any]:
 
 def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, params: dict[str, Any]) -> None:
     folder = tmp_path / "toy"
-    write_folder(CONFIG, params, WORDS, folder, card="", family=TOY)
+    write_folder(CONFIG, params, WORDS, folder, card="", families=(TOY,))
     read = read_folder(folder, KNOWN)
     assert read.config == CONFIG == read_model_config(folder, KNOWN)
     without_heads = {name: part for name, part in params.items() if name not in ("pooler", "nsp")}
@@ -93,13 +93,15 @@ def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, params: dict[s
 
 
 def test_only_families_that_are_known_are_read(tmp_path: Path, params: dict[str, Any]) -> None:
-    write_folder(CONFIG, params, WORDS, tmp_path / "toy", card="", family=TOY)
-    with pytest.raises(BertjaxError, match=r"is a 'toy' model; only BERT \('bert'\) can be read"):
+    write_folder(CONFIG, params, WORDS, tmp_path / "toy", card="", families=(TOY,))
+    with pytest.raises(
+        BertjaxError, match=r"is a 'toy' model; only BERT \('bert'\), RoFormer \('roformer'\) can be read"
+    ):
         read_folder(tmp_path / "toy")
 
 
 def test_what_a_family_says_comes_with_the_place(tmp_path: Path, params: dict[str, Any]) -> None:
-    write_folder(CONFIG, params, WORDS, tmp_path / "toy", card="", family=TOY)
+    write_folder(CONFIG, params, WORDS, tmp_path / "toy", card="", families=(TOY,))
     file = tmp_path / "toy" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"gate": "silu"}))
     with pytest.raises(BertjaxError) as caught:
@@ -113,7 +115,9 @@ def test_what_a_family_says_comes_with_the_place(tmp_path: Path, params: dict[st
 def test_a_model_that_is_not_of_the_family_is_refused(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, norm="post")
     with pytest.raises(BertjaxError, match="Toy's format has no place for model.norm=post .it has no other.; train"):
-        write_folder(config, init_params(Bert(config), jax.random.key(0)), WORDS, tmp_path / "toy", card="", family=TOY)
+        write_folder(
+            config, init_params(Bert(config), jax.random.key(0)), WORDS, tmp_path / "toy", card="", families=(TOY,)
+        )
 
 
 @pytest.mark.parametrize("family", KNOWN, ids=[family.name for family in KNOWN])

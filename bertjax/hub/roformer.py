@@ -1,0 +1,99 @@
+"""RoFormer (Su et al. 2021, arXiv:2104.09864) in Hugging Face's format: BERT with rotary positions.
+
+It turns neighbouring features of queries and keys by one angle, (0, 1), (2, 3), ...; here feature i goes with i + e/2.
+So the rows of their weights stand in another order. It has no pooler: neither an NSP head nor ours for labels of texts.
+"""
+
+import dataclasses
+from collections.abc import Set
+from typing import Any
+
+import numpy as np
+
+from bertjax.config import BertConfig
+from bertjax.errors import BertjaxError
+from bertjax.hub import bert
+from bertjax.hub.family import Carried, Family
+from bertjax.hub.tensors import Tensors
+
+_BASE = "roformer"
+_ANGLES = f"{_BASE}.encoder.embed_positions.weight"  # a constant that they save; it follows from the sizes
+_LACKING = ("position_embedding", "pooler", "nsp")
+_TURNED = ("attention/query/kernel", "attention/query/bias", "attention/key/kernel", "attention/key/bias")
+
+
+def read_config(theirs: dict[str, Any]) -> BertConfig:
+    """Returns the settings that a config.json gives, with RoFormer's defaults for those that it leaves out.
+
+    Raises:
+      BertjaxError: it has a setting that we cannot compute, or a size that is not a number.
+    """
+    if theirs.get("rotary_value"):
+        raise BertjaxError("rotary_value=true is not supported; only false is")
+    settings = {"vocab_size": 50000, "max_position_embeddings": 1536} | theirs
+    config = dataclasses.replace(bert.read_config(settings), positions="rotary")
+    if (size := theirs.get("embedding_size")) not in (None, config.hidden_size):
+        raise BertjaxError(f"embedding_size={size!r} is not supported; only that of hidden_size is")
+    return config
+
+
+def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
+    """Returns what config.json says of the model with these heads."""
+    written = bert.write_config(config, heads)
+    del written["position_embedding_type"]
+    architecture = "RoFormerForMaskedLM" if "mlm" in heads else "RoFormerModel"
+    return written | {"architectures": [architecture], "embedding_size": config.hidden_size, "rotary_value": False}
+
+
+def names(config: BertConfig) -> dict[str, str]:
+    """Returns for the path of every parameter here its name there, but for the NSP head, which has none."""
+    return {ours: theirs for ours, theirs in bert.names(config, _BASE).items() if not ours.startswith(_LACKING)}
+
+
+def to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+    """Returns the parameter at one of our paths, made of their tensor."""
+    return _reordered(config, path, bert.to_ours(config, path, array), (-1, 2))
+
+
+def to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+    """Returns their tensor, made of the parameter at one of our paths."""
+    return bert.to_theirs(config, path, _reordered(config, path, array, (2, -1)))
+
+
+def _reordered(config: BertConfig, path: str, array: np.ndarray, pairs: tuple[int, int]) -> np.ndarray:
+    """Returns the features of each head of queries and keys in the other order."""
+    if not path.endswith(_TURNED) or array.shape[-1] % (2 * config.num_heads):
+        return array
+    return array.reshape(*array.shape[:-1], config.num_heads, *pairs).swapaxes(-1, -2).reshape(array.shape)
+
+
+def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
+    """Returns a folder's tensors under today's names, as of a BERT, without the angles."""
+    tensors = bert.after_reading(config, tensors, _BASE)
+    return {name: array for name, array in tensors.items() if name != _ANGLES}
+
+
+def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
+    """Returns the tensors with the angles, of which they have first all sines and then all cosines."""
+    half = config.hidden_size // config.num_heads // 2
+    angles = np.arange(config.max_position)[:, None] * 10_000.0 ** (-np.arange(half) / half)
+    table = np.concatenate((np.sin(angles), np.cos(angles)), -1).astype(np.float32)
+    return bert.before_writing(config, tensors) | {_ANGLES: table}
+
+
+ROFORMER = Family(
+    name="RoFormer",
+    model_type="roformer",
+    architecture="RoFormer",
+    carried=bert.CARRIED | {"positions": Carried(("rotary",), "its positions are rotary")},
+    read_config=read_config,
+    write_config=write_config,
+    names=names,
+    head_names=bert.BERT.head_names,
+    of_texts=False,
+    to_ours=to_ours,
+    to_theirs=to_theirs,
+    after_reading=after_reading,
+    before_writing=before_writing,
+    tokenizer_class="PreTrainedTokenizerFast",  # its own splits Chinese by a library that few have
+)

@@ -1,0 +1,91 @@
+"""Families of encoders beside the real `transformers`: the same numbers from their folders, and theirs from ours."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
+from bertjax.hub.folder import read_folder, write_folder  # noqa: E402
+from bertjax.inference.encoder import Encoder  # noqa: E402
+from bertjax.models.bert import Bert  # noqa: E402
+
+ATOL = 1e-5
+TEXTS = ["a crane is flying over it", "he just left", "cranes"]
+PIECES = Tokenizer.train(TEXTS, min_frequency=1, rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS), vocab_size=60)
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+SIZES |= {"max_position_embeddings": 40, "pad_token_id": 0}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "roformer": {},
+    "roformer untied": {"tie_word_embeddings": False},
+}
+
+
+def theirs(name: str, settings: dict[str, Any]) -> Any:
+    """A random model of theirs that predicts words, whose norms and biases differ from 1 and 0."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name.split()[0], vocab_size=PIECES.vocab_size, **SIZES, **settings)
+    model = transformers.AutoModelForMaskedLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def outputs(model: Any, ids_bt: np.ndarray, mask_bt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last hidden states and the words' logits of theirs."""
+    with torch.no_grad():
+        ids, mask = torch.from_numpy(ids_bt).long(), torch.from_numpy(mask_bt).long()
+        said = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    return said.hidden_states[-1].numpy(), said.logits.numpy()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
+    model = theirs(name, FAMILIES[name])
+    write_tokenizer(tmp_path / "theirs")
+    model.save_pretrained(tmp_path / "theirs")
+    ours = read_folder(tmp_path / "theirs")
+    rng = np.random.default_rng(0)
+    ids_bt, mask_bt = rng.integers(5, PIECES.vocab_size, (3, 11)), np.ones((3, 11), int)
+    mask_bt[1, 7:] = 0
+    hidden_btd, logits_btv = outputs(model, ids_bt, mask_bt)
+    batch = (ids_bt, 0 * ids_bt, np.broadcast_to(np.arange(11), ids_bt.shape), mask_bt)
+    bert, variables = Bert(ours.config), {"params": ours.params}
+    found_btd = np.asarray(bert.apply(variables, *batch, method="encode"))
+    found_mv = np.asarray(bert.apply(variables, found_btd.reshape(-1, 32), method="words"))
+    real = mask_bt > 0
+    far = {
+        "hidden": np.abs(found_btd - hidden_btd)[real].max(),
+        "words": np.abs(found_mv.reshape(3, 11, -1) - logits_btv)[real].max(),
+    }
+    print("largest differences:", {part: float(f"{value:.1e}") for part, value in far.items()})
+    assert max(far.values()) < ATOL
+
+    write_folder(*ours, tmp_path / "ours", card="")
+    again, told = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    for one, other in zip(outputs(again.eval(), ids_bt, mask_bt), (hidden_btd, logits_btv), strict=True):
+        np.testing.assert_array_equal(one, other)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    inputs = tokenizer(TEXTS[0], TEXTS[1], return_tensors="pt")
+    assert "token_type_ids" in inputs
+    with torch.no_grad():
+        of_pair_td = again.base_model(**inputs).last_hidden_state[0].numpy()
+    encoder = Encoder.load(tmp_path / "ours")
+    found_1td = encoder.encode_tokens(*(tokenizer.tokenize(text) for text in TEXTS[:2]))
+    np.testing.assert_allclose(found_1td[0], of_pair_td, atol=ATOL)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """The tokenizer as one of their folders has it."""
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(PIECES.to_hub_json())
+    made = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **PIECES.roles)
+    made.save_pretrained(folder)
