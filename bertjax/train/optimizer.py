@@ -2,11 +2,12 @@
 
 import functools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from optax import contrib
 
 from bertjax.config import OptimConfig
@@ -21,14 +22,27 @@ DECAYED = ((r"kernel", True), (r"\w+_embedding", True), (r"[ab]", True), (r"bias
 NSP_HEAD = ("pooler", "nsp")  # the first parts of its parameters' paths
 
 
-def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+class Rate(NamedTuple):
+    """What a schedule scales by; a program may have it as an input."""
+
+    highest: ArrayLike  # learning rate
+    rise: ArrayLike  # of each update while it warms up
+
+
+def rate_of(config: OptimConfig, steps: int) -> Rate:
+    """Returns what the schedule of a run of so many steps scales by."""
+    return Rate(config.learning_rate, config.learning_rate / max(1, config.warmup_of(steps)))
+
+
+def make_schedule(config: OptimConfig, steps: int, rate: Rate | None = None) -> optax.Schedule:
     """Returns the learning rate of update 0, 1, ..., steps - 1; none of them is 0.
 
     Args:
       config: the highest rate, and how it rises and falls.
       steps: updates in the whole run; the rate falls towards the last.
+      rate: by default the configuration's.
     """
-    highest, warmup_steps = config.learning_rate, config.warmup_of(steps)
+    (highest, rise), warmup_steps = rate or rate_of(config, steps), config.warmup_of(steps)
     after = max(1, steps - warmup_steps)
     falling = min(after, max(1, round(config.decay_share * steps)))
     decay = {
@@ -39,7 +53,6 @@ def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     }[config.schedule]
     if not warmup_steps:
         return decay
-    rise = highest / warmup_steps
     return optax.join_schedules([lambda update: rise * (update + 1), decay], [warmup_steps])
 
 
@@ -104,14 +117,17 @@ def _scale_by_depth(updates: Any, _: Any, *, share: float) -> Any:
     return jax.tree.map(lambda update, depth: share ** (top - depth) * update, updates, depth_of)
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimConfig, steps: int, rate: Rate | None = None) -> optax.GradientTransformation:
     """Returns the optimiser, behind gradient clipping if asked for.
 
     Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019), LAMB (You et al. 2020) or Muon (Jordan et al. 2024),
     whose matrices have a learning rate of their own on the same schedule: the singular values of an update are near
     that rate, times sqrt(features out / features in) where more come out than go in.
+
+    Args:
+      steps, rate: as of `make_schedule`. Muon's matrices and the NSP head have rates of the configuration's.
     """
-    schedule = make_schedule(config, steps)
+    schedule = make_schedule(config, steps, rate)
     of_adam = (config.b1, config.b2, config.eps)
     if config.name == "adam":
         update = optax.adam(schedule, *of_adam)

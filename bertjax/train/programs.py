@@ -15,10 +15,11 @@ from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.models.lora import merge_over, merged, with_adapters
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.objective import Objective, Params
+from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.storage.memory import give_back_freed
-from bertjax.train.optimizer import make_optimizer, make_schedule
+from bertjax.train.optimizer import Rate, make_optimizer, make_schedule, rate_of
 from bertjax.train.state import TrainState, compile_init, state_template
-from bertjax.train.step import TrainStep, compile_train_step
+from bertjax.train.step import TrainStep, compile_train_step, train_step
 
 
 class Programs(NamedTuple):
@@ -86,20 +87,68 @@ def compile_ahead(train_step: Any, *arguments: Any) -> None:
     give_back_freed()
 
 
-def shared_programs() -> MakePrograms:
+class _AtRate:
+    """A training step whose learning rate is an input, at one."""
+
+    def __init__(self, step: Any, rate: Rate):
+        self._step, self._rate = step, rate
+
+    def __call__(self, state: TrainState, batch: Any, seed: ArrayLike) -> tuple[TrainState, Metrics]:
+        told: tuple[TrainState, Metrics] = self._step(state, batch, seed, self._rate)
+        return told
+
+    def lower(self, *arguments: Any) -> Any:
+        """Does what a jitted function's `lower` does."""
+        return self._step.lower(*arguments, self._rate)
+
+
+def _compile_by_rate(config: Config, objective: Objective, mesh: Mesh, steps: int) -> Any:
+    """Jits the training step as `compile_train_step` does, with the learning rate as one argument more."""
+    objective, optim = _adapted(objective, config.lora), config.optim
+    how: Any = {"averaging": optim.ema_decay is not None, "freeze_layers": optim.freeze_layers}
+    places = by_name(state_template(objective, make_optimizer(optim, steps), **how), mesh)
+
+    def step(state: TrainState, batch: Any, seed: ArrayLike, rate: Rate) -> tuple[TrainState, Metrics]:
+        return train_step(
+            state,
+            batch,
+            seed,
+            objective=objective,
+            optimizer=make_optimizer(optim, steps, rate),
+            schedule=make_schedule(optim, steps, rate),
+            gradient_accumulation_steps=config.train.gradient_accumulation_steps,
+            ema_decay=optim.ema_decay,
+        )
+
+    inputs = (places, by_rows(mesh), replicated(mesh), replicated(mesh))
+    return jax.jit(step, in_shardings=inputs, out_shardings=(places, replicated(mesh)), donate_argnums=0)
+
+
+def shared_programs(*, by_rate: bool = False) -> MakePrograms:
     """Returns `make_programs` for runs in turn, which gives what it made for the one before to one that is alike.
 
     They may differ in the seed, in where they are, and in when they end, are evaluated and saved.
+
+    Args:
+      by_rate: they may differ in optim.learning_rate too, unless other rates are given in proportion to it.
     """
     made: dict[Any, Programs] = {}
+    steps_by_rate: dict[Any, Callable[[int], Any]] = {}
 
     def make(config: Config, objective: Objective, mesh: Mesh) -> Programs:
         train = dataclasses.replace(config.train, steps=1, epochs=None, batch_warmup_steps=0)
         # In words: a section may hold lists.
-        key = (repr((config.task, config.data, config.model, config.optim, config.lora, train)), mesh)
+        scales = by_rate and config.optim.name != "muon" and config.optim.nsp_learning_rate is None
+        optim = dataclasses.replace(config.optim, learning_rate=1.0) if scales else config.optim
+        key = (repr((config.task, config.data, config.model, optim, config.lora, train)), mesh)
         if key not in made:
             made.clear()
+            steps_by_rate.clear()
             made[key] = make_programs(config, objective, mesh)
-        return made[key]
+            steps_by_rate[key] = functools.cache(functools.partial(_compile_by_rate, config, objective, mesh))
+        if not scales:
+            return made[key]
+        step_of = steps_by_rate[key]
+        return made[key]._replace(train_step=lambda steps: _AtRate(step_of(steps), rate_of(config.optim, steps)))
 
     return make

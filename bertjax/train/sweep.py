@@ -1,7 +1,8 @@
 """Several runs in turn: seeds of one setting, the settings of a grid, or both, and a table of what came of them.
 
 Each run is one like any other, in a folder of its own within `run_dir`. The programs of runs that differ in the seed
-alone are made once. Killed at any time and resumed, a sweep ends as if it never had been: each of its runs does.
+or the learning rate alone are made once. Killed at any time and resumed, a sweep ends as if it never had been: each of
+its runs does.
 """
 
 import dataclasses
@@ -128,7 +129,8 @@ def _sweep(
     folder, plans = Path(settings[0].config.run_dir), [_plan(setting, seeds) for setting in settings]
     configs = [config for plan in plans for config in plan]
     processes.broadcast(lambda: _check_folders(folder, configs, resume=resume))
-    programs, results = shared_programs(), []
+    rates = {setting.config.optim.learning_rate for setting in settings}
+    programs, results = shared_programs(by_rate=len(rates) > 1), []
     for setting, plan in zip(settings, plans, strict=True):
         result = Result(setting.values, [], [], [], [])
         for config in plan:

@@ -12,7 +12,7 @@ import pytest
 
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.models.bert import Bert, init_params, params_template
-from bertjax.train.optimizer import decay_mask, make_optimizer, make_schedule, muon_labels
+from bertjax.train.optimizer import Rate, decay_mask, make_optimizer, make_schedule, muon_labels, rate_of
 
 SMALL = BertConfig(vocab_size=9, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4, max_position=4)
 
@@ -87,6 +87,32 @@ def test_lower_layers_have_lower_rates(name: Any) -> None:
     assert len(updates[0]) == 4
     for path, step in updates[0].items():
         np.testing.assert_allclose(updates[1][path], shares[path.split("/")[0]] * step, rtol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "name, schedule", [("adam", "constant"), ("adamw", "linear"), ("lamb", "cosine"), ("adamw", "wsd")]
+)
+def test_a_rate_that_is_an_input_changes_no_bit(name: Any, schedule: Any) -> None:
+    how: dict[str, Any] = {"warmup_steps": 2, "layer_decay": 0.9, "clip_norm": 1.0}
+    how["weight_decay"] = 0.0 if name == "adam" else 0.1
+    config, steps = OptimConfig(name, 0.0037, schedule=schedule, **how), 6
+    rng = np.random.default_rng(0)
+    params = {part: {"kernel": jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)} for part in ("block_0", "pooler")}
+
+    def updated(params: Any, state: Any, rate: Rate | None) -> Any:
+        updates, state = make_optimizer(config, steps, rate).update(params, state, params)
+        return optax.apply_updates(params, updates), state, make_schedule(config, steps, rate)(state_count(state))
+
+    def state_count(state: Any) -> Any:
+        return next(leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32)
+
+    fixed, given = jax.jit(lambda *now: updated(*now, None)), jax.jit(updated)
+    one = other = (params, make_optimizer(config, steps).init(params))
+    for _ in range(steps):
+        *one, rate = fixed(*one)
+        *other, same = given(*other, rate_of(config, steps))
+        assert rate == same
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def update(config: OptimConfig, gradient: float) -> dict[str, jax.Array]:

@@ -1,5 +1,6 @@
 """Runs of several seeds and settings: each is as if it were alone, and the table tells what came of them."""
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from labelled_texts import but
 
 from bertjax import finetune
 from bertjax.cli.main import main
-from bertjax.config import Config
+from bertjax.config import Config, OptimConfig
 from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import load
 from bertjax.runs.folder import RunFolder
 from bertjax.train import loop, programs
+from bertjax.train.optimizer import rate_of
+from bertjax.train.programs import Programs, shared_programs
 from bertjax.train.run import Finished
 from bertjax.train.sweep import sweep
 
@@ -50,6 +53,30 @@ def test_each_seed_is_as_if_it_were_alone_whatever_kills_it(
         assert figure == {"mean": statistics.fmean(values), "deviation": statistics.stdev(values)}
     name, (mean, deviation) = next(iter(result.means.items()))
     assert f"{mean:.4f} ± {deviation:.4f}" in capsys.readouterr().out and name in told["figures"]
+
+
+def test_learning_rates_share_one_program(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given each run's own; `test_optimizer.py` holds what it makes of it to what a run alone does."""
+    made: list[Any] = []
+
+    def step_of(config: Config, objective: str, mesh: str, steps: int) -> Callable:
+        made.append(steps)
+        return lambda *given: given
+
+    monkeypatch.setattr(programs, "make_programs", lambda config, *_: made.append(config) or Programs(*[None] * 5))
+    monkeypatch.setattr(programs, "_compile_by_rate", step_of)
+    make, rates = shared_programs(by_rate=True), []
+    optim = OptimConfig("adamw", 0.01, schedule="linear", warmup_steps=4, clip_norm=1.0)
+    for rate in (0.01, 0.003):
+        config = but(small, seed=int(1000 * rate), optim=dataclasses.replace(optim, learning_rate=rate))
+        step = make(config, "objective", "mesh").train_step(6)  # type: ignore[arg-type]
+        assert step("state", "batch", 3) == ("state", "batch", 3, rate_of(config.optim, 6))  # type: ignore[arg-type]
+        rates.append(rate_of(config.optim, 6))
+    assert rates == [(0.01, 0.0025), (0.003, 0.00075)] and len(made) == 2 and made[1] == 6
+    own = [but(config, optim__name="muon", optim__learning_rate=rate) for rate in (0.01, 0.003)]
+    for config in own:  # whose other rates are in proportion to it
+        make(config, "objective", "mesh")  # type: ignore[arg-type]
+    assert made[2:] == own
 
 
 @pytest.fixture
