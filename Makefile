@@ -3,6 +3,7 @@
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
+# make test-slurm: try scripts/slurm in a SLURM of one node, set up in a temporary folder (as root, with slurm-wlm).
 # make tutorial: run docs/tutorial.ipynb and keep what it shows in it.
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make bench: time pretraining steps.   make bench ARGS="torture --kills 10": another benchmark; ARGS=--help lists them.
@@ -15,7 +16,7 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 RECIPE = chapter
 RUN = $(lastword runs/$(RECIPE) $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-.PHONY: setup train textbook test test-interop test-browser tutorial check fuzz bench
+.PHONY: setup train textbook test test-interop test-browser test-slurm tutorial check fuzz bench
 
 setup: .venv/ready
 
@@ -58,6 +59,9 @@ test-browser:
 	@[ -n "$(CHROMIUM)" ] || { echo "make test-browser needs Chromium: install it (apt-get install chromium)" >&2; exit 2; }
 	@$(MAKE) --no-print-directory .venv-browser/ready
 	.venv-browser/bin/pytest tests/browser
+
+test-slurm: setup
+	BERTJAX_SLURM=1 .venv/bin/pytest -rs tests/slurm
 
 tutorial: setup
 	.venv/bin/python scripts/tutorial.py
