@@ -59,7 +59,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Several processes; on SLURM, Open MPI and Cloud TPU these are found without this section"""
+    """Several processes; on SLURM, Kubernetes, Open MPI and Cloud TPU these are found without this section"""
 
     coordinator: str | None = None
     """HOST:PORT of process 0, as the other processes reach it"""

@@ -36,19 +36,26 @@ CHEAP = {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "1", "JAX_DISABLE_MOST_OPTIMIZATIO
 class Started:
     """A run's processes."""
 
-    def __init__(self, config: Config, size: int, *, resume: bool = False, timeout: float = 60):
+    def __init__(
+        self, config: Config, size: int, *, resume: bool = False, timeout: float = 60, kubernetes: bool = False
+    ):
         recipe = Path(config.run_dir).with_suffix(".yaml")
         save_config(config, recipe)
         self.run, self.port = RunFolder(config.run_dir), free_port()
         cache = jax.config.jax_compilation_cache_dir
         environment = {**os.environ, **CHEAP, "JAX_COMPILATION_CACHE_DIR": cache}
         command = [sys.executable, "-m", "bertjax", "pretrain", f"--config={recipe}", *["--resume"] * resume]
-        command += [f"--distributed.coordinator=127.0.0.1:{self.port}", f"--distributed.num_processes={size}"]
         command += [f"--distributed.timeout={timeout}"]
+        own: list[dict[str, str]] = [{} for _ in range(size)]
+        if kubernetes:  # as docs/cluster/job.yaml and an indexed Job set them
+            environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{self.port}", "JAX_NUM_PROCESSES": str(size)}
+            own = [{"JOB_COMPLETION_INDEX": str(index)} for index in range(size)]
+        else:
+            command += [f"--distributed.coordinator=127.0.0.1:{self.port}", f"--distributed.num_processes={size}"]
         self.processes = [
             subprocess.Popen(
-                [*command, f"--distributed.process_id={index}"],
-                env=environment,
+                [*command, *[f"--distributed.process_id={index}"] * (not kubernetes)],
+                env=environment | own[index],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -144,7 +151,7 @@ def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: 
     whole = pretrain(longer(recipe, tmp_path / "whole", 2))
     run = tmp_path / "run"
     reporting = longer(recipe, run, 2, mesh=MeshConfig(fsdp=2), logging=LoggingConfig(report=True))
-    start(reporting, 2).go_well()
+    start(reporting, 2, kubernetes=True).go_well()
     page = RunFolder(run).report.read_text(encoding="utf-8")  # which one writes, of what all were asked
     assert "Hidden words and the model’s guesses" in page and "Layer 1, head 2" in page
     for ours, theirs in zip(RunFolder(run).metrics.read(), RunFolder(whole).metrics.read(), strict=True):
