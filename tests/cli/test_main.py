@@ -703,7 +703,7 @@ def test_the_first_of_several_processes_tells_what_all_have_judged(
     inside: list[DistributedConfig] = []
 
     @contextlib.contextmanager
-    def joined(config: DistributedConfig) -> Iterator[SimpleNamespace]:
+    def joined(config: DistributedConfig, *_: object, **__: object) -> Iterator[SimpleNamespace]:
         inside.append(config)
         yield SimpleNamespace(first=config.process_id == 0)
         inside.clear()

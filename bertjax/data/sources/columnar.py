@@ -39,12 +39,15 @@ def arrow_rows(part: Part, fields: Mapping[str, str] | None) -> Iterator[tuple[i
         found = arrow.ipc.open_file(bytes_of_it) if is_file else arrow.ipc.open_stream(bytes_of_it)
         columns = _columns(file, found.schema, fields)
         batches = (found.get_batch(number) for number in range(found.num_record_batches)) if is_file else found
-        some = (
-            (batch if columns is None else batch.select(columns)).slice(first, _ROWS_AT_ONCE)
-            for batch in batches
-            for first in range(0, batch.num_rows, _ROWS_AT_ONCE)
-        )
-        yield from enumerate(_rows(some, found.schema), 1)
+        rows = _bounded(_rows(_in_slices(batches, columns), found.schema), file)
+        yield from enumerate(rows, 1)
+
+
+def _in_slices(batches: Any, columns: list[str] | None) -> Iterator[Any]:
+    for batch in batches:
+        some = batch if columns is None else batch.select(columns)
+        some.validate(full=True)  # what a damaged file says of its buffers is followed blindly else
+        yield from (some.slice(first, _ROWS_AT_ONCE) for first in range(0, some.num_rows, _ROWS_AT_ONCE))
 
 
 def no_column(file: Path, field: str, key: str, names: list[str]) -> BadError:
@@ -91,7 +94,13 @@ def _label_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         kinds = {column: _innermost(feature) for column, feature in features.items()}
         labels = {column: kind["names"] for column, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, LookupError, TypeError, AttributeError):  # theirs to write, and no part of the table
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # theirs to write, and no part of the table
         return {}
     return {column: [str(name) for name in names] for column, names in labels.items() if isinstance(names, list)}
 

@@ -98,6 +98,20 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
                 read(tmp_path / "a.arrow")
 
 
+def test_a_flipped_bit_is_read_or_said(tmp_path: Path) -> None:
+    """What a file says of its own buffers leads nowhere else."""
+    whole, choose, said = write(table_of(ROWS), tmp_path / "a.arrow").read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[choose.randrange(len(whole))] ^= 1 << choose.randrange(8)
+        (tmp_path / "a.arrow").write_bytes(damaged)
+        try:
+            assert all(isinstance(record, dict) for record in read(tmp_path / "a.arrow"))
+        except BadError as error:
+            said += "a.arrow" in str(error) and "\n" not in str(error)
+    assert said > 10
+
+
 def test_a_saved_dataset_is_the_files_with_its_rows(tmp_path: Path) -> None:
     saved = save(tmp_path / "more" / "saved", ROWS, shards=2)
     for path in (saved, tmp_path):  # wherever it is met
