@@ -129,6 +129,6 @@ def pyarrow_for(file: Path) -> Iterator[Any]:
         raise BertjaxError(f"to read {file} pyarrow is needed: pip install 'bertjax[parquet]'") from None
     try:
         yield pyarrow
-    except (*unreadable(file), pyarrow.ArrowException) as error:
-        what = "Arrow" if kind_of(file).format == "arrow" else "Parquet"
-        raise BadError(f"{file} is no {what} file that can be read ({in_a_line(error)})", f"no {what}") from None
+    except (*unreadable(file), pyarrow.ArrowException, MemoryError) as error:  # a damaged length is above any memory
+        what, why = "Arrow" if kind_of(file).format == "arrow" else "Parquet", in_a_line(error) or "a length in it"
+        raise BadError(f"{file} is no {what} file that can be read ({why})", f"no {what}") from None

@@ -110,6 +110,9 @@ def test_a_flipped_bit_is_read_or_said(tmp_path: Path) -> None:
         except BadError as error:
             said += "a.arrow" in str(error) and "\n" not in str(error)
     assert said > 10
+    (tmp_path / "a.arrow").write_bytes(b"\xff\xff\xff\xff\xff\xff\xff\x7f" + whole[8:])
+    with pytest.raises(BadError, match="a.arrow is no Arrow file that can be read"):
+        read(tmp_path / "a.arrow")
 
 
 def test_a_saved_dataset_is_the_files_with_its_rows(tmp_path: Path) -> None:
