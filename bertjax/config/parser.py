@@ -89,7 +89,8 @@ def _as_meant(args: Sequence[str], command: str) -> list[str]:
         option, _, value = word.partition("=") if "=" in word or not read else (read[-1], "", word)
         check_number(option.removeprefix("--"), value)
         read.append(f"--config={read_recipe(find_recipe(value), command)}" if word.startswith("--config=") else word)
-    return read
+    # Recipes first, or they would win over what is typed before them.
+    return sorted(read, key=lambda word: not word.startswith("--config="))
 
 
 def _in_our_words(message: str, command: str) -> str:

@@ -152,3 +152,9 @@ def test_part_that_names_a_file_is_no_include(refusal, recipe, tmp_path):
 def test_keys_that_are_typed():
     argv = ["--config", "tiny", "--resume", "--seed", "3", "--train.steps=9", "--model.num_layers", "-1", "--x.y=1"]
     assert typed_keys(argv) == ["seed", "train.steps", "model.num_layers"]
+
+
+def test_what_is_typed_wins_over_a_recipe_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("run_dir: theirs\nseed: 1\n")
+    config, _ = parse_config(config_parser(), ["--run_dir", "mine", f"--config={tmp_path / 'r.yaml'}", "--seed", "2"])
+    assert (config.run_dir, config.seed) == ("mine", 2)
