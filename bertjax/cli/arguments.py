@@ -1,6 +1,7 @@
 """The parser of commands that take no recipe, and how every command treats the files it is told to write."""
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -11,6 +12,7 @@ from typing import IO, Any
 from bertjax.config import MeshConfig
 from bertjax.config.keys import RENAMED
 from bertjax.errors import BertjaxError
+from bertjax.parallel.clusters import step_of_many
 from bertjax.storage.atomic import atomic_write
 
 
@@ -49,6 +51,26 @@ def mesh_of(args: argparse.Namespace) -> MeshConfig | None:
     given = {axis.name: getattr(args, f"mesh.{axis.name}") for axis in dataclasses.fields(MeshConfig)}
     sizes = {name: size for name, size in given.items() if size is not None}
     return MeshConfig(**sizes) if sizes else None
+
+
+def is_ours(out: Path) -> bool:
+    """Returns whether this process is to write an output: of the tasks that `srun -n` starts for it, the first.
+
+    The others have nothing to do. Which is the first, a file beside the output tells while that is being written.
+    """
+    step = step_of_many()
+    folder = next((folder for folder in out.absolute().parents if folder.is_dir()), None)
+    if step is None or folder is None:
+        return True
+    claim = folder / f".{out.name}.task-of-{step}"
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    except OSError:  # which will be told of when the output is written
+        return True
+    atexit.register(claim.unlink, missing_ok=True)
+    return True
 
 
 def check_new(option: str, path: Path, suffix: str = "") -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
+from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
 from bertjax.storage.paths import user_path
@@ -67,6 +67,8 @@ def encode(argv: list[str]) -> None:
     if (args.text is None) == (args.input is None):
         given = "both a text and --input are given" if args.text is not None else "there is no text"
         raise BertjaxError(f"{given}; give TEXT, or --input FILE for one on every line")
+    if args.out is not None and not is_ours(args.out):
+        return
     if args.input is None:
         _encode_one(args)
         return

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from bertjax.cli.arguments import Parser
+from bertjax.cli.arguments import Parser, is_ours
 from bertjax.cli.terminal import say
 from bertjax.errors import shown
 from bertjax.storage.hub_models import model_folder
@@ -23,6 +23,8 @@ def export(argv: list[str]) -> None:
         "stablehlo: the encoder with its weights as one file, which JAX alone runs",
     )
     args = parser.parse_args(argv)
+    if not is_ours(args.out):
+        return
     if args.format == "stablehlo":
         _export_stablehlo(args.run, args.out)
         return

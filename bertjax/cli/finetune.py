@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from bertjax.cli.arguments import Parser, add_mesh, check_new, mesh_of, new_file
+from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.cli.train import parse_recipe, training_parser
 from bertjax.errors import BertjaxError
@@ -112,6 +112,8 @@ def predict(argv: list[str]) -> None:
     )
     add_mesh(parser, "each device has the whole model, and texts of its own")
     args = parser.parse_args(argv)
+    if not is_ours(args.out):
+        return
     check_new("--out", args.out)
     import dataclasses
 

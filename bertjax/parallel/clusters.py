@@ -55,6 +55,13 @@ def detect_cluster(bind: str | None, timeout: float) -> Assigned | None:
     return assigned if assigned is not None and assigned.rendezvous.size > 1 else None
 
 
+def step_of_many() -> str | None:
+    """Returns the name of the step of SLURM's that started this process as one of several; None where none did."""
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        return None
+    return ".".join(os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT"))
+
+
 def _warn_of_many() -> None:
     """Warns where the environment says that this process is one of many, and does not tell how they meet."""
     if (index := os.environ.get("JOB_COMPLETION_INDEX")) is not None:

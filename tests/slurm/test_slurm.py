@@ -80,6 +80,11 @@ def test_one_script_until_the_run_has_finished(recipe: Path, tmp_path: Path) -> 
     again = subprocess.run(["srun", "-n", "2", *command, "--resume"], capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and "has made its" in again.stdout, again.stderr  # finished, quietly
 
+    exported = ["srun", "-n", "2", "bertjax", "export", str(tmp_path / "whole"), str(tmp_path / "exported")]
+    both = subprocess.run(exported, capture_output=True, text=True, timeout=300)
+    assert both.returncode == 0 and both.stdout.count("exported to ") == 1, both.stderr  # the other ends quietly
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+
     run, log = tmp_path / "run", tmp_path / "log"
     options = ["--parsable", f"--output={log}", "--time=60"]
     job = said("sbatch", *options, str(SCRIPTS / "pretrain.sbatch"), "--config", str(recipe), "--run_dir", str(run))
