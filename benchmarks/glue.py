@@ -81,7 +81,7 @@ def predict(run: Path, source: str, folder: Path) -> Path:
     """Writes what a run tells of rows into a folder, and returns the file."""
     task, out = task_of(run), folder / "predicted.jsonl"
     with open(out, "w", encoding="utf-8") as file:
-        print(predict_file(load_predictor(run, task, precision="float32", mesh=None), source, file, out))
+        predict_file(load_predictor(run, task, precision="float32", mesh=None), source, file, out)
     return out
 
 
