@@ -52,6 +52,9 @@ class BertConfig:
     """whether the summed embeddings pass a norm and dropout (as in BERT; not in the textbook)"""
     positions: Literal["learned", "rotary"] = "learned"
     """learned position embeddings (as in BERT), or rotary ones on queries and keys (Su et al. 2021)"""
+    token_types: int = 2
+    """rows of the segment embedding: 2 (as in BERT), one for each sentence of a pair; 1 that all tokens share (as in
+    RoBERTa); or 0, none (as in DistilBERT)"""
     biases: bool = True
     """whether linear layers and norms have biases (as in BERT); the MLM head's output always has one for each token"""
     nsp_features: Literal["cls", "pair"] = "cls"
@@ -99,6 +102,10 @@ class BertConfig:
                 f"model.attention_start=neighbours is of rotary positions and biases, not of model.positions="
                 f"{self.positions} and model.biases={self.biases}; change these, or give model.attention_start=random",
             )
+        require(
+            self.token_types in (0, 1, 2),
+            f"model.token_types={self.token_types} is impossible: texts have two segments at most; give 0, 1 or 2",
+        )
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
         for name in ("layer_norm_eps", "init_scale"):
             value = getattr(self, name)

@@ -12,7 +12,7 @@ import numpy as np
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Carried, Family, read_settings, transpose_kernels
-from bertjax.hub.tensors import Tensors
+from bertjax.hub.layout import Layout
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 # The same functions under their other names there, equal but for rounding.
@@ -51,29 +51,12 @@ CARRIED = {
     "norm_kind": Carried(("layer",), "its norms are layer norms"),
     "embedding_norm": Carried((True,), "its embeddings are always normalised"),
     "positions": Carried(("learned",), "it has an embedding of each position"),
+    "token_types": Carried((2,), "it has an embedding of each segment"),
     "biases": Carried((True,), "its linear layers and norms have biases"),
     "hidden_act": Carried(tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
 }
 
-_DECODER = "cls.predictions.decoder"
-_HEAD_BIAS = "cls.predictions.bias"  # tied it is the decoder's own bias too; untied, nothing adds it
-_EMBEDDINGS = {
-    "token_embedding": "word_embeddings",
-    "segment_embedding": "token_type_embeddings",
-    "position_embedding": "position_embeddings",
-}
-_LINEARS = {
-    "attention/query": "attention.self.query",
-    "attention/key": "attention.self.key",
-    "attention/value": "attention.self.value",
-    "attention/out": "attention.output.dense",
-    "ffn/in": "intermediate.dense",
-    "ffn/out": "output.dense",
-}
-_PARTS = ("embeddings.", "encoder.", "pooler.")  # of a BERT, under these names where it was saved without heads
-_TASK_HEADS = ("classifier.", "qa_outputs.")  # of the tasks that `transformers` has for BERT
-_CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # that it once saved
-_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
+LAYOUT = Layout()
 
 
 def read_config(theirs: dict[str, Any]) -> BertConfig:
@@ -107,35 +90,6 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     }
 
 
-def names(config: BertConfig, base: str = "bert") -> dict[str, str]:
-    """Returns for the path of every parameter here its name there, but for an NSP head that compares both sentences.
-
-    Args:
-      base: what names of the encoder's weights begin with.
-    """
-    table = {ours: f"{base}.embeddings.{theirs}.weight" for ours, theirs in _EMBEDDINGS.items()}
-
-    def add(ours: str, theirs: str, leaf: str) -> None:
-        table[f"{ours}/{leaf}"], table[f"{ours}/bias"] = f"{theirs}.weight", f"{theirs}.bias"
-
-    add("embedding_norm", f"{base}.embeddings.LayerNorm", "scale")
-    for number in range(config.num_layers):
-        for ours, theirs in _LINEARS.items():
-            add(f"block_{number}/{ours}", f"{base}.encoder.layer.{number}.{theirs}", "kernel")
-        for ours, theirs in _NORMS.items():
-            add(f"block_{number}/{ours}", f"{base}.encoder.layer.{number}.{theirs}", "scale")
-    if config.nsp_features == "cls":
-        add("pooler", f"{base}.pooler.dense", "kernel")
-        add("nsp", "cls.seq_relationship", "kernel")
-    add("mlm/hidden", "cls.predictions.transform.dense", "kernel")
-    add("mlm/norm", "cls.predictions.transform.LayerNorm", "scale")
-    if config.tie_word_embeddings:
-        table["mlm/bias"] = _HEAD_BIAS
-    else:
-        add("mlm/vocab", _DECODER, "kernel")
-    return table
-
-
 def to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
     """Returns the parameter at one of our paths, made of their tensor."""
     array = transpose_kernels(config, path, array)
@@ -147,48 +101,6 @@ def to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
     return transpose_kernels(config, path, array[..., ::-1] if path.startswith("nsp/") else array)
 
 
-def after_reading(config: BertConfig, tensors: Tensors, base: str = "bert") -> Tensors:
-    """Returns a folder's tensors under today's names, the decoder settled, heads of tasks left out.
-
-    A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own.
-
-    Args:
-      base: what names of the encoder's weights begin with.
-
-    Raises:
-      BertjaxError: a decoder that config.json has as tied is not.
-    """
-    not_read = (*_TASK_HEADS, *(f"{base}.{name}" for name in _CONSTANTS))
-    tensors = {_modern(name, base): array for name, array in tensors.items()}
-    tensors = {name: array for name, array in tensors.items() if not name.startswith(not_read)}
-    if not config.tie_word_embeddings:
-        if (bias := tensors.pop(_HEAD_BIAS, None)) is not None:
-            tensors.setdefault(f"{_DECODER}.bias", bias)
-        return tensors
-    ties = {f"{_DECODER}.weight": f"{base}.embeddings.word_embeddings.weight", f"{_DECODER}.bias": _HEAD_BIAS}
-    for copy, original in ties.items():
-        if copy in tensors and not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy]), True):
-            raise BertjaxError(
-                f"{copy} is not {original}, as its config.json has it; set tie_word_embeddings to false there"
-            )
-        tensors.pop(copy, None)
-    return tensors
-
-
-def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
-    """Returns the tensors with the bias that nothing adds: it would be missing to `transformers`."""
-    if config.tie_word_embeddings or f"{_DECODER}.bias" not in tensors:
-        return tensors
-    return tensors | {_HEAD_BIAS: tensors[f"{_DECODER}.bias"].copy()}
-
-
-def _modern(name: str, base: str) -> str:
-    """Returns today's name: old folders have TensorFlow's names for norms, those without heads no `bert.`."""
-    if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return f"{base}.{name}" if name.startswith(_PARTS) else name
-
-
 BERT = Family(
     name="BERT",
     model_type="bert",
@@ -196,10 +108,10 @@ BERT = Family(
     carried=CARRIED,
     read_config=read_config,
     write_config=write_config,
-    names=names,
+    names=LAYOUT.names,
     head_names={"classifier/kernel": "classifier.weight", "classifier/bias": "classifier.bias"},
     to_ours=to_ours,
     to_theirs=to_theirs,
-    after_reading=after_reading,
-    before_writing=before_writing,
+    after_reading=LAYOUT.after_reading,
+    before_writing=LAYOUT.before_writing,
 )

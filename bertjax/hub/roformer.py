@@ -14,11 +14,11 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
+from bertjax.hub.layout import Layout
 from bertjax.hub.tensors import Tensors
 
-_BASE = "roformer"
-_ANGLES = f"{_BASE}.encoder.embed_positions.weight"  # a constant that they save; it follows from the sizes
-_LACKING = ("position_embedding", "pooler", "nsp")
+_LAYOUT = Layout("roformer", pooler=None, nsp=None)
+_ANGLES = "roformer.encoder.embed_positions.weight"  # a constant that they save; it follows from the sizes
 _TURNED = ("attention/query/kernel", "attention/query/bias", "attention/key/kernel", "attention/key/bias")
 
 
@@ -45,11 +45,6 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     return written | {"architectures": [architecture], "embedding_size": config.hidden_size, "rotary_value": False}
 
 
-def names(config: BertConfig) -> dict[str, str]:
-    """Returns for the path of every parameter here its name there, but for the NSP head, which has none."""
-    return {ours: theirs for ours, theirs in bert.names(config, _BASE).items() if not ours.startswith(_LACKING)}
-
-
 def to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
     """Returns the parameter at one of our paths, made of their tensor."""
     return _reordered(config, path, bert.to_ours(config, path, array), (-1, 2))
@@ -69,7 +64,7 @@ def _reordered(config: BertConfig, path: str, array: np.ndarray, pairs: tuple[in
 
 def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
     """Returns a folder's tensors under today's names, as of a BERT, without the angles."""
-    tensors = bert.after_reading(config, tensors, _BASE)
+    tensors = _LAYOUT.after_reading(config, tensors)
     return {name: array for name, array in tensors.items() if name != _ANGLES}
 
 
@@ -78,7 +73,7 @@ def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
     half = config.hidden_size // config.num_heads // 2
     angles = np.arange(config.max_position)[:, None] * 10_000.0 ** (-np.arange(half) / half)
     table = np.concatenate((np.sin(angles), np.cos(angles)), -1).astype(np.float32)
-    return bert.before_writing(config, tensors) | {_ANGLES: table}
+    return _LAYOUT.before_writing(config, tensors) | {_ANGLES: table}
 
 
 ROFORMER = Family(
@@ -88,7 +83,7 @@ ROFORMER = Family(
     carried=bert.CARRIED | {"positions": Carried(("rotary",), "its positions are rotary")},
     read_config=read_config,
     write_config=write_config,
-    names=names,
+    names=_LAYOUT.names,
     head_names=bert.BERT.head_names,
     of_texts=False,
     to_ours=to_ours,

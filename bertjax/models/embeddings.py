@@ -22,7 +22,8 @@ class Embeddings(nn.Module):
         assert c.vocab_size is not None
         table = initializers.truncated_normal(c.init_scale) if c.init == "bert" else initializers.normal(1.0)
         self.token_embedding = self.param("token_embedding", table, (c.vocab_size, c.hidden_size))
-        self.segment_embedding = self.param("segment_embedding", table, (2, c.hidden_size))
+        if c.token_types:
+            self.segment_embedding = self.param("segment_embedding", table, (c.token_types, c.hidden_size))
         if c.positions == "learned":
             self.position_embedding = self.param("position_embedding", table, (c.max_position, c.hidden_size))
         if c.embedding_norm:
@@ -31,7 +32,9 @@ class Embeddings(nn.Module):
     def __call__(self, tokens_bt: Array, segments_bt: Array, positions_bt: Array, *, train: bool) -> Array:
         """Returns float32 [n, d], n = b*t."""
         c = self.config
-        x_btd = self.token_embedding[tokens_bt] + self.segment_embedding[segments_bt]
+        x_btd = self.token_embedding[tokens_bt]
+        if c.token_types:
+            x_btd += self.segment_embedding[segments_bt if c.token_types > 1 else 0 * segments_bt]
         if c.positions == "learned":
             x_btd += self.position_embedding[positions_bt]
         x_nd = on_rows(x_btd.reshape(tokens_bt.size, -1), self.mesh)

@@ -15,7 +15,7 @@ from bertjax.config import BertConfig, Config, TokenizerConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
-from bertjax.hub.bert import SETTINGS, names
+from bertjax.hub.bert import LAYOUT, SETTINGS
 from bertjax.hub.folder import check_writable, leaves, read_folder, write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert, params_template
@@ -233,7 +233,7 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_rows(folder: Path) -> Non
 @pytest.mark.parametrize("tie_word_embeddings", [True, False])
 def test_every_parameter_has_a_name_there(tie_word_embeddings: bool) -> None:
     config = dataclasses.replace(TINY, tie_word_embeddings=tie_word_embeddings)
-    table = names(config)
+    table = LAYOUT.names(config)
     assert set(table) == {path for path, _ in leaves(params_template(Bert(config)))}
     assert len(set(table.values())) == len(table)
     if tie_word_embeddings:
@@ -265,6 +265,7 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
     "positions": ("rotary", "learned"),
     "biases": (False, "true"),
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
+    "token_types": (1, "2"),
 }
 PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True, "attention": "xla"}
 PLAIN |= {"tie_word_embeddings": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}

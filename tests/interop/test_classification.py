@@ -15,7 +15,7 @@ from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.data.examples import Examples
 from bertjax.data.targets import Labels, Scores, Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
-from bertjax.hub.bert import names
+from bertjax.hub.bert import LAYOUT
 from bertjax.hub.folder import leaves, read_model_config, write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
@@ -43,7 +43,7 @@ def test_logits_loss_and_gradients_are_theirs(tmp_path: Path) -> None:
     )
     theirs.save_pretrained(tmp_path)
     config = read_model_config(tmp_path)
-    table = names(config) | {f"classifier/{ours}": f"classifier.{name}" for ours, name in OF_HEAD.items()}
+    table = LAYOUT.names(config) | {f"classifier/{ours}": f"classifier.{name}" for ours, name in OF_HEAD.items()}
     model = SequenceClassifier(Bert(config), 3)
     ours = filled(params_template(model), table, read_tensors(tmp_path))
 

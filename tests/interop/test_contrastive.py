@@ -16,7 +16,7 @@ from labelled_texts import WORDS, write_model
 from bertjax import Encoder, finetune, load_config
 from bertjax.data.batching.tuples import TupleBatches
 from bertjax.data.tuples import Tuples
-from bertjax.hub.bert import names
+from bertjax.hub.bert import LAYOUT
 from bertjax.hub.export import export_run
 from bertjax.hub.folder import leaves, read_folder
 from bertjax.models.bert import Bert
@@ -84,7 +84,7 @@ def test_the_loss_and_every_gradient_are_theirs(tmp_path: Path, name: str) -> No
     value, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
     assert float(value) == pytest.approx(loss.item(), rel=1e-5)
     of_theirs = {name: tensor.grad for name, tensor in theirs[0].named_parameters()}
-    table, compared = names(config), 0
+    table, compared = LAYOUT.names(config), 0
     for path, gradient in leaves(gradients):
         (expected,) = [grad for key, grad in of_theirs.items() if key.endswith(table[path].removeprefix("bert."))]
         expected = expected.numpy().T if path.endswith("kernel") else expected.numpy()

@@ -16,7 +16,7 @@ from bertjax.data.batching.tagged import TaggedBatches
 from bertjax.data.tagged import NO_TAG, read_words
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
-from bertjax.hub.bert import names
+from bertjax.hub.bert import LAYOUT
 from bertjax.hub.folder import leaves, read_model_config, write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
@@ -43,7 +43,7 @@ def test_logits_loss_and_gradients_are_theirs(tmp_path: Path) -> None:
     )
     theirs.save_pretrained(tmp_path)
     config = read_model_config(tmp_path)
-    table = names(config) | {f"classifier/{ours}": f"classifier.{name}" for ours, name in OF_HEAD.items()}
+    table = LAYOUT.names(config) | {f"classifier/{ours}": f"classifier.{name}" for ours, name in OF_HEAD.items()}
     model = TokenClassifier(Bert(config), 3)
     ours = filled(params_template(model), table, read_tensors(tmp_path))
 

@@ -244,3 +244,23 @@ def test_scanned_layers_are_the_same(options: dict[str, Any]) -> None:
     for how in ({"scan_layers": True}, {"remat": True}):
         other = encoded(Bert(config, **how), params, *inputs())
         np.testing.assert_allclose(other, encode(config, params, *inputs()), atol=1e-5)
+
+
+# Segments.
+
+
+def test_with_one_row_all_tokens_share_it_and_with_none_there_is_no_table() -> None:
+    assert names(small()) - names(small(token_types=0)) == {"segment_embedding"}
+    tokens_bt, segments_bt, *rest = inputs()
+    table_rd = jax.random.normal(KEY, (2, 16))
+    params = fresh_params(small(token_types=0))
+
+    def embedded(rows: int, segments_bt: jax.Array) -> jax.Array:
+        model = Bert(small(token_types=rows))
+        there = params | ({"segment_embedding": table_rd[:rows]} if rows else {})
+        embed = lambda bert: bert.embeddings(tokens_bt, segments_bt, rest[0], train=False)  # noqa: E731
+        return model.apply({"params": there}, method=embed)
+
+    np.testing.assert_array_equal(embedded(1, segments_bt), embedded(2, 0 * segments_bt))
+    assert np.abs(embedded(2, segments_bt) - embedded(1, segments_bt)).max() > 0.1
+    assert np.abs(embedded(0, segments_bt) - embedded(1, segments_bt)).max() > 0.1

@@ -85,6 +85,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "embedding_norm": (True, False),
     "positions": ("learned", "rotary"),
     "biases": (True, False),
+    "token_types": (2, 1, 0),
     "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
     "nsp_features": ("cls", "pair"),
     "tie_word_embeddings": (True, False),

@@ -1,0 +1,109 @@
+"""Names of the weights of families that are built as BERT is: what of them differs, and what they settle alike."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bertjax.config import BertConfig
+from bertjax.errors import BertjaxError
+from bertjax.hub.tensors import Tensors
+
+_LINEARS = {
+    "attention/query": "attention.self.query",
+    "attention/key": "attention.self.key",
+    "attention/value": "attention.self.value",
+    "attention/out": "attention.output.dense",
+    "ffn/in": "intermediate.dense",
+    "ffn/out": "output.dense",
+}
+_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
+
+
+class Layout(NamedTuple):
+    """Names of a family's weights; the defaults are BERT's."""
+
+    base: str = "bert"  # what names of the encoder's begin with; a model saved without heads may leave it out
+    layers: str = "encoder.layer"
+    linears: Mapping[str, str] = _LINEARS  # of a layer
+    norms: Mapping[str, str] = _NORMS  # of a layer
+    pooler: str | None = "pooler.dense"  # after the base; None where there is none
+    nsp: str | None = "cls.seq_relationship"  # None where there is none
+    hidden: str = "cls.predictions.transform.dense"  # of the MLM head
+    norm: str = "cls.predictions.transform.LayerNorm"
+    decoder: str = "cls.predictions.decoder"
+    bias: str = "cls.predictions.bias"  # tied it is the decoder's own bias too; untied, nothing adds it
+    # What begins names of other heads, which are left out.
+    other_heads: tuple[str, ...] = ("classifier.", "qa_outputs.")
+
+    def names(self, config: BertConfig) -> dict[str, str]:
+        """Returns for the path of every parameter here its name there, but for those it has no place for."""
+        table = {"token_embedding": f"{self.base}.embeddings.word_embeddings.weight"}
+        if config.token_types:
+            table["segment_embedding"] = f"{self.base}.embeddings.token_type_embeddings.weight"
+        if config.positions == "learned":
+            table["position_embedding"] = f"{self.base}.embeddings.position_embeddings.weight"
+
+        def add(ours: str, theirs: str, leaf: str) -> None:
+            table[f"{ours}/{leaf}"], table[f"{ours}/bias"] = f"{theirs}.weight", f"{theirs}.bias"
+
+        add("embedding_norm", f"{self.base}.embeddings.LayerNorm", "scale")
+        for number in range(config.num_layers):
+            for ours, theirs in self.linears.items():
+                add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "kernel")
+            for ours, theirs in self.norms.items():
+                add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "scale")
+        if config.nsp_features == "cls" and self.pooler is not None:
+            add("pooler", f"{self.base}.{self.pooler}", "kernel")
+        if config.nsp_features == "cls" and self.nsp is not None:
+            add("nsp", self.nsp, "kernel")
+        add("mlm/hidden", self.hidden, "kernel")
+        add("mlm/norm", self.norm, "scale")
+        if config.tie_word_embeddings:
+            table["mlm/bias"] = self.bias
+        else:
+            add("mlm/vocab", self.decoder, "kernel")
+        return table
+
+    def after_reading(self, config: BertConfig, tensors: Tensors) -> Tensors:
+        """Returns a folder's tensors under today's names, the decoder settled, other heads left out.
+
+        A tied decoder may be in the file once more; of the two biases there, an untied one adds the decoder's own.
+
+        Raises:
+          BertjaxError: a decoder that config.json has as tied is not.
+        """
+        constants = (f"{self.base}.embeddings.position_ids", f"{self.base}.embeddings.token_type_ids")  # once saved
+        tensors = {self._modern(name): array for name, array in tensors.items()}
+        tensors = {
+            name: array for name, array in tensors.items() if not name.startswith((*self.other_heads, *constants))
+        }
+        own = f"{self.decoder}.bias"
+        if not config.tie_word_embeddings:
+            if own != self.bias and (bias := tensors.pop(self.bias, None)) is not None:
+                tensors.setdefault(own, bias)
+            return tensors
+        ties = {f"{self.decoder}.weight": f"{self.base}.embeddings.word_embeddings.weight", own: self.bias}
+        for copy, original in ties.items():
+            if copy == original or copy not in tensors:
+                continue
+            if not np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy]), True):
+                raise BertjaxError(
+                    f"{copy} is not {original}, as its config.json has it; set tie_word_embeddings to false there"
+                )
+            del tensors[copy]
+        return tensors
+
+    def before_writing(self, config: BertConfig, tensors: Tensors) -> Tensors:
+        """Returns the tensors with the bias that nothing adds: it would be missing to `transformers`."""
+        own = f"{self.decoder}.bias"
+        if config.tie_word_embeddings or own not in tensors or own == self.bias:
+            return tensors
+        return tensors | {self.bias: tensors[own].copy()}
+
+    def _modern(self, name: str) -> str:
+        """Returns today's name: old folders have TensorFlow's names for norms, those without heads lack the base."""
+        if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
+            name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        parts = ("embeddings.", f"{self.layers.partition('.')[0]}.", "pooler.")
+        return f"{self.base}.{name}" if name.startswith(parts) else name
