@@ -269,6 +269,14 @@ def test_parquet_bomb_and_missing_pyarrow(server, tmp_path, monkeypatch):
     assert server.asked == []
 
 
+def test_no_redirection_leads_to_a_file_of_ours(server, tmp_path):
+    def redirect(handler):
+        handler.wfile.write(b"HTTP/1.0 302 Found\r\nLocation: file:///etc/hostname\r\n\r\n")
+
+    server.routes["/z.zip"] = redirect
+    assert "Redirection to url 'file:///etc/hostname' is not allowed" in fails(tmp_path, zip_mirror(server))
+
+
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["in the header", "in the body"])
 def test_total_time_holds_against_a_drip(server, tmp_path, head):
     def drip(handler):
