@@ -83,7 +83,7 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
         **{theirs: getattr(config, ours) for ours, theirs in SETTINGS.items()},
         "attention_probs_dropout_prob": config.dropout,
         "hidden_act": ACTIVATIONS[config.hidden_act],
-        "type_vocab_size": 2,
+        "type_vocab_size": config.token_types,
         "initializer_range": config.init_scale,
         "position_embedding_type": "absolute",
         "tie_word_embeddings": config.tie_word_embeddings,

@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from bertjax.data.tokenizer.settings import read_json
 from bertjax.errors import BertjaxError
 from bertjax.hub.card import make_card, make_embedding_card, make_task_card
 from bertjax.hub.folder import (
     check_writable,
+    own_family_first,
     read_folder,
     read_model_config,
     read_task_folder,
@@ -62,14 +64,16 @@ def export_folder(source: Path, folder: Path) -> None:
       BertjaxError: the folder exists or cannot be written, or the source cannot be read.
     """
     head = read_task_head(source) if has_head(read_json(source / "config.json")) else None
-    check_writable(read_model_config(source), folder, head=head)
+    families = own_family_first(source)
+    check_writable(read_model_config(source), folder, families=families, head=head)
     if head is not None:
         (config, params, tokenizer), head, max_length = read_task_folder(source)
-        write_folder(config, params, tokenizer, folder, card=_card(source), head=head, max_length=max_length)
+        of_head: dict[str, Any] = {"head": head, "max_length": max_length}
+        write_folder(config, params, tokenizer, folder, card=_card(source), families=families, **of_head)
         return
     read = read_folder(source)
     sentence = read_settings(source, read.config.hidden_size, lowercases=read.tokenizer.rules.lowercase)
-    write_folder(*read, folder, card=_card(source), sentence=sentence)
+    write_folder(*read, folder, card=_card(source), families=families, sentence=sentence)
 
 
 def _card(source: Path) -> str:

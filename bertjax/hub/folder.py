@@ -18,6 +18,8 @@ from bertjax.data.tokenizer.settings import ROLES_FILE, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.bert import BERT
+from bertjax.hub.distilbert import DISTILBERT
+from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
@@ -28,7 +30,7 @@ from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
-FAMILIES: tuple[Family, ...] = (BERT, ROFORMER)
+FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, DISTILBERT, ELECTRA)
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)
 _EXAMPLES = 5  # weights that a warning names
@@ -74,6 +76,16 @@ def read_model_config(folder: Path, families: Sequence[Family] = FAMILIES) -> Be
       BertjaxError: it is of another architecture, or one that we cannot compute.
     """
     return _read_config(folder, families)[1]
+
+
+def own_family_first(folder: Path, families: Sequence[Family] = FAMILIES) -> tuple[Family, ...]:
+    """Returns the families, that of a folder's model first: as that one it is written anew.
+
+    Raises:
+      BertjaxError: as `read_model_config` does.
+    """
+    own = _read_config(folder, families)[0]
+    return own, *(family for family in families if family is not own)
 
 
 def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel:
@@ -307,7 +319,7 @@ def _json_files(
             **tokenizer.hub_settings(),
             **({} if family.tokenizer_class is None else {"tokenizer_class": family.tokenizer_class}),
             "model_max_length": max_length,
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "model_input_names": ["input_ids", *(["token_type_ids"] * (config.token_types > 1)), "attention_mask"],
         },
         ROLES_FILE: tokenizer.roles,
     }

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
+from bertjax.hub.folder import FAMILIES as KNOWN  # noqa: E402
 from bertjax.hub.folder import read_folder, write_folder  # noqa: E402
 from bertjax.inference.encoder import Encoder  # noqa: E402
 from bertjax.models.bert import Bert  # noqa: E402
@@ -23,18 +24,25 @@ SIZES |= {"max_position_embeddings": 40, "pad_token_id": 0}
 FAMILIES: dict[str, dict[str, Any]] = {
     "roformer": {},
     "roformer untied": {"tie_word_embeddings": False},
+    "electra": {"embedding_size": 32},
+    "electra untied": {"embedding_size": 32, "tie_word_embeddings": False},
+    "distilbert": {},
+    "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
 }
 
 
 def theirs(name: str, settings: dict[str, Any]) -> Any:
     """A random model of theirs that predicts words, whose norms and biases differ from 1 and 0."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(name.split()[0], vocab_size=PIECES.vocab_size, **SIZES, **settings)
+    sizes = SIZES | {"vocab_size": PIECES.vocab_size} | settings
+    if name.startswith("distilbert"):
+        sizes["hidden_dim"] = sizes.pop("intermediate_size")
+    config = transformers.AutoConfig.for_model(name.split()[0], **sizes)
     model = transformers.AutoModelForMaskedLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+                parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
 
@@ -49,7 +57,8 @@ def outputs(model: Any, ids_bt: np.ndarray, mask_bt: np.ndarray) -> tuple[np.nda
 @pytest.mark.parametrize("name", FAMILIES)
 def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     model = theirs(name, FAMILIES[name])
-    write_tokenizer(tmp_path / "theirs")
+    segments = getattr(model.config, "type_vocab_size", 0) > 1
+    write_tokenizer(tmp_path / "theirs", segments=segments)
     model.save_pretrained(tmp_path / "theirs")
     ours = read_folder(tmp_path / "theirs")
     rng = np.random.default_rng(0)
@@ -67,15 +76,24 @@ def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     }
     print("largest differences:", {part: float(f"{value:.1e}") for part, value in far.items()})
     assert max(far.values()) < ATOL
+    # The first row's text beside another's in one row of the batch: what the other says changes nothing.
+    beside = [np.concatenate((array[:1], array[2:]), 1) for array in batch[:3]]
+    sequences_bt = np.repeat([[1, 2]], 11, 1)
+    packed_1td = bert.apply(variables, *beside, sequences_bt, method="encode")
+    beside[0] = np.where(sequences_bt == 1, beside[0], 5)
+    other_1td = bert.apply(variables, *beside, sequences_bt, method="encode")
+    np.testing.assert_array_equal(packed_1td[:, :11], other_1td[:, :11])
+    np.testing.assert_allclose(packed_1td[0, :11], found_btd[0], atol=ATOL)
 
-    write_folder(*ours, tmp_path / "ours", card="")
+    family = next(family for family in KNOWN if family.model_type == name.split()[0])
+    write_folder(*ours, tmp_path / "ours", card="", families=(family,))
     again, told = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"]
     for one, other in zip(outputs(again.eval(), ids_bt, mask_bt), (hidden_btd, logits_btv), strict=True):
         np.testing.assert_array_equal(one, other)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     inputs = tokenizer(TEXTS[0], TEXTS[1], return_tensors="pt")
-    assert "token_type_ids" in inputs
+    assert ("token_type_ids" in inputs) == segments
     with torch.no_grad():
         of_pair_td = again.base_model(**inputs).last_hidden_state[0].numpy()
     encoder = Encoder.load(tmp_path / "ours")
@@ -83,9 +101,12 @@ def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found_1td[0], of_pair_td, atol=ATOL)
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, *, segments: bool) -> None:
     """The tokenizer as one of their folders has it."""
     folder.mkdir()
     (folder / "tokenizer.json").write_text(PIECES.to_hub_json())
-    made = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **PIECES.roles)
+    inputs = ["input_ids", *(["token_type_ids"] * segments), "attention_mask"]
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), model_input_names=inputs, **PIECES.roles
+    )
     made.save_pretrained(folder)

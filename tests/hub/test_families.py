@@ -1,0 +1,110 @@
+"""Families with learned positions: what is written is read. Their numbers are compared in tests/interop."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bertjax.config import BertConfig
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.errors import BertjaxError
+from bertjax.hub.distilbert import DISTILBERT
+from bertjax.hub.electra import ELECTRA
+from bertjax.hub.export import export_folder
+from bertjax.hub.family import Family
+from bertjax.hub.folder import check_writable, read_folder, read_model_config, read_task_folder, write_folder
+from bertjax.models.bert import Bert, params_template
+
+TINY = BertConfig(40, 8, 2, 2, 12, 20)
+BARE = dataclasses.replace(TINY, token_types=0)
+PIECES = Tokenizer.train(
+    ["a crane is flying Over it"],
+    min_frequency=1,
+    rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
+    vocab_size=40,
+)
+CASES: dict[str, tuple[Family, BertConfig, str]] = {
+    "DistilBERT": (DISTILBERT, BARE, "distilbert.transformer.layer.1.attention.q_lin.weight"),
+    "DistilBERT untied": (
+        DISTILBERT,
+        dataclasses.replace(BARE, tie_word_embeddings=False, hidden_act="relu", dropout=0.2),
+        "vocab_projector.bias",
+    ),
+    "ELECTRA": (ELECTRA, TINY, "electra.encoder.layer.1.attention.self.query.weight"),
+    "ELECTRA untied": (ELECTRA, dataclasses.replace(TINY, tie_word_embeddings=False), "generator_lm_head.bias"),
+}
+
+
+def random_params(config: BertConfig, *lacking: str) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    made = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params_template(Bert(config)))
+    return {part: leaf for part, leaf in made.items() if part not in lacking}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_written_is_read_and_written_anew_alike(tmp_path: Path, case: str) -> None:
+    family, config, name = CASES[case]
+    params = random_params(config)
+    write_folder(config, params, PIECES, tmp_path / "out", card="", families=(family,))
+    read = read_folder(tmp_path / "out")
+    assert read.config == config
+    jax.tree.map(np.testing.assert_array_equal, random_params(config, "pooler", "nsp"), read.params)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert name in tensors and len(tensors) == len(jax.tree.leaves(read.params))
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (written["model_type"], written["architectures"]) == (
+        family.model_type,
+        [f"{family.architecture}ForMaskedLM"],
+    )
+    export_folder(tmp_path / "out", tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == written
+    again = load_file(tmp_path / "again" / "model.safetensors")
+    assert again.keys() == tensors.keys() and all(np.array_equal(again[key], tensors[key]) for key in tensors)
+
+
+def test_segments_are_named_to_other_tools_where_the_model_has_them(tmp_path: Path) -> None:
+    for (family, config, _), segments in ((CASES["DistilBERT"], False), (CASES["ELECTRA"], True)):
+        write_folder(config, random_params(config), PIECES, tmp_path / family.name, card="", families=(family,))
+        settings = json.loads((tmp_path / family.name / "tokenizer_config.json").read_text())
+        assert ("token_type_ids" in settings["model_input_names"]) == segments
+
+
+def test_a_model_without_segments_leaves_as_distilbert_but_for_labels_of_texts(tmp_path: Path) -> None:
+    assert check_writable(BARE, tmp_path / "out").name == "DistilBERT"
+    assert check_writable(TINY, tmp_path / "out").name == "BERT"
+    odd = dataclasses.replace(BARE, layer_norm_eps=1e-5)
+    with pytest.raises(BertjaxError, match="BERT's format has no place for model.token_types=0"):
+        check_writable(odd, tmp_path / "out")
+    write_folder(BARE, random_params(BARE), PIECES, tmp_path / "out", card="")
+    file = tmp_path / "out" / "config.json"
+    file.write_text(file.read_text().replace("ForMaskedLM", "ForSequenceClassification"))
+    with pytest.raises(BertjaxError, match="head of DistilBERT for labels of texts is not supported"):
+        read_task_folder(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "complaint"),
+    [
+        ({"model_type": "distilbert", "activation": "mish"}, "activation='mish' is not supported"),
+        ({"model_type": "distilbert", "dim": "8"}, "dim='8' is not a number"),
+        ({"model_type": "electra"}, "embedding_size=128 is not supported; only that of hidden_size is"),
+        ({"model_type": "electra", "embedding_size": 256, "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_in_the_familys_words(
+    tmp_path: Path, theirs: dict[str, Any], complaint: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    with pytest.raises(BertjaxError, match=f"config.json: {complaint}"):
+        read_model_config(tmp_path)
+
+
+def test_settings_that_are_left_out_are_the_familys() -> None:
+    assert DISTILBERT.read_config({}) == BertConfig(30522, num_layers=6, token_types=0)
+    sizes = {"hidden_size": 256, "num_heads": 4, "intermediate_size": 1024}
+    assert ELECTRA.read_config({"embedding_size": 256}) == BertConfig(30522, **sizes)
