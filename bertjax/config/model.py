@@ -55,6 +55,17 @@ class BertConfig:
     token_types: int = 2
     """rows of the segment embedding: 2 (as in BERT), one for each sentence of a pair; 1 that all tokens share (as in
     RoBERTa); or 0, none (as in DistilBERT)"""
+    rotary_theta: float = 10_000.0
+    """base of the angles of rotary positions: the higher, the slower they turn, which suits longer texts"""
+    window: int = 0
+    """tokens to either side that a layer with local attention sees; 0: all layers see whole texts"""
+    global_every: int = 3
+    """with a window: every n-th layer, from the first on, sees whole texts, the others what is in the window"""
+    local_rotary_theta: float | None = None
+    """with a window: model.rotary_theta of the layers with local attention; by default the same"""
+    first_attention_norm: bool = True
+    """whether the first layer's attention has a norm where norms are before the sublayers; it follows the embeddings'
+    norm (ModernBERT has none there)"""
     biases: bool = True
     """whether linear layers and norms have biases (as in BERT); the MLM head's output always has one for each token"""
     nsp_features: Literal["cls", "pair"] = "cls"
@@ -81,6 +92,8 @@ class BertConfig:
         require_types(self, "model")
         sizes = ("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
         require_at_least(self, "model", 1, *sizes)
+        require_at_least(self, "model", 0, "window")
+        require_at_least(self, "model", 1, "global_every")
         if self.vocab_size is not None:
             require_at_least(self, "model", 6, "vocab_size")
         for name, most in _MOST.items():  # before anything is made of them
@@ -107,9 +120,21 @@ class BertConfig:
             f"model.token_types={self.token_types} is impossible: texts have two segments at most; give 0, 1 or 2",
         )
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout} is not a rate; give 0 <= rate < 1")
-        for name in ("layer_norm_eps", "init_scale"):
+        for name in ("layer_norm_eps", "init_scale", "rotary_theta", "local_rotary_theta"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number")
+            require(
+                value is None or 0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number"
+            )
+
+    def window_of(self, layer: int) -> int | None:
+        """Returns how many tokens to either side a layer sees; None: all."""
+        return self.window if self.window and layer % self.global_every else None
+
+    def rotary_theta_of(self, layer: int) -> float:
+        """Returns the base of the angles by which a layer turns queries and keys."""
+        if self.window_of(layer) is None or self.local_rotary_theta is None:
+            return self.rotary_theta
+        return self.local_rotary_theta
 
     @classmethod
     def textbook(cls, vocab_size: int | None = None) -> "BertConfig":

@@ -53,6 +53,7 @@ CARRIED = {
     "positions": Carried(("learned",), "it has an embedding of each position"),
     "token_types": Carried((2,), "it has an embedding of each segment"),
     "biases": Carried((True,), "its linear layers and norms have biases"),
+    "window": Carried((0,), "its layers see whole texts"),
     "hidden_act": Carried(tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
 }
 

@@ -4,7 +4,7 @@ A new family is one file beside this one that makes a `Family`, and its entry in
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.tensors import Tensors
 
+Head = Literal["texts", "tokens"]
 HEADS = ("pooler", "mlm", "nsp")  # parts of our model that a folder may lack: no encoding needs them
 
 
@@ -53,34 +54,35 @@ class Family(NamedTuple):
     after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged
     before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
     of_texts: bool = True  # whether its head for labels of a text is ours: a pooler of <cls>, then a linear layer
+    of_tokens: bool = True  # whether its head for labels of tokens is ours: a linear layer
     tokenizer_class: str | None = None  # that other tools are to read the tokenizer with; by default as it is made
 
 
-def carrying_family(families: Sequence[Family], config: BertConfig, *, head_of_texts: bool = False) -> Family:
+def carrying_family(families: Sequence[Family], config: BertConfig, head: Head | None = None) -> Family:
     """Returns the first of the families whose format carries the model exactly, but for an NSP head it may not have.
 
     Args:
-      head_of_texts: whether the model has a head for labels of texts, or numbers.
+      head: of what the model's head, if it was fine-tuned, tells labels or numbers.
 
     Raises:
       BertjaxError: none does; all reasons and remedies are named for the nearest, the first with the fewest.
     """
-    lacking = {family.name: _not_carried(family, config, head_of_texts) for family in families}
+    lacking = {family.name: _not_carried(family, config, head) for family in families}
     nearest = min(families, key=lambda family: len(lacking[family.name]))
-    check_carried(nearest, config, head_of_texts=head_of_texts)
+    check_carried(nearest, config, head)
     return nearest
 
 
-def check_carried(family: Family, config: BertConfig, *, head_of_texts: bool = False) -> None:
+def check_carried(family: Family, config: BertConfig, head: Head | None = None) -> None:
     """Checks that the family's format can carry the model.
 
     Args:
-      head_of_texts: as of `carrying_family`.
+      head: as of `carrying_family`.
 
     Raises:
       BertjaxError: it cannot; all reasons and remedies are named.
     """
-    lacking = _not_carried(family, config, head_of_texts)
+    lacking = _not_carried(family, config, head)
     if not lacking:
         return
     reasons, remedies = zip(*lacking, strict=True)
@@ -91,7 +93,12 @@ def check_carried(family: Family, config: BertConfig, *, head_of_texts: bool = F
     )
 
 
-def _not_carried(family: Family, config: BertConfig, head_of_texts: bool) -> list[tuple[str, str]]:
+def has_head(family: Family, head: Head) -> bool:
+    """Returns whether the family's format has a place for such a head of ours."""
+    return family.of_texts if head == "texts" else family.of_tokens
+
+
+def _not_carried(family: Family, config: BertConfig, head: Head | None) -> list[tuple[str, str]]:
     """What the format has no place for, with the reason, and the setting that it has one for."""
     lacking = [
         (
@@ -101,8 +108,8 @@ def _not_carried(family: Family, config: BertConfig, head_of_texts: bool) -> lis
         for key, (values, reason) in family.carried.items()
         if getattr(config, key) not in values
     ]
-    if head_of_texts and not family.of_texts:
-        lacking.append(("the head for labels of texts (its own is another)", ""))
+    if head is not None and not has_head(family, head):
+        lacking.append((f"the head for labels of {head} (its own is another)", ""))
     return lacking
 
 

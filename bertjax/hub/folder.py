@@ -20,7 +20,8 @@ from bertjax.errors import BertjaxError, warn
 from bertjax.hub.bert import BERT
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
-from bertjax.hub.family import HEADS, Family, carrying_family
+from bertjax.hub.family import HEADS, Family, carrying_family, has_head
+from bertjax.hub.modernbert import MODERNBERT
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
 from bertjax.hub.task_head import TaskHead, write_settings
@@ -30,7 +31,7 @@ from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
-FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, DISTILBERT, ELECTRA)
+FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA)
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)
 _EXAMPLES = 5  # weights that a warning names
@@ -113,8 +114,8 @@ def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> Hub
     """
     head = read_task_head(folder)
     family, config = _read_config(folder, families)
-    if not (head.of_tokens or family.of_texts):
-        raise BertjaxError(f"{folder}: the head of {family.name} for labels of texts is not supported")
+    if not has_head(family, head.of):
+        raise BertjaxError(f"{folder}: the head of {family.name} for labels of {head.of} is not supported")
     tensors = read_tensors(folder)
     model = _to_model(folder, family, config, tensors)
     classifier, size = {}, (config.hidden_size, head.targets.num_outputs)
@@ -229,7 +230,7 @@ def check_writable(
     Raises:
       BertjaxError: the folder exists, or no family's format can carry the model.
     """
-    family = carrying_family(families, config, head_of_texts=head is not None and not head.of_tokens)
+    family = carrying_family(families, config, None if head is None else head.of)
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
     return family

@@ -80,7 +80,11 @@ ROFORMER = Family(
     name="RoFormer",
     model_type="roformer",
     architecture="RoFormer",
-    carried=bert.CARRIED | {"positions": Carried(("rotary",), "its positions are rotary")},
+    carried=bert.CARRIED
+    | {
+        "positions": Carried(("rotary",), "its positions are rotary"),
+        "rotary_theta": Carried((10_000.0,), "its angles have one base"),
+    },
     read_config=read_config,
     write_config=write_config,
     names=_LAYOUT.names,

@@ -11,6 +11,7 @@ import numpy as np
 
 from bertjax.data.targets import Labels, Scores, Targets
 from bertjax.errors import BertjaxError
+from bertjax.hub.family import Head
 
 Kind = Literal["classify", "score", "rerank", "tag"]
 PARTS = ("pooler", "classifier")  # of our parameters
@@ -34,6 +35,11 @@ class TaskHead(NamedTuple):
     def of_tokens(self) -> bool:
         """Whether each token is told of."""
         return self.kind == "tag"
+
+    @property
+    def of(self) -> Head:
+        """What it tells of."""
+        return "tokens" if self.of_tokens else "texts"
 
     @property
     def architecture(self) -> str:

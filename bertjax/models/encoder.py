@@ -4,6 +4,8 @@ Letters: b rows, t and s tokens of a row, n = b*t, h heads, e features of a head
 """
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -28,18 +30,21 @@ class Attention(nn.Module):
     config: BertConfig
     dtype: DTypeLike
     backend: Backend = "xla"
+    layer: int = 0
 
     @nn.compact
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
         c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
         linear = functools.partial(Linear, d, c, self.dtype)
+        window, theta = c.window_of(self.layer), c.rotary_theta_of(self.layer)
 
         def heads(y_nd: Array) -> Array:
             return y_nd.reshape(b, t, c.num_heads, d // c.num_heads).swapaxes(1, 2)
 
         starts: dict[str, Any] = {}
         if c.attention_start == "neighbours":
-            query_d, key_d = biases_that_look([1 if head % 2 else -1 for head in range(c.num_heads)], d // c.num_heads)
+            offset_h = [1 if head % 2 else -1 for head in range(c.num_heads)]
+            query_d, key_d = biases_that_look(offset_h, d // c.num_heads, theta)
             starts = {"query": {"bias_init": lambda *_: query_d}, "key": {"bias_init": lambda *_: key_d}}
             starts |= {name: {"gain": 2.0} for name in ("value", "out")}  # else what is seen is little beside x
 
@@ -48,11 +53,12 @@ class Attention(nn.Module):
 
         q_bhte, k_bhse, v_bhse = (heads(projected(name, x_nd)) for name in ("query", "key", "value"))
         if c.positions == "rotary":
-            q_bhte, k_bhse = apply_rotary(q_bhte, positions_bt), apply_rotary(k_bhse, positions_bt)
+            q_bhte, k_bhse = (apply_rotary(x, positions_bt, theta) for x in (q_bhte, k_bhse))
         if self.is_mutable_collection("weights"):  # where somebody looks
-            self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt))
+            self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt, window=window))
         key = self.make_rng("dropout") if train else None
-        mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, dropout=c.dropout, key=key, backend=self.backend)
+        how: dict[str, Any] = {"window": window, "dropout": c.dropout, "key": key, "backend": self.backend}
+        mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, **how)
         return projected("out", mixed_bhte.swapaxes(1, 2).reshape(n, d))
 
 
@@ -77,18 +83,20 @@ class Block(nn.Module):
     config: BertConfig
     dtype: DTypeLike
     backend: Backend = "xla"
+    layer: int = 0  # layers may differ in what they see, and the first one in its norm
 
     @nn.compact
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
         c = self.config
-        attention = Attention(c, self.dtype, self.backend, name="attention")
+        attention = Attention(c, self.dtype, self.backend, self.layer, name="attention")
         feed_forward = FeedForward(c, self.dtype, name="ffn")
 
         def attend(x_nd: Array) -> Array:
             return attention(x_nd, positions_bt, sequences_bt, train=train)
 
         for sublayer, name in ((attend, "attention_norm"), (feed_forward, "ffn_norm")):
-            norm = Norm(c, name=name)
+            bare = c.norm == "pre" and name == "attention_norm" and self.layer == 0 and not c.first_attention_norm
+            norm = (lambda x_nd: x_nd) if bare else Norm(c, name=name)
             y_nd = sublayer(norm(x_nd) if c.norm == "pre" else x_nd)
             x_nd += dropout(y_nd, c.dropout, self.make_rng("dropout") if train else None)
             x_nd = norm(x_nd) if c.norm == "post" else x_nd
@@ -109,7 +117,8 @@ class Encoder(nn.Module):
     backend: Backend
 
     def setup(self) -> None:
-        self.block = [Block(self.config, self.dtype, self.backend) for _ in range(self.config.num_layers)]
+        layers = range(self.config.num_layers)
+        self.block = [Block(self.config, self.dtype, self.backend, layer) for layer in layers]
         if self.config.norm == "pre":
             self.final_norm = Norm(self.config)
 
@@ -129,8 +138,8 @@ class Encoder(nn.Module):
     def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
         """Returns what each token looks at in each layer, float32 [l, b, h, t, s], without dropout."""
         found = []
-        for block in self.block:
-            x_nd, kept = Block(self.config, self.dtype, parent=None).apply(
+        for layer, block in enumerate(self.block):
+            x_nd, kept = Block(self.config, self.dtype, layer=layer, parent=None).apply(
                 {"params": block.variables["params"]}, x_nd, positions_bt, sequences_bt, train=False, mutable="weights"
             )
             found.append(kept["weights"]["attention"]["bhts"][0])
@@ -140,20 +149,28 @@ class Encoder(nn.Module):
         c = self.config
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
         layers = [(block.variables["params"], key) for block, key in zip(self.block, keys, strict=True)]
-        block = Block(c, self.dtype, self.backend, parent=None)
 
-        def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
-            params, key = layer
-            params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
-            rngs = {"dropout": key} if train else None
-            return block.apply({"params": params}, x_nd, positions_bt, sequences_bt, train=train, rngs=rngs), None
+        def applied(block: Block) -> Callable[[Array, Any], tuple[Array, None]]:
+            def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
+                params, key = layer
+                params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
+                rngs = {"dropout": key} if train else None
+                return block.apply({"params": params}, x_nd, positions_bt, sequences_bt, train=train, rngs=rngs), None
 
-        if self.remat:
-            apply_block = jax.checkpoint(apply_block, prevent_cse=not self.scan_layers)
-        if self.scan_layers:
-            # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-            return jax.lax.scan(apply_block, x_nd, stacked)[0]
-        for layer in layers:
-            x_nd, _ = apply_block(x_nd, layer)
+            return jax.checkpoint(apply_block, prevent_cse=not self.scan_layers) if self.remat else apply_block
+
+        for _, alike in itertools.groupby(range(c.num_layers), self._kind):
+            first, *_ = numbers = list(alike)
+            apply_block = applied(Block(c, self.dtype, self.backend, first, parent=None))
+            if self.scan_layers and len(numbers) > 1:
+                # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
+                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(layers[number] for number in numbers))
+                x_nd = jax.lax.scan(apply_block, x_nd, stacked)[0]
+                continue
+            for number in numbers:
+                x_nd, _ = apply_block(x_nd, layers[number])
         return x_nd
+
+    def _kind(self, layer: int) -> tuple[int | None, bool]:
+        """What sets a layer apart from others: layers that are alike are one program."""
+        return self.config.window_of(layer), layer == 0 and not self.config.first_attention_norm

@@ -35,7 +35,7 @@ def attention(
     """Returns for each token the mean of the values it sees, weighted by softmax(q @ k / sqrt(e)): [b, h, t, e].
 
     A token sees those of its own sequence, and with a window only those near it. One that sees none, which is padding,
-    gets the mean of all values in its row.
+    gets the mean of all values in its row, or of those near it.
 
     Args:
       sequences_bt: int32, which of the row's sequences a token belongs to, 1 or more; 0 is padding.
@@ -123,9 +123,57 @@ def _plain(
     dropout: float,
     key: Array | None,
 ) -> Array:
+    t = sequences_bt.shape[1]
+    if window is not None and isinstance(t, int) and t >= _IN_CHUNKS_FROM * max(window, _LEAST_CHUNK):
+        return _in_chunks(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
     weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, window=window)
     weights_bhts = drop(weights_bhts.astype(q_bhte.dtype), dropout, key)
     return jnp.einsum("bhts,bhse->bhte", weights_bhts, v_bhse)
+
+
+# In a row so many times as long as a chunk, products with what lies outside the window would be most of the work.
+_IN_CHUNKS_FROM, _LEAST_CHUNK = 4, 32  # times; tokens
+
+
+def _in_chunks(
+    q_bhte: Array,
+    k_bhse: Array,
+    v_bhse: Array,
+    sequences_bt: Array,
+    window: int,
+    dropout: float,
+    key: Array | None,
+) -> Array:
+    """Attention of chunks of the row to themselves and the chunks on both sides, which hold all that is in the window.
+
+    Beltagy et al. 2020 (arXiv:2004.05150, section 3.1) have such chunks. Letters: n chunks of c tokens, each of which
+    sees s = 3c.
+    """
+    (b, h, t, e), c = q_bhte.shape, max(window, _LEAST_CHUNK)
+    n = -(-t // c)
+
+    def chunks(x: Array, axis: int) -> Array:
+        x = jnp.pad(x, [(0, n * c - t if at == axis else 0) for at in range(x.ndim)])
+        return x.reshape(*x.shape[:axis], n, c, *x.shape[axis + 1 :])
+
+    def with_neighbours(x: Array, axis: int) -> Array:
+        x = jnp.pad(x, [(1, 1) if at == axis else (0, 0) for at in range(x.ndim)])
+        sides = [jax.lax.slice_in_dim(x, start, start + n, axis=axis) for start in range(3)]
+        return jnp.concatenate(sides, axis + 1)
+
+    q_bhnce = chunks(q_bhte, 2)
+    k_bhnse, v_bhnse = (with_neighbours(chunks(x, 2), 2) for x in (k_bhse, v_bhse))
+    sequences_bnc = chunks(sequences_bt, 1)
+    sequences_bns = with_neighbours(sequences_bnc, 1)
+    near_cs = jnp.abs(jnp.arange(c)[:, None] + c - jnp.arange(3 * c)[None]) <= window
+    seen_bncs = (
+        (sequences_bnc[..., None] == sequences_bns[:, :, None]) & (sequences_bns[:, :, None] > 0) & near_cs[None, None]
+    )
+    scores_bhncs = jnp.einsum("bhnce,bhnse->bhncs", q_bhnce, k_bhnse) * e**-0.5
+    scores_bhncs = jnp.where(seen_bncs[:, None], scores_bhncs.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    weights_bhncs = drop(jax.nn.softmax(scores_bhncs).astype(q_bhte.dtype), dropout, key)
+    mixed_bhnce = jnp.einsum("bhncs,bhnse->bhnce", weights_bhncs, v_bhnse)
+    return mixed_bhnce.reshape(b, h, n * c, e)[:, :, :t]
 
 
 _Inputs = tuple[Array, Array, Array, Array, Array | None]

@@ -54,6 +54,26 @@ def fresh_params(config: BertConfig) -> dict:
     return init_params(Bert(config), KEY)
 
 
+# Layers that differ.
+
+
+def test_layers_see_what_is_in_their_window_however_they_are_compiled() -> None:
+    """Four layers, of which the second to fourth see one token to either side, and the first has no norm."""
+    c = small(num_layers=4, norm="pre", positions="rotary", window=1, global_every=4, token_types=0)
+    c = dataclasses.replace(c, first_attention_norm=False, local_rotary_theta=50.0, init_scale=0.3)
+    params = fresh_params(c)
+    assert "segment_embedding" not in params and "attention_norm" not in params["block_0"]
+    tokens_bt, *rest = inputs()
+    looked_at = Bert(c).apply({"params": params}, tokens_bt, *rest, method="attention_weights")
+    far_ts = np.abs(np.arange(T)[:, None] - np.arange(T)[None]) > 1
+    assert np.asarray(looked_at[0])[..., far_ts].min() > 0 == np.asarray(looked_at[1:])[..., far_ts].max()
+    found = encode(c, params, tokens_bt, *rest)
+    scanned = encoded(Bert(c, scan_layers=True), params, tokens_bt, *rest)
+    np.testing.assert_allclose(found, scanned, atol=1e-5)
+    for other in ({"local_rotary_theta": None}, {"window": 2}, {"rotary_theta": 50.0}):
+        assert np.abs(encode(dataclasses.replace(c, **other), params, tokens_bt, *rest) - found).max() > 1e-3
+
+
 # Positions.
 
 

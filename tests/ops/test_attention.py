@@ -110,6 +110,28 @@ def test_gradients_are_those_of_the_definition(way_back: None, window: int | Non
         assert np.abs(other).max() > 0.1 or window == 0  # where a token sees itself alone its score is nothing to it
 
 
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_chunks_of_a_long_row_see_what_the_window_holds(
+    way_back: None, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """Beside the whole mask: in a row that no chunk divides, of sequences that chunks cut."""
+    q, k, v, g = inputs(23)
+    sequences_bt = np.array([[1] * 9 + [2] * 4 + [3] * 8 + [0] * 2, [1] * 23], np.int32)
+    real_bt = sequences_bt > 0
+
+    def mixed(least: int) -> tuple[Any, ...]:
+        monkeypatch.setattr("bertjax.ops.attention._LEAST_CHUNK", least)
+
+        def ours(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attention(q, k, v, sequences_bt, window=window) * real_bt[:, None, :, None]
+
+        whole, pull_back = jax.vjp(ours, q, k, v)
+        return whole, *pull_back(g)
+
+    for one, other in zip(mixed(1), mixed(100), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 def test_dropout_drops_what_its_hash_says_forward_and_back(way_back: None) -> None:
     rate = 0.3
     factor_bhts = (np.asarray(hashed_bits(KEY, (B, H, T, T))) >= np.uint32(round(rate * 2**32))) / (1 - rate)

@@ -88,6 +88,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "token_types": (2, 1, 0),
     "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
     "nsp_features": ("cls", "pair"),
+    "first_attention_norm": (True, False),
     "tie_word_embeddings": (True, False),
 }
 SAME_PARAMETERS = {"vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position"}
@@ -98,6 +99,10 @@ SAME_PARAMETERS |= {
     "init",
     "init_scale",
     "attention_start",
+    "rotary_theta",
+    "window",
+    "global_every",
+    "local_rotary_theta",
     "frequency_bias",
     "cooccurrence_embedding",
 }
