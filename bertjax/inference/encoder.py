@@ -273,7 +273,7 @@ class Encoder:
           reader: counts the words that the vocabulary lacks.
         """
         if not self.engine.has_mlm_head():
-            raise BertjaxError("this model has no head that predicts words (cls.predictions); give one that has")
+            raise BertjaxError("this model has no head that predicts words; give one that has")
         text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
         if mask is None:
             raise BertjaxError("this model's vocabulary has no mask, so it can guess no words; give one that has")

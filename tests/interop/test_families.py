@@ -10,9 +10,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
+from bertjax.hub.export import export_folder  # noqa: E402
 from bertjax.hub.folder import FAMILIES as KNOWN  # noqa: E402
 from bertjax.hub.folder import read_folder, write_folder  # noqa: E402
 from bertjax.inference.encoder import Encoder  # noqa: E402
+from bertjax.inference.tagger import Tagger  # noqa: E402
 from bertjax.models.bert import Bert  # noqa: E402
 
 ATOL = 1e-5
@@ -34,14 +36,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def theirs(name: str, settings: dict[str, Any]) -> Any:
-    """A random model of theirs that predicts words, whose norms and biases differ from 1 and 0."""
+def theirs(name: str, settings: dict[str, Any], kind: Any = transformers.AutoModelForMaskedLM) -> Any:
+    """A random model of theirs, by default one that predicts words, whose norms and biases differ from 1 and 0."""
     torch.manual_seed(0)
     sizes = SIZES | {"vocab_size": PIECES.vocab_size} | settings
     if name.startswith("distilbert"):
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
     config = transformers.AutoConfig.for_model(name.split()[0], **sizes)
-    model = transformers.AutoModelForMaskedLM.from_config(config).eval()
+    model = kind.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -108,6 +110,34 @@ def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     encoder = Encoder.load(tmp_path / "ours")
     found_1td = encoder.encode_tokens(*(tokenizer.tokenize(text) for text in TEXTS[:2]))
     assert difference(found_1td[0], of_pair_td) < ATOL
+    masked = tokenizer("a [MASK] is flying", return_tensors="pt")
+    with torch.no_grad():
+        at_mask_v = again(**masked).logits.softmax(-1)[0, 2]
+    (guesses,) = encoder.fill_mask("a [MASK] is flying", top=3)
+    np.testing.assert_allclose([guess[1] for guess in guesses], at_mask_v.topk(3).values, atol=ATOL)
+
+
+@pytest.mark.parametrize("name", ["roformer", "distilbert", "electra"])
+def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> None:
+    settings = FAMILIES[name] | {"num_labels": 3}
+    model = theirs(name, settings, transformers.AutoModelForTokenClassification)
+    write_tokenizer(tmp_path / "theirs", segments=name != "distilbert")
+    model.save_pretrained(tmp_path / "theirs")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    inputs = tokenizer(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**inputs).logits.softmax(-1)[0, 1:-1]
+    of_words = inputs.word_ids()
+    first = [of_words.index(number) - 1 for number in range(len(TEXTS[0].split()))]
+    (told,) = Tagger.load(tmp_path / "theirs").predict([TEXTS[0]])
+    np.testing.assert_allclose(told.probabilities, expected[first].max(-1).values, atol=ATOL)
+    export_folder(tmp_path / "theirs", tmp_path / "ours")
+    again, info = transformers.AutoModelForTokenClassification.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert type(again) is type(model) and not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.eval()(**inputs).logits.softmax(-1)[0, 1:-1], expected)
 
 
 def write_tokenizer(folder: Path, *, segments: bool) -> None:
