@@ -1,60 +1,29 @@
 """The encoder: text in, vectors and words for masks out."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
 
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.config.checks import as_type
-from bertjax.data.reader import Item, Reader, TokenIds
-from bertjax.data.tokenizer.template import A
-from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
+from bertjax.data.reader import Reader, TokenIds
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
-from bertjax.hub.family import HEADS
-from bertjax.hub.folder import leaves
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
-from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Recipe, Vectors, delayed, local_mesh
-from bertjax.inference.inputs import Text, as_items, as_text, as_words, elements
-from bertjax.models.bert import Bert, params_template
+from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Vectors, local_mesh
+from bertjax.inference.inputs import Text, as_items, as_text, as_words
+from bertjax.inference.masks import Guess, likeliest, read_masks
+from bertjax.inference.plan import Plan, make_plan
+from bertjax.inference.uses import Use, tokens_of_word, uses_of
 from bertjax.storage.hub_models import model_folder
 
 _BATCHES_PER_WINDOW = 16
 _MEAN = SentenceSettings()
-_MASKS = ("<mask>", "[MASK]")
-
-
-class Guess(NamedTuple):
-    """A token of the vocabulary in the place of a mask."""
-
-    word: str
-    probability: float
-
-
-class Use(NamedTuple):
-    """One use of a word in a text."""
-
-    text: int  # the text's number
-    position: int  # of the word's first token, as `tokens_read` counts them
-    vector_d: np.ndarray
-
-
-class Plan(NamedTuple):
-    """How vectors are made of texts."""
-
-    recipe: Recipe
-    reader: Reader
-    prompt: str  # put before each text
-
-    def read(self, items: list[Item], name: Callable[[int], str]) -> list[TokenIds]:
-        """Returns the token ids of each item; the arguments and errors are those of `Reader.read_all`."""
-        return self.reader.read_all(_prompted(self.prompt, items), name)
 
 
 class Encoder:
@@ -85,7 +54,7 @@ class Encoder:
         self.config = as_type(config, BertConfig, "config")
         self.tokenizer = as_type(tokenizer, Tokenizer, "tokenizer")
         self.precision = as_type(precision, Precision, "precision")
-        _check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
+        pretrained.check_fit(self.config, as_type(params, dict, "params"), self.tokenizer)
         devices = local_mesh(as_type(mesh, MeshConfig | None, "mesh") or MeshConfig(), self.config)
         shortest = max(1, self.tokenizer.template.single.num_special)
         self.engine = Engine(self.config, params, self.precision, devices, shortest=shortest)
@@ -240,10 +209,10 @@ class Encoder:
           What `encode` returns, for each window in turn.
         """
         name = as_type(name, Callable, "name")
-        recipe, reader, prompt = self.plan(pooling, normalize, truncate, prompt)
-        yield from self.engine.vectors(_read_ahead(reader, windows, name, prompt), recipe)
-        if reader.unknown_words:
-            warn(reader.unknown_words, stacklevel=2)
+        plan = self.plan(pooling, normalize, truncate, prompt)
+        yield from self.engine.vectors(plan.read_ahead(windows, name), plan.recipe)
+        if plan.reader.unknown_words:
+            warn(plan.reader.unknown_words, stacklevel=2)
 
     def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
         """Returns the likeliest words for each mask in a text, best first.
@@ -263,7 +232,7 @@ class Encoder:
         read, positions = self.read_masks(text, reader)
         if reader.unknown_words:
             warn(reader.unknown_words, stacklevel=2)
-        return self.guesses(self.engine.token_probabilities(read, positions), top)
+        return likeliest(self.engine.token_probabilities(read, positions), self.tokenizer, top)
 
     def read_masks(self, text: str, reader: Reader | None = None) -> tuple[TokenIds, list[int]]:
         """Returns the token ids of a text with masks in it, and the masks' positions.
@@ -274,32 +243,7 @@ class Encoder:
         """
         if not self.engine.has_mlm_head():
             raise BertjaxError("this model has no head that predicts words; give one that has")
-        text, mask = as_text(text, "the text"), self.tokenizer.rules.special[MASK]
-        if mask is None:
-            raise BertjaxError("this model's vocabulary has no mask, so it can guess no words; give one that has")
-        pieces = re.split("|".join(map(re.escape, {mask, *_MASKS})), text)
-        if len(pieces) == 1:
-            raise BertjaxError(f"there is no {mask} in {text!r}; put one where a word is to be guessed")
-        words = self.tokenizer.split(pieces[0])
-        for piece in pieces[1:]:  # apart, so that no rule of the tokenizer can split or change a mask
-            words += [mask, *self.tokenizer.split(piece)]
-        read = (reader or self._reader(truncate=False)).read(words, None, lambda: "the text")
-        return read, [place for place, token in enumerate(read.ids) if token == self.tokenizer.vocabulary.mask]
-
-    def guesses(self, probabilities_pv: np.ndarray, top: int) -> list[list[Guess]]:
-        """Returns the likeliest words for each mask, best first.
-
-        Args:
-          probabilities_pv: of each token of the vocabulary at each mask.
-          top: how many words for each mask.
-        """
-        # A model may have more rows than the vocabulary has tokens; those have no name.
-        probabilities_pv = probabilities_pv[:, : self.tokenizer.vocab_size]
-        best_pn = np.argsort(-probabilities_pv, axis=-1, kind="stable")[:, :top]
-        return [
-            [Guess(*guess) for guess in zip(self.tokenizer.tokens(best_n), of_v[best_n].tolist(), strict=True)]
-            for best_n, of_v in zip(best_pn, probabilities_pv, strict=True)
-        ]
+        return read_masks(as_text(text, "the text"), self.tokenizer, reader or self._reader(truncate=False))
 
     def word_vectors(self, word: str, texts: str | Iterable[str], *, truncate: bool = False) -> list[Use]:
         """Returns every use of a word in the texts, in their order, with its vector there.
@@ -315,12 +259,7 @@ class Encoder:
         Raises:
           BertjaxError: the word is empty or the vocabulary lacks it, or something is not a text or too long.
         """
-        word = as_text(word, "the word")
-        needle = self.tokenizer.split(word)
-        if not needle:
-            raise BertjaxError(f"the word {word!r} is empty; give one that is in the texts")
-        if self.tokenizer.unk in needle:
-            raise BertjaxError(f"the vocabulary has no tokens for {word!r}; give another word")
+        needle = tokens_of_word(as_text(word, "the word"), self.tokenizer)
         items, reader = as_items(texts), self._reader(truncate)
         for number, (_, second) in enumerate(items):
             if second is not None:
@@ -329,13 +268,7 @@ class Encoder:
         if reader.unknown_words:
             warn(reader.unknown_words, stacklevel=2)
         (vectors,) = self.engine.vectors([read], TOKENS)
-        template = self.tokenizer.template
-        before, num_special = template.single.places.index(A), template.single.num_special
-        return [
-            Use(number, before + start, vectors_td[before + start :][: len(needle)].mean(axis=0))
-            for number, ((text, _), vectors_td) in enumerate(zip(items, vectors, strict=True))
-            for start in _places(needle, template.shortened(self.tokenizer.split(text), len(vectors_td) - num_special))
-        ]
+        return list(uses_of(needle, items, vectors, self.tokenizer))
 
     def vector_size(self, pooling: Pooling | None = None) -> int:
         """Returns how many numbers there are in a vector that `encode` makes with this pooling."""
@@ -371,76 +304,14 @@ class Encoder:
         prompt: str | None = None,
     ) -> Plan:
         """Returns how vectors are made: as asked for, else as the folder says; the arguments are those of `encode`."""
-        pooling, normalize = as_type(pooling, Pooling | None, "pooling"), as_type(normalize, bool | None, "normalize")
-        truncate = as_type(truncate, bool, "truncate")
-        prompt = None if prompt is None else as_text(prompt, "the prompt")
-        if pooling is not None:
-            return Plan(Recipe((pooling,), normalize=bool(normalize)), self._reader(truncate), prompt or "")
-        said, longest = self.sentence, self.config.max_position
-        prompt = said.default_prompt if prompt is None else prompt
-        reader = self._reader(truncate)
-        if said.max_length is not None and said.max_length < longest:
-            limit = "the {} tokens that the folder sets (max_seq_length)"
-            reader = Reader(self.tokenizer, said.max_length, truncate=truncate, limit=limit)
-        skip = 0
-        if prompt and not said.pools_prompt:
-            alone = self._reader(truncate=True).read(self.tokenizer.split(prompt), None, lambda: "the prompt")
-            skip = len(alone.ids) - (self.tokenizer.template.single.places[-1] != A)  # all but a <sep> after it
-        normalize = said.normalize if normalize is None else normalize
-        return Plan(Recipe(said.pooling, said.layers, skip, normalize), reader, prompt)
+        asked: Any = {"pooling": pooling, "normalize": normalize, "truncate": truncate, "prompt": prompt}
+        return make_plan(self.tokenizer, self.config.max_position, self.sentence, **asked)
 
     def _reader(self, truncate: bool) -> Reader:
         truncate = as_type(truncate, bool, "truncate")
         return Reader(self.tokenizer, self.config.max_position, truncate=truncate)
 
 
-def _check_fit(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Raises BertjaxError where parameters or vocabulary are not those of the model that the settings tell."""
-    if config.vocab_size is None or tokenizer.vocab_size > config.vocab_size:
-        raise BertjaxError(
-            f"tokenizer has {tokenizer.vocab_size} tokens, and config.vocab_size={config.vocab_size}; give that many"
-        )
-    there = {path: leaf.shape for path, leaf in leaves(params) if isinstance(leaf, np.ndarray | jax.Array)}
-    for path, wanted in leaves(params_template(Bert(config))):
-        if there.get(path) != wanted.shape and (path in there or path.partition("/")[0] not in HEADS):
-            given = f"of shape {list(there[path])}" if path in there else "not there"
-            raise BertjaxError(
-                f"params: {path} is {given}, and config wants {list(wanted.shape)}; give the parameters of this model"
-            )
-
-
 def _read_words(reader: Reader, tokens: Iterable[str], pair: Iterable[str] | None) -> TokenIds:
     words = as_words(tokens, "tokens"), None if pair is None else as_words(pair, "pair")
     return reader.read(*words, lambda: "the text")
-
-
-def _prompted(prompt: str, items: list[Item]) -> list[Item]:
-    return [(prompt + first, second) for first, second in items] if prompt else items
-
-
-def _read_ahead(
-    reader: Reader, windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str], prompt: str
-) -> Iterator[list[TokenIds]]:
-    """Yields the token ids of each window, read in another thread while the caller is at the window before."""
-    with ThreadPoolExecutor(1) as other_thread:
-        prompted = (_prompted(prompt, items) for items in _items(windows, name))
-        submitted = (other_thread.submit(reader.read_all, items, name) for items in prompted)
-        for read in delayed(submitted, 1):
-            yield read.result()
-
-
-def _items(windows: Iterable[Text | Iterable[Text]], name: Callable[[int], str]) -> Iterator[list[Item]]:
-    """Yields the items of each window, read in the caller's own thread; their numbers go on from window to window."""
-    first = 0
-    for window in elements(windows, "windows"):
-        items = as_items(window, name=name, first=first)
-        yield items
-        first += len(items)
-
-
-def _places(needle: list[str], words: list[str]) -> Iterator[int]:
-    """Yields where a word's tokens start in a text, if the word ends there too."""
-    for start in range(len(words) - len(needle) + 1):
-        end = start + len(needle)
-        if words[start:end] == needle and not (end < len(words) and words[end].startswith("##")):
-            yield start

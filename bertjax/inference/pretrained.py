@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.config import BertConfig
 from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.folder import is_hub_folder, read_folder, read_model_config
+from bertjax.hub.family import HEADS
+from bertjax.hub.folder import is_hub_folder, leaves, read_folder, read_model_config
+from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import local_devices, make_mesh, place_params
 from bertjax.storage.hub_models import model_folder
 
@@ -50,6 +54,21 @@ def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
     path = model_folder(as_type(folder, Path, "folder"))
     return read_model_config(path) if _is_hub_folder(path) else _run(path).config().model
+
+
+def check_fit(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Raises BertjaxError where parameters or vocabulary are not those of the model that the settings tell."""
+    if config.vocab_size is None or tokenizer.vocab_size > config.vocab_size:
+        raise BertjaxError(
+            f"tokenizer has {tokenizer.vocab_size} tokens, and config.vocab_size={config.vocab_size}; give that many"
+        )
+    there = {path: leaf.shape for path, leaf in leaves(params) if isinstance(leaf, np.ndarray | jax.Array)}
+    for path, wanted in leaves(params_template(Bert(config))):
+        if there.get(path) != wanted.shape and (path in there or path.partition("/")[0] not in HEADS):
+            given = f"of shape {list(there[path])}" if path in there else "not there"
+            raise BertjaxError(
+                f"params: {path} is {given}, and config wants {list(wanted.shape)}; give the parameters of this model"
+            )
 
 
 def _is_hub_folder(folder: Path) -> bool:

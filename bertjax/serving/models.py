@@ -12,9 +12,10 @@ from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
 from bertjax.hub.folder import is_hub_folder, read_task_head
 from bertjax.hub.task_head import has_head
 from bertjax.inference.classifier import Classifier
-from bertjax.inference.encoder import Encoder, Plan
+from bertjax.inference.encoder import Encoder
 from bertjax.inference.engine import TOKENS, Engine, Precision, Recipe
 from bertjax.inference.matcher import Matcher
+from bertjax.inference.plan import Plan
 from bertjax.inference.pretrained import model_config
 from bertjax.inference.tagger import Tagger
 from bertjax.serving.errors import Refused, wrong

@@ -9,8 +9,8 @@ import numpy as np
 from bertjax.data.reader import TokenIds, TooLong
 from bertjax.data.tokenizer.template import A
 from bertjax.errors import BertjaxError
-from bertjax.inference.encoder import Plan
 from bertjax.inference.engine import unit
+from bertjax.inference.plan import Plan
 from bertjax.serving.errors import empty, too_large, wrong
 from bertjax.serving.models import Models, Served, ServedEncoder
 from bertjax.serving.programs import Piece, Program, Results, VectorProgram
