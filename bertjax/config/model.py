@@ -71,6 +71,15 @@ class BertConfig:
     nsp_features: Literal["cls", "pair"] = "cls"
     """input of the NSP head: the vector of <cls> (as in BERT), or that together with how the means of the two
     sentences' tokens differ"""
+    pooler_act: Literal["tanh", "relu", "hidden_act"] = "tanh"
+    """activation of the pooler, the linear layer below the NSP head and labels of texts: tanh (as in BERT), relu (as in
+    DistilBERT), or that of model.hidden_act without its gate (as in ELECTRA, RoFormer and ModernBERT)"""
+    pooler_norm: bool = False
+    """whether a norm follows the pooler's activation (as in ModernBERT)"""
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    """what the pooler reads for labels of texts: the vector of <cls> (as in BERT), or the mean of all tokens'"""
+    classifier_bias: bool = False
+    """whether labels have biases where model.biases is false too (as in ModernBERT)"""
     tie_word_embeddings: bool = True
     """whether the MLM head predicts tokens with the transposed token embedding (as in BERT); the textbook has a
     separate matrix"""

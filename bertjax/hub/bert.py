@@ -12,7 +12,7 @@ import numpy as np
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Carried, Family, read_settings, transpose_kernels
-from bertjax.hub.layout import Layout
+from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 # The same functions under their other names there, equal but for rounding.
@@ -58,6 +58,7 @@ CARRIED = {
 }
 
 LAYOUT = Layout()
+_TEXT_HEAD = text_head(None, "classifier", "tanh")
 
 
 def read_config(theirs: dict[str, Any]) -> BertConfig:
@@ -106,11 +107,12 @@ BERT = Family(
     name="BERT",
     model_type="bert",
     architecture="Bert",
-    carried=CARRIED,
+    carried=CARRIED | dict(_TEXT_HEAD.carried),  # whose pooler the NSP head shares
     read_config=read_config,
     write_config=write_config,
     names=LAYOUT.names,
-    head_names={"classifier/kernel": "classifier.weight", "classifier/bias": "classifier.bias"},
+    text_head=_TEXT_HEAD,
+    token_head=TOKEN_HEAD,
     to_ours=to_ours,
     to_theirs=to_theirs,
     after_reading=LAYOUT.after_reading,

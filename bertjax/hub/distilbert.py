@@ -8,7 +8,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import Layout
+from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
 
 # For the names of BERT's settings those here.
 _KEYS = {
@@ -52,12 +52,13 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     named = {berts: theirs[key] for berts, key in _KEYS.items() if key in theirs}
     kept = {key: value for key, value in theirs.items() if key not in _LACKING}
     try:
-        return dataclasses.replace(bert.read_config({"num_hidden_layers": 6} | kept | named), token_types=0)
+        config = bert.read_config({"num_hidden_layers": 6} | kept | named)
     except BertjaxError as error:  # which has the names of BERT
         message = str(error)
         for berts, key in _KEYS.items():
             message = message.replace(f"{berts}=", f"{key}=")
         raise BertjaxError(message) from None
+    return dataclasses.replace(config, token_types=0, pooler_act="relu")
 
 
 def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
@@ -80,8 +81,8 @@ DISTILBERT = Family(
     read_config=read_config,
     write_config=write_config,
     names=_LAYOUT.names,
-    head_names=bert.BERT.head_names,
-    of_texts=False,
+    text_head=text_head("pre_classifier", "classifier", "relu"),
+    token_head=TOKEN_HEAD,
     after_reading=_LAYOUT.after_reading,
     before_writing=_LAYOUT.before_writing,
 )

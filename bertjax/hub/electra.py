@@ -4,6 +4,7 @@ A discriminator, which tells words that were replaced, has no word head here; on
 embeddings are narrower than the layers, as the small ones' are, are refused.
 """
 
+import dataclasses
 from collections.abc import Set
 from typing import Any
 
@@ -11,7 +12,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import Layout
+from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
 
 _LAYOUT = Layout(
     "electra",
@@ -32,7 +33,7 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
       BertjaxError: it has a setting that we cannot compute, or a size that is not a number.
     """
     sizes = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
-    config = bert.read_config(sizes | theirs)
+    config = dataclasses.replace(bert.read_config(sizes | theirs), pooler_act="hidden_act")
     if (size := theirs.get("embedding_size", 128)) != config.hidden_size:
         raise BertjaxError(f"embedding_size={size!r} is not supported; only that of hidden_size is")
     if config.hidden_act != "gelu":
@@ -55,8 +56,8 @@ ELECTRA = Family(
     read_config=read_config,
     write_config=write_config,
     names=_LAYOUT.names,
-    head_names=bert.BERT.head_names,
-    of_texts=False,
+    text_head=text_head("classifier.dense", "classifier.out_proj", "hidden_act"),
+    token_head=TOKEN_HEAD,
     after_reading=_LAYOUT.after_reading,
     before_writing=_LAYOUT.before_writing,
 )

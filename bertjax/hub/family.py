@@ -4,6 +4,7 @@ A new family is one file beside this one that makes a `Family`, and its entry in
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,13 @@ class Carried(NamedTuple):
 
     values: tuple[Any, ...]
     reason: str  # why there are no others, as a clause: "its norms stand after each sublayer"
+
+
+class LabelHead(NamedTuple):
+    """A format's head for labels or numbers, of texts or of tokens."""
+
+    names: Mapping[str, str]  # as `Family.names` has them, of parameters that it has no other name for
+    carried: Mapping[str, Carried] = MappingProxyType({})  # settings of our model that the head limits
 
 
 def transpose_kernels(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
@@ -47,14 +55,13 @@ class Family(NamedTuple):
     read_config: Callable[[dict[str, Any]], BertConfig]  # of config.json; a BertjaxError says what we cannot compute
     write_config: Callable[[BertConfig, Set[str]], dict[str, Any]]  # the same, made; for a model with these of HEADS
     names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
-    head_names: Mapping[str, str]  # likewise of the last layer of a head for labels or numbers
+    text_head: LabelHead | None  # for labels of a text; None where we cannot compute its own
+    token_head: LabelHead | None  # for labels of tokens, likewise
     to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
     to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels
     # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.
     after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged
     before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
-    of_texts: bool = True  # whether its head for labels of a text is ours: a pooler of <cls>, then a linear layer
-    of_tokens: bool = True  # whether its head for labels of tokens is ours: a linear layer
     tokenizer_class: str | None = None  # that other tools are to read the tokenizer with; by default as it is made
 
 
@@ -93,22 +100,23 @@ def check_carried(family: Family, config: BertConfig, head: Head | None = None) 
     )
 
 
-def has_head(family: Family, head: Head) -> bool:
-    """Returns whether the family's format has a place for such a head of ours."""
-    return family.of_texts if head == "texts" else family.of_tokens
+def label_head(family: Family, head: Head) -> LabelHead | None:
+    """Returns the place of the family's format for such a head of ours, None where it has none."""
+    return family.text_head if head == "texts" else family.token_head
 
 
 def _not_carried(family: Family, config: BertConfig, head: Head | None) -> list[tuple[str, str]]:
     """What the format has no place for, with the reason, and the setting that it has one for."""
+    of_head = None if head is None else label_head(family, head)
     lacking = [
         (
             f"model.{key}={_written(getattr(config, key))} ({reason})",
             f"model.{key}={' or '.join(map(_written, values))}",
         )
-        for key, (values, reason) in family.carried.items()
+        for key, (values, reason) in {**family.carried, **(of_head.carried if of_head else {})}.items()
         if getattr(config, key) not in values
     ]
-    if head is not None and not has_head(family, head):
+    if head is not None and of_head is None:
         lacking.append((f"the head for labels of {head} (its own is another)", ""))
     return lacking
 

@@ -6,7 +6,7 @@ Nothing but JSON, text and safetensors is looked at.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from bertjax.errors import BertjaxError, warn
 from bertjax.hub.bert import BERT
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
-from bertjax.hub.family import HEADS, Family, carrying_family, has_head
+from bertjax.hub.family import HEADS, Family, carrying_family, label_head
 from bertjax.hub.modernbert import MODERNBERT
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
@@ -114,21 +114,19 @@ def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> Hub
     """
     head = read_task_head(folder)
     family, config = _read_config(folder, families)
-    if not has_head(family, head.of):
+    if (place := label_head(family, head.of)) is None:
         raise BertjaxError(f"{folder}: the head of {family.name} for labels of {head.of} is not supported")
     tensors = read_tensors(folder)
     model = _to_model(folder, family, config, tensors)
-    classifier, size = {}, (config.hidden_size, head.targets.num_outputs)
-    for ours, theirs in family.head_names.items():
-        if theirs not in tensors or (not head.of_tokens and "pooler" not in model.params):
-            raise BertjaxError(f"{folder} has no whole head for its {head.architecture}; fetch its files again")
-        array = as_float32(folder, theirs, family.to_ours(config, ours, tensors[theirs]))
-        if array.shape != size[-array.ndim :]:
-            raise BertjaxError(f"{folder}: {theirs} is {list(tensors[theirs].shape)}, not what its config.json says")
-        classifier[ours.rpartition("/")[2]] = array
+    table = {path: name for path, name in place.names.items() if _part(path) == "classifier"}
+    if not set(table.values()) <= tensors.keys() or (head.of == "texts" and "pooler" not in model.params):
+        raise BertjaxError(f"{folder} has no whole head for its {head.architecture}; fetch its files again")
+    size = (config.hidden_size, head.targets.num_outputs)
+    shapes = {"classifier/kernel": size, "classifier/bias": size[1:]}
+    params = model.params | _to_params(folder, family, config, tensors, table, shapes)
     longest = read_json(folder / "tokenizer_config.json").get("model_max_length")
     max_length = min(longest, config.max_position) if isinstance(longest, int) else config.max_position
-    return HubTaskModel(model._replace(params=model.params | {"classifier": classifier}), head, max_length)
+    return HubTaskModel(model._replace(params=params), head, max_length)
 
 
 def read_task_head(folder: Path) -> TaskHead:
@@ -140,13 +138,22 @@ def read_task_head(folder: Path) -> TaskHead:
         raise BertjaxError(f"{path}: {error}") from None
 
 
-def _to_model(folder: Path, family: Family, config: BertConfig, tensors: Tensors) -> HubModel:
+def _to_model(folder: Path, family: Family, config: BertConfig, stored: Tensors) -> HubModel:
     try:
-        tensors = family.after_reading(config, tensors)
+        tensors = family.after_reading(config, stored)
     except BertjaxError as error:
         raise BertjaxError(f"{folder}: {error}") from None
-    params = _to_params(folder, family, config, tensors)
-    if left := sorted(tensors.keys() - set(family.names(config).values())):
+    table = family.names(config)
+    lacking = set(HEADS) - {_part(path) for path, name in table.items() if name in tensors}
+    there = {path: name for path, name in table.items() if _part(path) not in lacking}
+    shapes = {path: leaf.shape for path, leaf in leaves(params_template(Bert(config)))}
+    params = _to_params(folder, family, config, tensors, there, shapes)
+    # A head for labels of texts may have a pooler, from which a run that learns other labels starts.
+    of_head = {} if family.text_head is None else family.text_head.names
+    of_pooler = {path: name for path, name in of_head.items() if _part(path) == "pooler"}
+    if set(of_pooler.values()) <= stored.keys():
+        params |= _to_params(folder, family, config, stored, of_pooler, shapes)
+    if left := sorted(tensors.keys() - set(table.values())):
         some = ", ".join(left[:_EXAMPLES]) + (f" and {len(left) - _EXAMPLES:,} more" if len(left) > _EXAMPLES else "")
         warn(f"{folder} has weights that its config.json gives no place, left out: {some}", stacklevel=3)
     tokenizer = load_tokenizer(folder)
@@ -175,15 +182,17 @@ def _read_config(folder: Path, families: Sequence[Family]) -> tuple[Family, Bert
     raise BertjaxError(f"{folder} is a {model_type!r} model; only {known} can be read")
 
 
-def _to_params(folder: Path, family: Family, config: BertConfig, tensors: Tensors) -> dict[str, Any]:
-    """Returns the parameters as `Bert` has them, but for heads of which the folder has nothing."""
-    table = family.names(config)
-    shapes = {path: leaf.shape for path, leaf in leaves(params_template(Bert(config)))}
-    there = {_part(path) for path, name in table.items() if name in tensors}
+def _to_params(
+    folder: Path,
+    family: Family,
+    config: BertConfig,
+    tensors: Tensors,
+    table: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Any]:
+    """Returns the parameters of a table of names, nested, each of the shape that its path is to have."""
     params: dict[str, Any] = {}
     for name, paths in _paths_by_name(table).items():
-        if all(_part(path) in HEADS and _part(path) not in there for path in paths):
-            continue
         if name not in tensors:
             raise BertjaxError(f"{folder} has no weight {name}; give a folder with a whole {family.name}")
         wrong = BertjaxError(f"{folder}: {name} is {list(tensors[name].shape)}, not what its config.json says")
@@ -205,7 +214,7 @@ def _part(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _paths_by_name(table: dict[str, str]) -> dict[str, list[str]]:
+def _paths_by_name(table: Mapping[str, str]) -> dict[str, list[str]]:
     paths: dict[str, list[str]] = {}
     for path, name in table.items():
         paths.setdefault(name, []).append(path)
@@ -262,7 +271,7 @@ def write_folder(
       BertjaxError: the folder exists or cannot be written, or no family's format can carry the model.
     """
     family = check_writable(config, folder, families=families, head=head)
-    tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)))}
+    tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)), head)}
     heads = params.keys() & set(HEADS) & {_part(path) for path in family.names(config)}
     if left_out := params.keys() & {"mlm", "nsp"} - heads:
         parts = " and ".join(sorted(part.upper() for part in left_out))
@@ -293,7 +302,7 @@ def write_folder(
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
 
 
-def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any]) -> Tensors:
+def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any], head: TaskHead | None) -> Tensors:
     """Returns parameters, by path, as the family's tensors."""
 
     def tensor(paths: list[str]) -> np.ndarray:
@@ -302,7 +311,8 @@ def _to_tensors(family: Family, config: BertConfig, params: dict[str, Any]) -> T
 
     lacking = set(HEADS) - {_part(path) for path in params}
     table = {path: name for path, name in family.names(config).items() if _part(path) not in lacking}
-    table |= {path: name for path, name in family.head_names.items() if path in params}
+    if head is not None and (place := label_head(family, head.of)) is not None:
+        table |= {path: name for path, name in place.names.items() if path in params}
     return family.before_writing(config, {name: tensor(paths) for name, paths in _paths_by_name(table).items()})
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
+from bertjax.hub.family import Carried, LabelHead
 from bertjax.hub.tensors import Tensors
 
 _LINEARS = {
@@ -18,6 +19,30 @@ _LINEARS = {
     "ffn/out": "output.dense",
 }
 _NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
+
+
+_OF_LABELS = {"kernel": "weight", "bias": "bias"}
+# For labels of tokens most families have a linear layer of this name.
+TOKEN_HEAD = LabelHead({f"classifier/{ours}": f"classifier.{theirs}" for ours, theirs in _OF_LABELS.items()})
+
+
+def text_head(pooler: str | None, classifier: str, activation: str) -> LabelHead:
+    """Returns a head for labels of texts: a linear layer on the first token, an activation and a linear layer.
+
+    Args:
+      pooler: name of the first layer; None where the model has a pooler without the head too.
+      classifier: name of the last layer.
+      activation: of `BertConfig.pooler_act`.
+    """
+    layers = {"classifier": classifier} | ({} if pooler is None else {"pooler": pooler})
+    return LabelHead(
+        {f"{part}/{ours}": f"{name}.{theirs}" for part, name in layers.items() for ours, theirs in _OF_LABELS.items()},
+        carried={
+            "pooler_act": Carried((activation,), "its head for labels of texts has no other"),
+            "pooler_norm": Carried((False,), "its head for labels of texts has none"),
+            "classifier_pooling": Carried(("cls",), "its labels are told from the first token"),
+        },
+    )
 
 
 class Layout(NamedTuple):

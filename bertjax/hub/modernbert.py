@@ -1,7 +1,8 @@
 """ModernBERT (Warner et al. 2024, arXiv:2412.13663) in Hugging Face's format.
 
 Norms before the sublayers but for the first one, rotary positions, GeGLU, no biases, local attention in some layers and
-no token types: it knows no second sentence, and has no NSP head. Its heads for labels have a layer of their own.
+no token types: it knows no second sentence, and has no NSP head. What is below its words is below its labels too: a
+linear layer and a norm.
 """
 
 from collections.abc import Set
@@ -9,7 +10,7 @@ from typing import Any
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
-from bertjax.hub.family import Carried, Family, read_settings
+from bertjax.hub.family import Carried, Family, LabelHead, read_settings
 from bertjax.hub.tensors import Tensors
 
 SETTINGS = {
@@ -30,12 +31,13 @@ _DEFAULTS = {
     "max_position_embeddings": 8192,
     "norm_eps": 1e-5,
 }
-_FIXED = {"norm_bias": False, "attention_bias": False, "mlp_bias": False, "decoder_bias": True}
-_FIXED |= {"tie_word_embeddings": True}
+_FIXED = {"norm_bias": False, "attention_bias": False, "mlp_bias": False, "classifier_bias": False}
+_FIXED |= {"decoder_bias": True, "tie_word_embeddings": True}
 _DROPOUTS = ("embedding_dropout", "attention_dropout", "mlp_dropout")
 _ACTIVATIONS = {"gelu": "geglu", "silu": "swiglu"}  # of the feed-forward layers there, and here
 _LAYERS = {True: "full_attention", False: "sliding_attention"}  # by whether they see whole texts
 _TASK_HEADS = ("classifier.", "drop.")
+_WORDS_BIAS = "decoder.bias"  # which is there where the head is that of words
 _PARTS = ("embeddings.", "layers.", "final_norm.")  # under these names where it was saved without a head
 
 
@@ -53,6 +55,8 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
         raise BertjaxError(f"hidden_activation={activation!r} is not supported; only gelu, silu are")
     if (of_head := theirs.get("classifier_activation", "gelu")) != activation:
         raise BertjaxError(f"classifier_activation={of_head!r} is not supported; only that of hidden_activation is")
+    if (pooling := theirs.get("classifier_pooling", "cls")) not in ("cls", "mean"):
+        raise BertjaxError(f"classifier_pooling={pooling!r} is not supported; only cls, mean are")
     settings = read_settings(_DEFAULTS | theirs, SETTINGS)
     window = theirs.get("local_attention", 128)
     if isinstance(window, bool) or not isinstance(window, int) or window < 2:
@@ -71,6 +75,10 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
         hidden_act=_ACTIVATIONS[activation],  # type: ignore[arg-type]  # one of the names
         biases=False,
         token_types=0,
+        pooler_act="hidden_act",
+        pooler_norm=True,
+        classifier_pooling=pooling,
+        classifier_bias=True,
     )
 
 
@@ -121,6 +129,7 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
         **dict.fromkeys(_DROPOUTS, config.dropout),
         "hidden_activation": "gelu" if config.hidden_act == "geglu" else "silu",
         "classifier_activation": "gelu" if config.hidden_act == "geglu" else "silu",
+        "classifier_pooling": config.classifier_pooling,
         "initializer_range": config.init_scale,
         "local_attention": 2 * config.window or 128,
         "layer_types": [_LAYERS[config.window_of(layer) is None] for layer in layers],
@@ -148,15 +157,14 @@ def names(config: BertConfig) -> dict[str, str]:
         if number or config.first_attention_norm:
             table[f"{ours}/attention_norm/scale"] = f"{theirs}.attn_norm.weight"
     table |= {"mlm/hidden/kernel": "head.dense.weight", "mlm/norm/scale": "head.norm.weight"}
-    return table | {"mlm/bias": "decoder.bias"}
+    return table | {"mlm/bias": _WORDS_BIAS}
 
 
 def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
     """Returns a folder's tensors with the names that they have beside a head, without the decoder's tied copy."""
     tensors = {f"model.{name}" if name.startswith(_PARTS) else name: array for name, array in tensors.items()}
-    return {
-        name: array for name, array in tensors.items() if name != "decoder.weight" and not name.startswith(_TASK_HEADS)
-    }
+    left_out = (*_TASK_HEADS, "decoder.weight", *(() if _WORDS_BIAS in tensors else ("head.",)))
+    return {name: array for name, array in tensors.items() if not name.startswith(left_out)}
 
 
 MODERNBERT = Family(
@@ -177,8 +185,19 @@ MODERNBERT = Family(
     read_config=read_config,
     write_config=write_config,
     names=names,
-    head_names={},
-    of_texts=False,
-    of_tokens=False,
+    text_head=LabelHead(
+        {
+            "pooler/kernel": "head.dense.weight",
+            "pooler/norm/scale": "head.norm.weight",
+            "classifier/kernel": "classifier.weight",
+            "classifier/bias": "classifier.bias",
+        },
+        carried={
+            "pooler_act": Carried(("hidden_act",), "its head for labels has that of its layers"),
+            "pooler_norm": Carried((True,), "its head for labels has one"),
+            "classifier_bias": Carried((True,), "its labels have them"),
+        },
+    ),
+    token_head=None,  # whose labels have a layer below them too
     after_reading=after_reading,
 )

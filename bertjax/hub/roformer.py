@@ -1,7 +1,8 @@
 """RoFormer (Su et al. 2021, arXiv:2104.09864) in Hugging Face's format: BERT with rotary positions.
 
 It turns neighbouring features of queries and keys by one angle, (0, 1), (2, 3), ...; here feature i goes with i + e/2.
-So the rows of their weights stand in another order. It has no pooler: neither an NSP head nor ours for labels of texts.
+So the rows of their weights stand in another order. It has no NSP head,
+and a pooler of its own where it tells labels of texts.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import Layout
+from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
 from bertjax.hub.tensors import Tensors
 
 _LAYOUT = Layout("roformer", pooler=None, nsp=None)
@@ -31,7 +32,7 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     if theirs.get("rotary_value"):
         raise BertjaxError("rotary_value=true is not supported; only false is")
     settings = {"vocab_size": 50000, "max_position_embeddings": 1536} | theirs
-    config = dataclasses.replace(bert.read_config(settings), positions="rotary")
+    config = dataclasses.replace(bert.read_config(settings), positions="rotary", pooler_act="hidden_act")
     if (size := theirs.get("embedding_size")) not in (None, config.hidden_size):
         raise BertjaxError(f"embedding_size={size!r} is not supported; only that of hidden_size is")
     return config
@@ -88,8 +89,8 @@ ROFORMER = Family(
     read_config=read_config,
     write_config=write_config,
     names=_LAYOUT.names,
-    head_names=bert.BERT.head_names,
-    of_texts=False,
+    text_head=text_head("classifier.dense", "classifier.out_proj", "hidden_act"),
+    token_head=TOKEN_HEAD,
     to_ours=to_ours,
     to_theirs=to_theirs,
     after_reading=after_reading,

@@ -13,7 +13,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
 from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
-from bertjax.models.sentence import Dense
+from bertjax.models.sentence import Labelled
 from bertjax.parallel.sharding import make_mesh
 from bertjax.storage.hub_models import model_folder
 
@@ -48,12 +48,9 @@ class SequenceHead:
         shortest = max(1, tokenizer.template.single.num_special)
         encoder = {part: leaves for part, leaves in params.items() if part not in ("pooler", "classifier")}
         self.engine = Engine(config, encoder, precision, devices, shortest=shortest)
-
-        def dense(part: str, activation: str) -> Dense:
-            return Dense(params[part]["kernel"], params[part].get("bias"), None, activation, residual=False)
-
-        layers = self.engine.place((dense("pooler", "Tanh"), dense("classifier", "Identity")))
-        self.recipe = Recipe(("cls",), layers)
+        head = {part: params[part] for part in ("pooler", "classifier")}
+        layer = Labelled(head, config, head["classifier"]["kernel"].shape[1])
+        self.recipe = Recipe((config.classifier_pooling,), self.engine.place((layer,)))
 
     def reader(self, *, truncate: bool) -> Reader:
         """Returns what reads texts as in training; what is longer is shortened, or an error."""

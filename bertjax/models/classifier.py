@@ -8,6 +8,7 @@ from jax import Array
 
 from bertjax.models.bert import Bert
 from bertjax.models.heads import ClassificationHead
+from bertjax.models.sentence import pool
 
 
 class SequenceClassifier(nn.Module):
@@ -45,6 +46,10 @@ class SequenceClassifier(nn.Module):
           train: with it dropout is on, and `apply` needs `rngs={"dropout": key}`.
         """
         encoded_btd = self.bert.encode(tokens_bt, segments_bt, positions_bt, sequences_bt, train=train)
-        first_bkd = jnp.take_along_axis(encoded_btd, cls_positions_bk[:, :, None], axis=1)
-        logits_mc = self.head(first_bkd.reshape(-1, first_bkd.shape[-1]), train=train)
+        if self.bert.config.classifier_pooling == "mean":
+            k = cls_positions_bk.shape[1]
+            pooled_bkd = pool(("mean",), encoded_btd, positions_bt, sequences_bt, num_sequences=k)
+        else:
+            pooled_bkd = jnp.take_along_axis(encoded_btd, cls_positions_bk[:, :, None], axis=1)
+        logits_mc = self.head(pooled_bkd.reshape(-1, pooled_bkd.shape[-1]), train=train)
         return logits_mc.reshape(*cls_positions_bk.shape, -1)

@@ -3,9 +3,11 @@
 Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden, v vocabulary, c labels.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import initializers
@@ -42,6 +44,22 @@ class MlmHead(nn.Module):
         return hidden_md, *Weights(v, c, biased=True, name="vocab")(d)
 
 
+class Pooler(nn.Module):
+    """What heads read of sequences, [m, d], from features [m, f]: a linear layer, an activation, and perhaps a norm."""
+
+    config: BertConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, features_mf: Array) -> Array:
+        c = self.config
+        linear = Linear(c.hidden_size, c, self.dtype)
+        nn.share_scope(self, linear)  # its kernel and bias are ours
+        activation = {"tanh": jnp.tanh, "relu": jax.nn.relu, "hidden_act": ACTIVATIONS[c.hidden_act]}[c.pooler_act]
+        pooled_md = activation(linear(features_mf))
+        return Norm(c, name="norm")(pooled_md) if c.pooler_norm else pooled_md
+
+
 class NspHead(nn.Module):
     """Logits, float32 [m, 2], of whether a sequence's second sentence is the next: a pooler, then a linear layer."""
 
@@ -49,15 +67,15 @@ class NspHead(nn.Module):
     dtype: DTypeLike
 
     def setup(self) -> None:
-        self.pooler = Linear(self.config.hidden_size, self.config, self.dtype)
+        self.pooler = Pooler(self.config, self.dtype)
         self.nsp = Linear(2, self.config, self.dtype)
 
     def __call__(self, features_mf: Array) -> Array:
-        return self.nsp(jnp.tanh(self.pooler(features_mf))).astype(jnp.float32)
+        return self.nsp(self.pooler(features_mf)).astype(jnp.float32)
 
 
 class ClassificationHead(nn.Module):
-    """Logits of a sequence's labels, float32 [m, c], from its first token's [m, d]: a pooler, then a linear layer.
+    """Logits of a sequence's labels, float32 [m, c], from its vector [m, d]: a pooler, then a linear layer.
 
     The pooler is that of the NSP head, whose start it takes where that reads the first token alone.
     """
@@ -67,12 +85,11 @@ class ClassificationHead(nn.Module):
     num_labels: int
 
     def setup(self) -> None:
-        self.pooler = Linear(self.config.hidden_size, self.config, self.dtype)
-        self.classifier = Linear(self.num_labels, self.config, self.dtype)
+        self.pooler = Pooler(self.config, self.dtype)
+        self.classifier = _of_labels(self.num_labels, self.config, self.dtype)
 
     def __call__(self, x_md: Array, *, train: bool) -> Array:
-        pooled_md = jnp.tanh(self.pooler(x_md))
-        pooled_md = dropout(pooled_md, self.config.dropout, self.make_rng("dropout") if train else None)
+        pooled_md = dropout(self.pooler(x_md), self.config.dropout, self.make_rng("dropout") if train else None)
         return self.classifier(pooled_md).astype(jnp.float32)
 
 
@@ -84,11 +101,15 @@ class TaggingHead(nn.Module):
     num_labels: int
 
     def setup(self) -> None:
-        self.classifier = Linear(self.num_labels, self.config, self.dtype)
+        self.classifier = _of_labels(self.num_labels, self.config, self.dtype)
 
     def __call__(self, x_md: Array, *, train: bool) -> Array:
         x_md = dropout(x_md, self.config.dropout, self.make_rng("dropout") if train else None)
         return self.classifier(x_md).astype(jnp.float32)
+
+
+def _of_labels(num_labels: int, config: BertConfig, dtype: DTypeLike) -> Linear:
+    return Linear(num_labels, dataclasses.replace(config, biases=config.biases or config.classifier_bias), dtype)
 
 
 def compared(x_btd: Array, segments_bt: Array, sequences_bt: Array, *, num_sequences: int) -> Array:

@@ -6,11 +6,14 @@ Letters: b rows, t tokens of a row, k sequences of a row, d hidden, e and f size
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bertjax.config import BertConfig
+from bertjax.models.heads import ClassificationHead
 from bertjax.ops.activations import exact_gelu
 
 # In the order in which sentence-transformers puts several, one after the other.
@@ -123,7 +126,23 @@ class Truncate:
         return x_bke[..., : self.size]
 
 
-Layer = Dense | LayerNorm | Normalize | Truncate
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelled:
+    """Makes logits of labels, as the head of a model that was fine-tuned tells them."""
+
+    params: dict[str, Any]  # of `ClassificationHead`
+    config: BertConfig = dataclasses.field(metadata={"static": True})
+    num_labels: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_bke: Array) -> Array:
+        head = ClassificationHead(self.config, jnp.float32, self.num_labels)
+        with jax.default_matmul_precision("highest"):
+            logits_mc = head.apply({"params": self.params}, x_bke.reshape(-1, x_bke.shape[-1]), train=False)
+        return jnp.reshape(logits_mc, (*x_bke.shape[:2], -1))
+
+
+Layer = Dense | LayerNorm | Normalize | Truncate | Labelled
 
 
 def apply_layers(layers: Sequence[Layer], x_bke: Array) -> Array:

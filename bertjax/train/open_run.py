@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bertjax.config import BertConfig, Config, DistributedConfig
 from bertjax.config.recipes import flat
@@ -45,6 +45,9 @@ _MAY_CHANGE |= {
     "checkpoint.on_failure",
 }
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard", "logging.report"}
+
+# Settings of the model that one may type whatever the folder has that the run starts from: only new heads know them.
+_OF_HEADS = ("pooler_act", "pooler_norm", "classifier_pooling", "classifier_bias")
 
 
 @contextlib.contextmanager
@@ -91,7 +94,7 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
 
     Args:
       folder: the run's own; where it has begun, the other one is needed no more.
-      typed: keys, such as model.num_layers, which the folder must bear out.
+      typed: keys, such as model.num_layers, which the folder must bear out, but for those of heads.
 
     Raises:
       BertjaxError: the folder has no model that can be read, or another than was typed; or too few positions or layers.
@@ -104,9 +107,9 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     assert config.init_from is not None
     asked = config.model
     model = folder.config().model if resume and folder.begun else model_config(config.init_from)
-    model = dataclasses.replace(
-        model, dropout=asked.dropout, attention=asked.attention, frequency_bias=False, cooccurrence_embedding=False
-    )
+    may_differ = {"dropout", "attention", *(key for key in _OF_HEADS if f"model.{key}" in typed)}
+    asked_for: dict[str, Any] = {key: getattr(asked, key) for key in may_differ}
+    model = dataclasses.replace(model, **asked_for, frequency_bias=False, cooccurrence_embedding=False)
     found = with_model(config, model, typed)
     _check_typed([key for key in typed if key.startswith("model.")], config, found)
     found.check_model()

@@ -267,12 +267,16 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
     "window": (4, "0"),
     "token_types": (1, "2"),
+    "pooler_act": ("relu", "tanh"),
+    "pooler_norm": (True, "false"),
+    "classifier_pooling": ("mean", "cls"),
 }
 PLAIN: dict[str, Any] = {"frequency_bias": True, "cooccurrence_embedding": True, "attention": "xla"}
 PLAIN |= {"tie_word_embeddings": False, "init": "textbook", "init_scale": 0.1, "hidden_act": "silu", "dropout": 0.3}
 PLAIN |= {"attention_start": "random"}  # the other one is of rotary positions
 PLAIN |= {"nsp_features": "pair"}  # such a head is left out
 PLAIN |= {"rotary_theta": 5.0, "global_every": 2, "local_rotary_theta": 3.0}  # of rotary positions, and of windows
+PLAIN |= {"classifier_bias": True}  # which labels have anyway
 PLAIN |= {"first_attention_norm": False}  # of norms before the sublayers
 
 

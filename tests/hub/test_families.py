@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig
+from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.distilbert import DISTILBERT
@@ -18,10 +19,18 @@ from bertjax.hub.electra import ELECTRA
 from bertjax.hub.export import export_folder
 from bertjax.hub.family import Family
 from bertjax.hub.folder import check_writable, read_folder, read_model_config, read_task_folder, write_folder
+from bertjax.hub.modernbert import MODERNBERT
+from bertjax.hub.roformer import ROFORMER
+from bertjax.hub.task_head import TaskHead
 from bertjax.models.bert import Bert, params_template
+from bertjax.models.classifier import SequenceClassifier
 
 TINY = BertConfig(40, 8, 2, 2, 12, 20)
+HIDDEN_ACT = dataclasses.replace(TINY, pooler_act="hidden_act")
 BARE = dataclasses.replace(TINY, token_types=0)
+MODERN = BertConfig(40, 8, 2, 2, 12, 20, norm="pre", first_attention_norm=False, positions="rotary", token_types=0)
+MODERN = dataclasses.replace(MODERN, hidden_act="geglu", biases=False, pooler_act="hidden_act", pooler_norm=True)
+MODERN = dataclasses.replace(MODERN, classifier_pooling="mean", classifier_bias=True)
 PIECES = Tokenizer.train(
     ["a crane is flying Over it"],
     min_frequency=1,
@@ -52,7 +61,8 @@ def test_what_is_written_is_read_and_written_anew_alike(tmp_path: Path, case: st
     params = random_params(config)
     write_folder(config, params, PIECES, tmp_path / "out", card="", families=(family,))
     read = read_folder(tmp_path / "out")
-    assert read.config == config
+    acts = {"DistilBERT": "relu", "ELECTRA": "hidden_act"}  # of a head for labels of texts, which this one lacks
+    assert read.config == dataclasses.replace(config, pooler_act=acts[family.name])
     jax.tree.map(np.testing.assert_array_equal, random_params(config, "pooler", "nsp"), read.params)
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert name in tensors and len(tensors) == len(jax.tree.leaves(read.params))
@@ -74,17 +84,62 @@ def test_segments_are_named_to_other_tools_where_the_model_has_them(tmp_path: Pa
         assert ("token_type_ids" in settings["model_input_names"]) == segments
 
 
-def test_a_model_without_segments_leaves_as_distilbert_but_for_labels_of_texts(tmp_path: Path) -> None:
+def test_a_model_without_segments_leaves_as_distilbert(tmp_path: Path) -> None:
     assert check_writable(BARE, tmp_path / "out").name == "DistilBERT"
     assert check_writable(TINY, tmp_path / "out").name == "BERT"
     odd = dataclasses.replace(BARE, layer_norm_eps=1e-5)
     with pytest.raises(BertjaxError, match="BERT's format has no place for model.token_types=0"):
         check_writable(odd, tmp_path / "out")
-    write_folder(BARE, random_params(BARE), PIECES, tmp_path / "out", card="")
-    file = tmp_path / "out" / "config.json"
-    file.write_text(file.read_text().replace("ForMaskedLM", "ForSequenceClassification"))
-    with pytest.raises(BertjaxError, match="head of DistilBERT for labels of texts is not supported"):
+
+
+# Families whose labels of texts have a head of their own: settings, and names of its first and last layer.
+OF_TEXTS: dict[str, tuple[Family, BertConfig, str, str]] = {
+    "DistilBERT": (DISTILBERT, dataclasses.replace(BARE, pooler_act="relu"), "pre_classifier", "classifier"),
+    "ELECTRA": (ELECTRA, HIDDEN_ACT, "classifier.dense", "classifier.out_proj"),
+    "RoFormer": (
+        ROFORMER,
+        dataclasses.replace(HIDDEN_ACT, positions="rotary"),
+        "classifier.dense",
+        "classifier.out_proj",
+    ),
+    "ModernBERT": (MODERNBERT, MODERN, "head.dense", "classifier"),
+}
+
+
+@pytest.mark.parametrize("case", OF_TEXTS)
+def test_heads_for_labels_of_texts_are_read_as_they_were_written(tmp_path: Path, case: str) -> None:
+    family, config, first, last = OF_TEXTS[case]
+    head = TaskHead("classify", Labels(("a", "b", "c")))
+    assert check_writable(config, tmp_path / "out", head=head) is family
+    other = dataclasses.replace(config, pooler_act="tanh")
+    with pytest.raises(BertjaxError, match="no place for model.pooler_act=tanh"):
+        check_writable(other, tmp_path / "out", head=head, families=(family,))
+    rng, template = np.random.default_rng(0), params_template(SequenceClassifier(Bert(config), 3))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), template)
+    write_folder(config, params, PIECES, tmp_path / "out", card="", head=head)
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(tensors[f"{first}.weight"], params["pooler"]["kernel"].T)
+    np.testing.assert_array_equal(tensors[f"{last}.weight"], params["classifier"]["kernel"].T)
+    model, found, _ = read_task_folder(tmp_path / "out")
+    assert (model.config, found) == (config, head)
+    jax.tree.map(np.testing.assert_array_equal, model.params, params)
+    # What learns other labels starts from the pooler, and what makes vectors needs none of it.
+    of_start = read_folder(tmp_path / "out").params
+    jax.tree.map(np.testing.assert_array_equal, of_start, {k: v for k, v in params.items() if k != "classifier"})
+    del tensors[f"{first}.weight"]
+    save_file(tensors, tmp_path / "out" / "model.safetensors")
+    assert read_folder(tmp_path / "out").params.keys() == params.keys() - {"pooler", "classifier"}
+    with pytest.raises(BertjaxError, match="has no whole head for its ForSequenceClassification"):
         read_task_folder(tmp_path / "out")
+
+
+def test_modernberts_words_and_labels_share_what_is_below_them(tmp_path: Path) -> None:
+    params = random_params(MODERN, "pooler", "nsp")
+    write_folder(MODERN, params, PIECES, tmp_path / "out", card="")
+    found = read_folder(tmp_path / "out").params
+    pooler, hidden = found.pop("pooler"), {**params["mlm"]["hidden"], "norm": params["mlm"]["norm"]}
+    jax.tree.map(np.testing.assert_array_equal, pooler, hidden)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +160,6 @@ def test_what_cannot_be_computed_is_refused_in_the_familys_words(
 
 
 def test_settings_that_are_left_out_are_the_familys() -> None:
-    assert DISTILBERT.read_config({}) == BertConfig(30522, num_layers=6, token_types=0)
-    sizes = {"hidden_size": 256, "num_heads": 4, "intermediate_size": 1024}
-    assert ELECTRA.read_config({"embedding_size": 256}) == BertConfig(30522, **sizes)
+    assert DISTILBERT.read_config({}) == BertConfig(30522, num_layers=6, token_types=0, pooler_act="relu")
+    sizes: Any = {"hidden_size": 256, "num_heads": 4, "intermediate_size": 1024}
+    assert ELECTRA.read_config({"embedding_size": 256}) == BertConfig(30522, **sizes, pooler_act="hidden_act")

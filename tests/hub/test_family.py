@@ -56,7 +56,8 @@ def without_version(config: BertConfig, tensors: Tensors) -> Tensors:
 
 TOY = Family(
     architecture="Toy",
-    head_names={"classifier/kernel": "head.weight", "classifier/bias": "head.bias"},
+    text_head=None,
+    token_head=None,
     name="Toy",
     model_type="toy",
     carried={key: Carried((value,), "it has no other") for key, value in KIND.items()},

@@ -22,6 +22,7 @@ from bertjax.hub.task_head import TaskHead
 from bertjax.models.bert import Bert, params_template
 
 CONFIG = BertConfig(40, 8, 2, 2, 12, 20, positions="rotary", nsp_features="pair")
+READ = dataclasses.replace(CONFIG, nsp_features="cls", pooler_act="hidden_act")
 WORDS = Tokenizer.train(["a crane is flying Over it"], min_frequency=1)
 TAGS = TaskHead("tag", Labels(("here", "there", "nowhere")))
 
@@ -37,7 +38,7 @@ def test_what_is_written_is_read_but_for_the_nsp_head(tmp_path: Path, caplog: py
         write_folder(CONFIG, params, WORDS, tmp_path / "out", card="")
     assert "RoFormer's format has no place for the NSP head, which is left out" in caplog.text
     read = read_folder(tmp_path / "out")
-    assert read.config == dataclasses.replace(CONFIG, nsp_features="cls")
+    assert read.config == READ
     jax.tree.map(np.testing.assert_array_equal, {k: params[k] for k in params.keys() - {"pooler", "nsp"}}, read.params)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (written["model_type"], written["architectures"]) == ("roformer", ["RoFormerForMaskedLM"])
@@ -52,18 +53,19 @@ def test_features_that_turn_together_stand_beside_each_other() -> None:
     np.testing.assert_array_equal(to_theirs(CONFIG, "block_0/attention/value/bias", bias), bias)
 
 
-def test_labels_of_tokens_have_a_head_there_and_labels_of_texts_have_another(tmp_path: Path) -> None:
+def test_labels_of_tokens_leave_as_they_are_and_labels_of_texts_by_its_own_head(tmp_path: Path) -> None:
     params = {k: v for k, v in random_params(CONFIG).items() if k not in ("mlm", "nsp", "pooler")}
     params["classifier"] = {"kernel": np.ones((8, 3), np.float32), "bias": np.ones(3, np.float32)}
     write_folder(CONFIG, params, WORDS, tmp_path / "tags", card="", head=TAGS)
     found = read_task_folder(tmp_path / "tags")
     np.testing.assert_array_equal(found.model.params["classifier"]["kernel"], params["classifier"]["kernel"])
     of_texts = TaskHead("classify", TAGS.targets)
-    with pytest.raises(BertjaxError, match="no place for the head for labels of texts .its own is another.; export"):
+    with pytest.raises(BertjaxError, match="no place for model.pooler_act=tanh .*; train with model.pooler_act=hidden"):
         check_writable(CONFIG, tmp_path / "out", head=of_texts, families=FAMILIES[1:2])
+    check_writable(dataclasses.replace(CONFIG, pooler_act="hidden_act"), tmp_path / "out", head=of_texts)
     file = tmp_path / "tags" / "config.json"
     file.write_text(file.read_text().replace("ForTokenClassification", "ForSequenceClassification"))
-    with pytest.raises(BertjaxError, match="head of RoFormer for labels of texts is not supported"):
+    with pytest.raises(BertjaxError, match="has no whole head for its ForSequenceClassification"):
         read_task_folder(tmp_path / "tags")
 
 

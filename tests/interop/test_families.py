@@ -9,13 +9,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from bertjax import Classifier, finetune, load_config  # noqa: E402
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
-from bertjax.hub.export import export_folder  # noqa: E402
+from bertjax.hub.export import export_folder, export_run  # noqa: E402
 from bertjax.hub.folder import FAMILIES as KNOWN  # noqa: E402
 from bertjax.hub.folder import read_folder, write_folder  # noqa: E402
 from bertjax.inference.encoder import Encoder  # noqa: E402
 from bertjax.inference.tagger import Tagger  # noqa: E402
 from bertjax.models.bert import Bert  # noqa: E402
+from bertjax.runs.folder import RunFolder  # noqa: E402
 
 ATOL = 1e-5
 TEXTS = ["a crane is flying over it", "he just left", "cranes"]
@@ -138,6 +140,58 @@ def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> Non
     assert type(again) is type(model) and not info["missing_keys"] and not info["unexpected_keys"]
     with torch.no_grad():
         np.testing.assert_array_equal(again.eval()(**inputs).logits.softmax(-1)[0, 1:-1], expected)
+
+
+OF_TEXTS = {
+    "roformer": {},
+    "distilbert": {},
+    "electra": {"embedding_size": 32},
+    "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
+    "modernbert mean": {"local_attention": 4, "num_hidden_layers": 4, "classifier_pooling": "mean"},
+}
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_labels_of_texts_are_read_and_written(name: str, tmp_path: Path) -> None:
+    settings = OF_TEXTS[name] | {"num_labels": 3}
+    model = theirs(name, settings, transformers.AutoModelForSequenceClassification)
+    write_tokenizer(tmp_path / "theirs", segments=getattr(model.config, "type_vocab_size", 0) > 1)
+    model.save_pretrained(tmp_path / "theirs")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    inputs = tokenizer(TEXTS, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        expected_nc = model(**inputs).logits
+    found_nc = Classifier.load(tmp_path / "theirs").probabilities(TEXTS)
+    print("largest difference:", f"{difference(found_nc, expected_nc.softmax(-1).numpy()):.1e}")
+    np.testing.assert_allclose(found_nc, expected_nc.softmax(-1), rtol=0, atol=ATOL)
+    export_folder(tmp_path / "theirs", tmp_path / "ours")
+    again, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert type(again) is type(model) and not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.eval()(**inputs).logits, expected_nc)
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_a_run_that_starts_from_a_family_leaves_by_its_head(name: str, tmp_path: Path) -> None:
+    model = theirs(name, OF_TEXTS[name])
+    write_tokenizer(tmp_path / "theirs", segments=getattr(model.config, "type_vocab_size", 0) > 1)
+    model.save_pretrained(tmp_path / "theirs")
+    rows = "".join(f"{text},{label}\n" for text in TEXTS for label in ("yes", "no", "so so"))
+    (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
+    said = [f"init_from={tmp_path / 'theirs'}", f"task.train={tmp_path / 'train.csv'}", "train.steps=2"]
+    said += [f"task.eval={tmp_path / 'train.csv'}", f"run_dir={tmp_path / 'run'}", "train.batch_size=4"]
+    run = finetune(load_config("classify", said))
+    export_run(RunFolder(run), tmp_path / "ours")
+    told_nc = Classifier.load(run).probabilities(TEXTS)
+    again, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert again.config.model_type == name.split()[0] and not info["missing_keys"] and not info["unexpected_keys"]
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")(TEXTS, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        np.testing.assert_allclose(told_nc, again.eval()(**inputs).logits.softmax(-1), rtol=0, atol=ATOL)
 
 
 def write_tokenizer(folder: Path, *, segments: bool) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from bertjax.config import BertConfig
 from bertjax.models.bert import Bert, init_params, params_template
+from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.encoder import Attention, Block, FeedForward
 from bertjax.models.heads import compared
 from bertjax.models.layers import Norm
+from bertjax.models.sentence import Labelled, pool
 from bertjax.ops.rotary import apply_rotary, biases_that_look
 
 SMALL = BertConfig(
@@ -264,6 +266,31 @@ def test_scanned_layers_are_the_same(options: dict[str, Any]) -> None:
     for how in ({"scan_layers": True}, {"remat": True}):
         other = encoded(Bert(config, **how), params, *inputs())
         np.testing.assert_allclose(other, encode(config, params, *inputs()), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_head_for_labels_tells_the_same_of_packed_texts_and_of_their_vectors(pooling: Any) -> None:
+    """And its pooler is what its settings say: an activation, then a norm."""
+    c = small(biases=False, classifier_bias=True, pooler_act="relu", pooler_norm=True, classifier_pooling=pooling)
+    model = SequenceClassifier(Bert(c), 3)
+    params = jax.tree.map(lambda leaf: 10 * leaf, init_params(model, KEY))
+    assert {*params["pooler"], *params["classifier"]} == {"kernel", "norm", "bias"}
+    rows, others = inputs(), inputs(seed=1)
+    packed = [jnp.concatenate((x_bt[:1], x_bt[1:]), 1) for x_bt in rows]
+    packed[3] = jnp.repeat(jnp.array([[1, 2]]), T, 1)
+    cls_bk = jnp.array([[0, T]])
+    logits_1kc = model.apply({"params": params}, *packed, cls_bk)
+    beside = [packed[0].at[:, T:].set(others[0][1]), *packed[1:]]
+    np.testing.assert_array_equal(model.apply({"params": params}, *beside, cls_bk)[:, 0], logits_1kc[:, 0])
+    encoded_btd = encode(c, params, *rows)
+    vectors_b1d = pool((pooling,), encoded_btd, rows[2], rows[3], num_sequences=1)
+    of_head = {part: params[part] for part in ("pooler", "classifier")}
+    np.testing.assert_allclose(Labelled(of_head, c, 3)(vectors_b1d)[:, 0], logits_1kc[0], atol=1e-5)
+    hidden_bd = jax.nn.relu(vectors_b1d[:, 0] @ params["pooler"]["kernel"])
+    normed_bd = (hidden_bd - hidden_bd.mean(-1, keepdims=True)) / hidden_bd.std(-1, keepdims=True)
+    last = params["classifier"]
+    expected_bc = (normed_bd * params["pooler"]["norm"]["scale"][None]) @ last["kernel"] + last["bias"][None]
+    np.testing.assert_allclose(logits_1kc[0], expected_bc, atol=1e-3)
 
 
 # Segments.

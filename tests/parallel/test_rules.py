@@ -55,6 +55,8 @@ ANSWERS = {
     "final_norm/bias": (WHOLE, False),
     "pooler/kernel": (HIDDEN, True),
     "pooler/bias": (WHOLE, False),
+    "pooler/norm/scale": (WHOLE, False),
+    "pooler/norm/bias": (WHOLE, False),
     "nsp/kernel": (HIDDEN, True),
     "nsp/bias": (WHOLE, False),
     "classifier/kernel": (HIDDEN, True),
@@ -88,6 +90,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "token_types": (2, 1, 0),
     "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
     "nsp_features": ("cls", "pair"),
+    "pooler_norm": (False, True),
+    "classifier_bias": (False, True),
     "first_attention_norm": (True, False),
     "tie_word_embeddings": (True, False),
 }
@@ -99,6 +103,8 @@ SAME_PARAMETERS |= {
     "init",
     "init_scale",
     "attention_start",
+    "pooler_act",
+    "classifier_pooling",
     "rotary_theta",
     "window",
     "global_every",
@@ -142,8 +148,8 @@ def test_every_setting_of_the_model_is_looked_at() -> None:
 
 def every_model() -> dict[str, Any]:
     models: dict[str, Any] = {name: Bert(config) for name, config in configs().items()}
-    return models | {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
-    models |= {f"tagger of {name}": TokenClassifier(models[name], 3) for name in ("BERT", "modern")}
+    models |= {f"classifier of {name}": SequenceClassifier(models[name], 3) for name in ("BERT", "modern")}
+    return models | {f"tagger of {name}": TokenClassifier(models[name], 3) for name in ("BERT", "modern")}
 
 
 def test_what_becomes_of_every_parameter_of_every_model() -> None:

@@ -315,6 +315,13 @@ def test_no_more_is_read_than_the_model_has_positions(config: Config, capsys: py
     assert with_model_of_init(config, folder, resume=False).data.max_length == 16 and not capsys.readouterr().out
 
 
+def test_a_head_may_be_another_than_the_folders_where_it_is_typed(config: Config) -> None:
+    asked = but(config, model__pooler_act="relu")
+    for typed, act in (([], "tanh"), (["model.pooler_act"], "relu")):
+        found = with_model_of_init(asked, RunFolder(config.run_dir), resume=False, typed=typed)
+        assert found.model.pooler_act == act
+
+
 def test_keys_that_do_not_go_together() -> None:
     for key, reason in (
         ("task.eval_share=1", "is not a share"),
