@@ -31,6 +31,7 @@ from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
 
 if TYPE_CHECKING:
+    from faulty_store import FaultyStore
     from hub_server import Hub
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -105,6 +106,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
     from hub_server import hub_for
 
     with hub_for(monkeypatch, tmp_path_factory.mktemp("hub")) as made:
+        yield made
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[type["FaultyStore"]]:
+    """An empty store of objects at memory:// URLs; what fails there is tried again at once."""
+    from faulty_store import faulty_store
+
+    monkeypatch.setattr("bertjax.storage.remote._DELAYS", (0.0,) * 5)
+    with faulty_store() as made:
         yield made
 
 

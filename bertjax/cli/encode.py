@@ -7,6 +7,7 @@ from typing import Any
 from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
+from bertjax.storage.fetch import fetched
 from bertjax.storage.paths import user_path
 
 # Those of `inference.engine`, for which --help does not wait.
@@ -78,9 +79,9 @@ def encode(argv: list[str]) -> None:
     from bertjax.inference.encoder import Encoder
     from bertjax.inference.text_lines import check_source
 
-    source = args.input if args.input == "-" else str(user_path(args.input))
-    check_source(source)
     check_out(args.out, args.pooling)
+    source = args.input if args.input == "-" else str(fetched(args.input))
+    check_source(source)
     encoder = Encoder.load(args.run, precision=args.precision, mesh=mesh_of(args))
     how = {key: getattr(args, key) for key in ("pooling", "normalize", "truncate", "prompt")}
     encode_file(encoder, source, args.out, **how)

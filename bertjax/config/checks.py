@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
-from bertjax.storage.paths import check_no_url, user_path
+from bertjax.storage.paths import url_of, user_path
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
-def expand_homes(section: object, *names: str, prefix: str = "") -> None:
-    """Puts home folders in place of `~` in these paths of a frozen dataclass; each may be None.
-
-    Args:
-      prefix: as of `require_at_least`.
+def expand_homes(section: object, *names: str) -> None:
+    """Puts home folders in place of `~` in these paths of a frozen dataclass; each may be None, and URLs stay URLs.
 
     Raises:
-      BertjaxError: one is a URL, or in a home folder that is not there.
+      BertjaxError: there is no such home folder.
     """
     for name in names:
         value = getattr(section, name)
-        if isinstance(value, str | os.PathLike):
-            check_no_url(value, f"{prefix}.{name}" if prefix else name)
-        if isinstance(value, str | os.PathLike) and os.fspath(value).startswith("~"):
-            object.__setattr__(section, name, str(user_path(value)))
+        if isinstance(value, str | os.PathLike) and (text := os.fspath(value)).startswith(("~", "file:")):
+            object.__setattr__(section, name, str(user_path(text)))
 
 
 def require(condition: bool, message: str) -> None:
@@ -61,7 +56,7 @@ def as_type(value: Any, kind: Any, name: str) -> Any:
 
     Args:
       value: numpy's and JAX's numbers and strings are taken as Python's, and paths as text or text as a path.
-      kind: as annotations have it, such as `int | None` or a `Literal`.
+      kind: as annotations have it, such as `int | None` or a `Literal`. A path may be a URL.
       name: what the error calls it: the name of an argument, or a key such as "train.steps".
 
     Raises:
@@ -75,8 +70,12 @@ def as_type(value: Any, kind: Any, name: str) -> Any:
             item, _ = typing.get_args(choice)
             return tuple(as_type(one, item, f"{name}[{number}]") for number, one in enumerate(plain))
         if _fits(plain, choice):
-            return user_path(plain) if choice is Path else plain
+            return _path(plain) if choice is Path else plain
     raise BertjaxError(f"{name}: expected {describe_type(kind)}, got {reprlib.repr(value)}")
+
+
+def _path(name: str) -> Path:
+    return user_path(name) if url_of(name) is None else Path(name)
 
 
 def _fits(value: Any, kind: Any) -> bool:

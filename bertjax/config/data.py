@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from bertjax.config.checks import expand_homes, require, require_at_least, require_shares, require_types
+from bertjax.storage.paths import check_no_url
 
 Source = Literal["wikitext-2", "python-docs", "files"]
 Split = Literal["train", "valid", "test"]
@@ -76,7 +77,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "data")
-        expand_homes(self, "cache", prefix="data")
+        if self.cache is not None:
+            check_no_url(self.cache, "data.cache")
+        expand_homes(self, "cache")
         require_at_least(self, "data", 5, "max_length")
         if self.workers is not None:
             require_at_least(self, "data", 1, "workers")
@@ -132,7 +135,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "tokenizer")
-        expand_homes(self, "path", prefix="tokenizer")
+        expand_homes(self, "path")
         require_at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
         if self.vocab_size is not None:
             require(

@@ -74,8 +74,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "task")
-        for name in ("train", "eval"):
-            expand_homes(self, name, prefix="task")
+        expand_homes(self, "train", "eval")
         require_at_least(self, "task", 0, "reinit_layers")
         require(0 < self.eval_share < 1, f"task.eval_share={self.eval_share} is not a share; give 0 < eval_share < 1")
         require(

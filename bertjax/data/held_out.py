@@ -7,6 +7,7 @@ from bertjax.config import Config
 from bertjax.data.examples import named
 from bertjax.data.sources.splits import find_held_out, find_split
 from bertjax.errors import BertjaxError
+from bertjax.storage.fetch import here
 
 T = TypeVar("T")
 Read = Callable[[str, str], list[T]]
@@ -35,7 +36,7 @@ def both_sides(config: Config, read: Read[T], cut: Cut[T], *, what: str = "rows"
     Raises:
       BertjaxError: they cannot be had, or none is left on one side.
     """
-    task, path = config.task, find_split(check_task(config)[1], "train", "task.train")
+    task, path = config.task, find_split(here(check_task(config)[1], config.data.cache), "train", "task.train")
     name, learned, there = named(path), read(path, "task.train"), _held_out_path(config)
     if there is not None:
         return Sides(learned, read(there, "task.eval"), name, named(there))
@@ -59,7 +60,7 @@ def held_out_side(config: Config, path: str | None, read: Read[T], cut: Cut[T]) 
       BertjaxError: they cannot be had.
     """
     if path is not None:
-        path = find_split(path, "validation", "task.eval")
+        path = find_split(here(path, config.data.cache), "validation", "task.eval")
         return read(path, "task.eval"), named(path)
     if (there := _held_out_path(config)) is not None:
         return read(there, "task.eval"), named(there)
@@ -82,7 +83,7 @@ def check_task(config: Config) -> tuple[str, str]:
 
 def _held_out_path(config: Config) -> str | None:
     """Returns where held-out examples of their own are; None where they are a share of task.train."""
-    task = config.task
+    task, cache = config.task, config.data.cache
     if task.eval is not None:
-        return find_split(task.eval, "validation", "task.eval")
-    return find_held_out(task.train, "task.eval")
+        return find_split(here(task.eval, cache), "validation", "task.eval")
+    return find_held_out(task.train and here(task.train, cache), "task.eval")

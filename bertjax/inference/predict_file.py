@@ -20,6 +20,7 @@ from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
 from bertjax.inference.record_files import record_writer
 from bertjax.inference.tagger import Tagger
+from bertjax.storage.fetch import here
 
 FORMATS = (*record_files.TABLES, *record_files.RECORDS)
 _AT_ONCE = 4096  # records that are computed together
@@ -123,7 +124,7 @@ def predict_file(predictor: Predictor, source: str, file: IO[Any], out: Path) ->
     """Writes what files hold and what is predicted of it; returns a line about it.
 
     Args:
-      source: files, as `find_files` takes them; of a folder of splits its test split.
+      source: files, as `find_files` takes them, or at URLs; of a folder of splits its test split.
       file: what is written to, bytes where the format is binary.
       out: its name, whose ending tells its format.
 
@@ -131,7 +132,7 @@ def predict_file(predictor: Predictor, source: str, file: IO[Any], out: Path) ->
       BertjaxError: a record cannot be read, or has a column of those that are added, or cannot be written so.
     """
     began = time.perf_counter()
-    number = predictor(find_split(source, "test", "--input"), file, out)
+    number = predictor(find_split(here(source), "test", "--input"), file, out)
     seconds = time.perf_counter() - began
     return f"{number:,} texts in {seconds:,.1f} s, {number / seconds:,.0f} texts/s, compilation included; {out}"
 

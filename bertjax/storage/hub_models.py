@@ -1,4 +1,4 @@
-"""Names of models: a folder here, or ORG/NAME on the hub, whose files are fetched into huggingface_hub's cache.
+"""Names of models: a folder here or at a URL, or ORG/NAME on the hub, fetched into huggingface_hub's cache.
 
 That library follows HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE. Only JSON, text and safetensors are fetched, and
 a file is used only where its bytes are those that the hub lists.
@@ -9,13 +9,14 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bertjax.errors import BertjaxError
-from bertjax.storage.paths import user_path
+from bertjax.storage.fetch import fetched
+from bertjax.storage.paths import url_of
 
 _NAME = re.compile(r"(?P<repository>[^/@~.][^/@]*/[^/@]+)(?:@(?P<revision>.+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -29,13 +30,14 @@ _FILES = (
     "README.md",
     *_WEIGHTS,
 )
+_OF_RUN = ("config.yaml", "*.jsonl", "*.json", "word_counts.npy", "sentence/*", "checkpoints/[0-9]*")
 
 
 def model_folder(name: str | os.PathLike[str]) -> Path:
     """Returns the folder of a model: the one here, if there is one, else that of ORG/NAME or ORG/NAME@REVISION.
 
     Args:
-      name: a path, or a name on the hub; a revision is a branch, a tag or a commit.
+      name: a path, a URL, or a name on the hub; a revision is a branch, a tag or a commit.
 
     Raises:
       BertjaxError: there is no such model, it is kept from us, the hub cannot be reached and its cache lacks the model,
@@ -43,7 +45,7 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
     """
     there = _on_hub(name)
     if there is None:
-        return user_path(name)
+        return fetched(name, keep=lambda file: _matches(file, (*_FILES, *_OF_RUN)))
     from huggingface_hub import constants
 
     repository, revision = there
@@ -91,7 +93,7 @@ def public_name(name: str) -> str:
 def _on_hub(name: str | os.PathLike[str]) -> tuple[str, str | None] | None:
     """Returns repository and revision where this is no path of something here, and a name that the hub could have."""
     match = _NAME.fullmatch(os.fspath(name))
-    if match is None or os.path.lexists(os.fspath(name)):
+    if match is None or os.path.lexists(os.fspath(name)) or url_of(name) is not None:
         return None
     return match["repository"], match["revision"]
 
@@ -120,7 +122,7 @@ def _fetched(repository: str, commit: str, cache: str) -> Path:
             listed = []
     _check_weights(repository, [file.path for file in listed])
     for file in listed:
-        if any(fnmatch.fnmatch(file.path, pattern) for pattern in _FILES) and not _is_as_listed(folder, file):
+        if _matches(file.path, _FILES) and not _is_as_listed(folder, file):
             (folder / file.path).resolve().unlink(missing_ok=True)
             (folder / file.path).unlink(missing_ok=True)
             raise BertjaxError(
@@ -129,8 +131,12 @@ def _fetched(repository: str, commit: str, cache: str) -> Path:
     return folder
 
 
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
 def _check_weights(repository: str, names: list[str]) -> None:
-    if not names or any(fnmatch.fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
+    if not names or any(_matches(name, _WEIGHTS) for name in names):
         return
     others = [name for name in names if name.endswith((".bin", ".h5", ".msgpack", ".onnx", ".gguf"))]
     has = f"its weights as {others[0]}" if others else "no weights"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bertjax.inference.pretrained import load, model_config
 from bertjax.runs.folder import RunFolder
 from bertjax.storage.json_lines import JsonLines
 from bertjax.storage.locks import locked
-from bertjax.storage.paths import user_path
+from bertjax.storage.paths import url_of, user_path
 
 
 @pytest.fixture
@@ -123,13 +124,30 @@ def test_what_is_made_a_link_later_is_not_written_either(tmp_path: Path, write: 
 # URLs.
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://bucket/run", "file:///run", "memory://run", "s3:/bucket/run"])
-def test_a_url_is_refused_before_any_work(home: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is no name of a folder here, nor a place that a run could be written to."""
-    why = f"{url} is a URL, and files are read and written by paths alone; "
-    for key in ("run_dir", "data.cache", "init_from", "tokenizer.path"):
-        assert refusal(load_config, "tiny", [f"{key}={url}"]).startswith(f"{key}={why}")
-    for argv in (["encode", "run", "text", "--out", f"{url}.npy"], ["export", "run", url], ["encode", url, "text"]):
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://bucket/run", "memory://run", "s3:/bucket/run"])
+def test_a_url_is_refused_before_any_work(
+    home: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a folder of this machine is needed, or the package that reads it lacks; no folder gets its name."""
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    whole = url if "://" in url else url.replace(":/", "://")
+    why = f"data.cache={whole} is a URL, and this is read and written by paths alone; "
+    assert refusal(load_config, "tiny", [f"data.cache={url}"]).startswith(why)
+    assert "is a URL" in refusal(user_path, Path(url))
+    needed = {"s3": "s3fs, which is not installed: pip install 'bertjax[s3]'", "gs": "gcsfs, which is not installed"}
+    for argv in (["encode", url, "text"], ["encode", "run", "--input", url, "--out", "a.npy"]):
         assert main(argv) == 2
-        assert f"{url.removesuffix('run')}" in (err := capsys.readouterr().err) and "is a URL" in err, err
-    assert "is a URL" in refusal(RunFolder, Path(url)) and not [*Path.cwd().iterdir()]
+        assert needed.get(url[:2], "there is nothing at memory://run") in (err := capsys.readouterr().err), err
+    assert not [*Path.cwd().iterdir()]
+
+
+def test_urls_and_paths() -> None:
+    assert [
+        url_of(name) for name in ("a/b", "~/s3", "file:///a", "s3://b/c", Path("s3://b/c"), Path("memory://r"))
+    ] == [
+        *(None, None, None),
+        *("s3://b/c", "s3://b/c", "memory://r"),
+    ]
+    assert user_path("file:///a/b") == user_path("file:/a/b") == user_path(Path("file:///a/b")) == Path("/a/b")
+    assert load_config("tiny", ["run_dir=file:///a/b"]).run_dir == "/a/b"

@@ -145,8 +145,6 @@ def find_files(path: str, keys: str = "data.path or data.eval_path") -> list[Pat
             raise BertjaxError(f"{part} is a pipe or a device, and text is read more than once; give a file of it")
         else:
             files = [name] if os.path.isfile(name) else _matches(name)
-        if not files and f"{part}://" in path:
-            raise BertjaxError(f"{path} is a URL, and text is read from files; download them, and give their folder")
         if not files:
             raise BertjaxError(f"there is no file at {part!r}; give {remedy} as {keys}")
         for file in sorted(map(Path, files)):

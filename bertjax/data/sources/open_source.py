@@ -1,5 +1,6 @@
 """The way from a source's name in the configuration to the source."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from bertjax.data.sources.python_docs import PythonDocs
 from bertjax.data.sources.source import Source, Unavailable
 from bertjax.data.sources.wikitext import WikiText2
 from bertjax.errors import BertjaxError
+from bertjax.storage.fetch import here
 
 _SOURCES: dict[str, Callable[[DataConfig, Sequence[Split], Path], Source]] = {
     "wikitext-2": lambda data, splits, cache: WikiText2(splits, data.path, cache),
@@ -36,6 +38,8 @@ def open_source(data: DataConfig, splits: Sequence[Split], cache: Path) -> Opene
     Raises:
       BertjaxError: neither can be had, with every place tried and why it did not serve.
     """
+    paths = [here(path, cache) if path else path for path in (data.path, data.eval_path)]
+    data = dataclasses.replace(data, path=paths[0], eval_path=paths[1])
     try:
         return Opened(_SOURCES[data.source](data, splits, cache), None)
     except Unavailable as error:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from faulty_store import FaultyStore
 from refusals import refusal
 
 from bertjax.config import Config, DataConfig
@@ -24,6 +26,7 @@ from bertjax.data.sources.files import MAX_SENTENCES, Skipped, documents, find_f
 from bertjax.data.sources.formats import Layout
 from bertjax.data.sources.lines import Part
 from bertjax.errors import BertjaxError
+from bertjax.storage.fetch import here
 
 TEXT = "A crane flies. Dr. Fox\nsaw it!\n\n\n  It was grey. \r\nThe end\n"
 RECORDS = ["A crane flies. It is grey.", "Cranes lift.\n\nThey are tall."]
@@ -330,7 +333,9 @@ def test_what_is_no_file_of_text_is_left_out_or_refused(tmp_path: Path, monkeypa
     assert f"cannot read {tmp_path}: Permission denied; make it readable" in refusal(find_files, str(tmp_path))
 
 
-def test_names_with_a_colon_and_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_a_colon_and_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: type[FaultyStore]
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a:b.txt", "c.txt", "d:e/f:g.txt"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -342,8 +347,9 @@ def test_names_with_a_colon_and_addresses(tmp_path: Path, monkeypatch: pytest.Mo
         ("d:e/f:g.txt:?.txt", ["d:e/f:g.txt", "c.txt"]),
     ):
         assert [str(file) for file in find_files(path)] == names
-    for path in ("https://a.org/b.txt", "c.txt:s3://a/b.txt", "file:///a.txt"):
-        assert f"{path} is a URL, and text is read from files" in refusal(find_files, path)
+    fsspec.filesystem("memory").pipe_file("a/b.txt", b"Two.")
+    for path in ("c.txt:memory://a/b.txt", f"file://{tmp_path}/c.txt:memory://a/b.txt:c.txt"):
+        assert [file.read_text() for file in find_files(here(path))] == ["One.", "Two."]
 
 
 def test_the_fingerprint_tells_what_changes_the_documents(tmp_path: Path) -> None:
