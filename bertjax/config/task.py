@@ -11,14 +11,16 @@ from bertjax.config.checks import expand_homes, require, require_at_least, requi
 class TaskConfig:
     """Fine-tuning; examples are rows of tables or records, with columns by name"""
 
-    kind: Literal["pretrain", "classify", "score", "rerank", "tag", "embed"] = "pretrain"
+    kind: Literal["pretrain", "classify", "score", "rerank", "tag", "answer", "embed"] = "pretrain"
     """what a run learns: the text of the data section (pretrain); or of each text, or pair of texts, of task.train the
     label (classify), a number (score), or how well a passage answers a query, from 0 to 1 (rerank); or the tag of each
-    word of the sentences there (tag); or vectors that are near each other for texts that belong together (embed)"""
+    word of the sentences there (tag); or where in a context the answer to a question stands, if it has one (answer); or
+    vectors that are near each other for texts that belong together (embed)"""
     train: str | None = None
     """files of examples to learn from, given like data.path (.csv, .tsv, .jsonl, .json, .parquet and .arrow, each also
     .gz or .zst); of sentences, records with lists (.jsonl, .json, .parquet, .arrow), or a word a line with its tag
-    (.conll, .txt, .tsv). Of a folder with a file or folder called train, as GLUE's, or what datasets saved, that"""
+    (.conll, .txt, .tsv); of questions, SQuAD's own .json too. Of a folder with a file or folder called train, as
+    GLUE's, or what datasets saved, that"""
     eval: str | None = None
     """files of examples to hold out, given likewise, of a folder of splits its validation or dev; by default those in
     the folder of task.train, else a share of task.train, of each label alike"""
@@ -36,8 +38,8 @@ class TaskConfig:
     pair: str | None = None
     """column that holds a second text, for examples that are pairs; by default they are not"""
     label: str = "label"
-    """column that holds the label, which is read as text, or the number, or the list of tags; of files with a word a
-    line the number of the tags' column, else the last is"""
+    """column that holds the label, which is read as text, or the number, or the list of tags, or the answers; of files
+    with a word a line the number of the tags' column, else the last is"""
     columns: tuple[str, ...] | None = None
     """names of the columns, in their order, for tables (.csv, .tsv) whose first line has none of these names but is an
     example; by default the first line names them"""
@@ -46,6 +48,10 @@ class TaskConfig:
     them. By default an example has one"""
     label_pieces: Literal["first", "all"] = "first"
     """which pieces of a word are to learn its tag; figures and predictions are those of the first one"""
+    stride: int = 128
+    """tokens from the beginning of one window of a long context to that of the next (answer); BERT's doc stride"""
+    max_answer: int = 30
+    """tokens that an answer has at most, where one is looked for (answer)"""
     label_smoothing: float = 0.0
     """share of each label's probability that is spread evenly over all of them, in training alone"""
     class_weights: Literal["none", "balanced"] = "none"
@@ -76,17 +82,20 @@ class TaskConfig:
         require_types(self, "task")
         expand_homes(self, "train", "eval")
         require_at_least(self, "task", 0, "reinit_layers")
+        require_at_least(self, "task", 1, "stride", "max_answer")
         require(0 < self.eval_share < 1, f"task.eval_share={self.eval_share} is not a share; give 0 < eval_share < 1")
         require(
             0 <= self.label_smoothing < 1,
             f"task.label_smoothing={self.label_smoothing} is not a share; give 0 <= label_smoothing < 1",
         )
         for name, default, kinds in (
-            ("columns", None, ("classify", "score", "rerank", "embed")),
+            ("columns", None, ("classify", "score", "rerank", "answer", "embed")),
             ("label_separator", None, ("classify",)),
             ("label_smoothing", 0.0, ("classify", "tag")),
             ("class_weights", "none", ("classify", "tag")),
             ("label_pieces", "first", ("tag",)),
+            ("stride", 128, ("answer",)),
+            ("max_answer", 30, ("answer",)),
             ("balance", False, ("classify",)),
         ):
             value = getattr(self, name)
@@ -97,6 +106,10 @@ class TaskConfig:
         require(
             self.kind != "tag" or self.pair is None,
             f"task.pair={self.pair} is of pairs of texts, and task.kind=tag reads sentences; leave it out",
+        )
+        require(
+            self.kind != "answer" or self.pair is not None,
+            "task.kind=answer reads a question (task.text) and a context; give task.pair the column of the context",
         )
         require(self.label_separator != "", "task.label_separator is empty; give what stands between labels, such as ,")
         require(

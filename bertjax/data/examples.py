@@ -87,16 +87,21 @@ def read_records(
                             f"{place} has {len(record[None])} fields more than there are columns; put quotation marks "
                             "around a field with a comma in it, or leave them out"
                         )
-                    for column, name in needed.items():
-                        if in_field(record, column) is None:
-                            there = ", ".join(record) if isinstance(record, dict) else "is no record"
-                            raise BertjaxError(
-                                f"{place} has nothing in the column {column!r} ({name}), but in {there}; "
-                                "mend the row, or name another column"
-                            )
+                    check_columns(place, record, needed)
                     yield place, record
         except BadError as error:
             raise BertjaxError(f"{error}; mend it, or leave it out") from None
+
+
+def check_columns(place: Place, record: Any, needed: Mapping[str, str]) -> None:
+    """Raises BertjaxError where a record has nothing in a column; the arguments are those of `read_records`."""
+    for column, name in needed.items():
+        if in_field(record, column) is None:
+            there = ", ".join(record) if isinstance(record, dict) else "is no record"
+            raise BertjaxError(
+                f"{place} has nothing in the column {column!r} ({name}), but in {there}; "
+                "mend the row, or name another column"
+            )
 
 
 def columns_of(task: TaskConfig, *, labelled: bool = True) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
+from bertjax.data.batching.answers import AnswerBatch
 from bertjax.data.batching.tagged import TaggedBatch
 from bertjax.models.parameters import fresh_params
 from bertjax.models.tagger import TokenClassifier
@@ -64,7 +65,9 @@ def batch_metrics(
     )
 
 
-def token_logits(model: TokenClassifier, params: Params, batch: TaggedBatch, dropout_key: Array | None = None) -> Array:
+def token_logits(
+    model: TokenClassifier, params: Params, batch: TaggedBatch | AnswerBatch, dropout_key: Array | None = None
+) -> Array:
     """Returns logits of the labels of each token, float32 [b, t, c].
 
     Args:

@@ -101,6 +101,11 @@ class PackedBatches(ExactEpochs[B]):
         layout = self._laid_out(self._chosen(step), None)
         return layout.on_sequences(layout.numbers_n + 1) - 1
 
+    def tokens_at(self, step: int) -> np.ndarray:
+        """Returns the number of each token in the batch of a step among those of all, int [b, t]; -1 at padding."""
+        layout = self._laid_out(self._chosen(step), None)
+        return layout.on_tokens(layout.tokens_m + 1) - 1
+
     def _order(self, epoch: int) -> np.ndarray:
         """Returns the examples of an epoch, batch after batch; each is in order of its groups, the longest first."""
         lengths_n = self._sequences.lengths_n

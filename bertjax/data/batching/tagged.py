@@ -29,11 +29,6 @@ class TaggedBatches(PackedBatches[TaggedBatch]):
         super().__init__(examples, batch_size=batch_size, row_length=row_length, seed=seed)
         self._labels_m = examples.labels_m
 
-    def tokens_at(self, step: int) -> np.ndarray:
-        """Returns the number of each token in the batch of a step among those of all, int [b, t]; -1 at padding."""
-        layout = self._laid_out(self._chosen(step), None)
-        return layout.on_tokens(layout.tokens_m + 1) - 1
-
     def _made(self, layout: Layout) -> TaggedBatch:
         labels_m = self._labels_m[layout.tokens_m]
         return TaggedBatch(

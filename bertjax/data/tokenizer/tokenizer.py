@@ -287,6 +287,15 @@ class Tokenizer:
             read = self._engine.encode(text)
         return [(number, *span) for number, span in zip(read.ids, read.offsets, strict=True)]
 
+    def encode_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns the ids of each text's tokens, and where they begin and end, in characters; found on all cores.
+
+        Raises:
+          BertjaxError: a text is not Unicode.
+        """
+        with _unicode(*texts):
+            return [(read.ids, read.offsets) for read in self._engine.encode_batch(texts)]
+
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
         with _unicode(*sentences):
