@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bertjax.config import MeshConfig as MeshConfig
     from bertjax.config.recipes import load_config as load_config
     from bertjax.errors import BertjaxError as BertjaxError
+    from bertjax.inference.answerer import Answerer as Answerer
     from bertjax.inference.classifier import Classifier as Classifier
     from bertjax.inference.encoder import Encoder as Encoder
     from bertjax.inference.matcher import Matcher as Matcher
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Looked up when first asked for: `bertjax --help` must not wait for jax.
 _MODULES = {
+    "Answerer": "inference.answerer",
     "Bert": "models.bert",
     "BertConfig": "config",
     "BertjaxError": "errors",
@@ -38,6 +40,7 @@ _MODULES = {
     "sweep": "train.sweep",
 }
 __all__ = [
+    "Answerer",
     "Bert",
     "BertConfig",
     "BertjaxError",

@@ -19,8 +19,9 @@ def finetune(argv: list[str]) -> None:
         usage="bertjax finetune --config classify --init_from FOLDER --task.train FILE [--KEY VALUE ...] [--resume]",
         description=(
             "Train a model, of a run or from Hugging Face, to tell labels or numbers of texts, or of pairs of texts, "
-            "or tags of words, or to make vectors by which texts find each other (--config embed), from examples in "
-            "tables or JSON. Every key of the recipe can be given here too; what is given here wins."
+            "or tags of words, or where in a text the answer to a question stands, or to make vectors by which texts "
+            "find each other (--config embed), from examples in tables or JSON. "
+            "Every key of the recipe can be given here too; what is given here wins."
         ),
     )
     parser.add_argument(
@@ -75,8 +76,8 @@ def predict(argv: list[str]) -> None:
         prog="bertjax predict",
         description=(
             "Write the records of files again, each with what a run of 'bertjax finetune' tells of it: the number, or "
-            "the likeliest label (prediction), and how likely the run takes that to be (probability); of a run of tags "
-            "those of each word."
+            "the likeliest label or the answer (prediction), and how likely the run takes that to be (probability); of "
+            "a run of tags those of each word."
         ),
     )
     parser.add_argument("run", metavar="RUN", help="folder of the run, such as runs/classify, or ORG/NAME on the hub")
@@ -84,9 +85,9 @@ def predict(argv: list[str]) -> None:
         "--input",
         metavar="FILE",
         required=True,
-        help=".csv, .tsv, .jsonl, .json, .parquet or .arrow with the columns of the examples, also .gz or .zst; to be "
-        "tagged lists of words or texts in records, or a word a line; several are given like data.path; of a folder of "
-        "splits its test split",
+        help=".csv, .tsv, .jsonl, .json, .parquet or .arrow with the columns of the examples, also .gz or .zst; of "
+        "questions also SQuAD's .json; to be tagged lists of words or texts in records, or a word a line; several are "
+        "given like data.path; of a folder of splits its test split",
     )
     parser.add_argument(
         "--out",
@@ -94,7 +95,7 @@ def predict(argv: list[str]) -> None:
         type=user_path,
         required=True,
         help="file to write, in .csv, .tsv, .jsonl or .parquet; of tags in .jsonl or .parquet, or as the input in "
-        ".conll, .txt or .tsv",
+        ".conll, .txt or .tsv; of answers also in .json, their texts by the questions' ids",
     )
     parser.add_argument("--task.text", dest="text", metavar="COLUMN", help="column of the text; by default the run's")
     parser.add_argument("--task.pair", dest="pair", metavar="COLUMN", help="likewise, of the second text of a pair")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bertjax.config import MeshConfig
 from bertjax.errors import BertjaxError
+from bertjax.evaluation.answering import evaluate_answering
 from bertjax.evaluation.judgement import Judgement
 from bertjax.evaluation.labelled import evaluate_labelled
 from bertjax.evaluation.retrieval import evaluate_embedding
@@ -17,6 +18,7 @@ _EVALUATIONS: dict[str, Callable[[RunFolder, str | None, MeshConfig | None], Jud
     "rerank": evaluate_labelled,
     "embed": evaluate_embedding,
     "tag": evaluate_tagging,
+    "answer": evaluate_answering,
 }
 
 

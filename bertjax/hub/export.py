@@ -31,6 +31,8 @@ def export_run(run: RunFolder, folder: Path) -> None:
         carry the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
+    if config.task.kind == "answer":
+        raise BertjaxError(f"{run.path} answers questions, and no format has a place for its head yet")
     evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
     if config.eval.best is not None:

@@ -14,7 +14,8 @@ from bertjax.data.sources.splits import find_split
 from bertjax.data.targets import Labels
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import is_hub_folder, read_task_head
-from bertjax.inference import record_files, tag_file
+from bertjax.inference import answer_file, record_files, tag_file
+from bertjax.inference.answerer import Answerer
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
@@ -46,6 +47,8 @@ def task_of(folder: Path) -> TaskConfig:
         return TaskConfig(kind, text="query", pair="passage")
     if kind == "tag":
         return TaskConfig(kind, text="words", label="tags")
+    if kind == "answer":
+        return TaskConfig(kind, text="question", pair="context", label="answers")
     several = isinstance(targets, Labels) and targets.several
     return TaskConfig(kind, label_separator="|" if several else None)
 
@@ -53,7 +56,7 @@ def task_of(folder: Path) -> TaskConfig:
 def load_predictor(
     folder: Path, task: TaskConfig, *, precision: Precision, mesh: MeshConfig | None, calibrated: bool = False
 ) -> Predictor:
-    """Returns what tells labels, numbers or tags of files, as a run's kind has it.
+    """Returns what tells labels, numbers, tags or answers of files, as a run's kind has it.
 
     Args:
       task: the run's own, but for the columns' names.
@@ -103,11 +106,16 @@ def _tags(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig
     return functools.partial(tag_file.tag_file, Tagger.load(folder, precision=precision, mesh=mesh), task)
 
 
+def _answers(folder: Path, task: TaskConfig, precision: Precision, mesh: MeshConfig | None) -> Predictor:
+    return functools.partial(answer_file.answer_file, Answerer.load(folder, precision=precision, mesh=mesh), task)
+
+
 _PREDICTORS: dict[str, Callable[[Path, TaskConfig, Precision, MeshConfig | None], Predictor]] = {
     "classify": _labels,
     "score": _numbers,
     "rerank": _numbers,
     "tag": _tags,
+    "answer": _answers,
 }
 
 
@@ -117,7 +125,8 @@ def _rounded(number: Any) -> float:
 
 def check_format(out: Path, kind: str) -> None:
     """Raises BertjaxError where predictions of a kind of task cannot be written under this name."""
-    record_files.check_format(out, tag_file.FORMATS if kind == "tag" else FORMATS)
+    formats = {"tag": tag_file.FORMATS, "answer": answer_file.FORMATS}
+    record_files.check_format(out, formats.get(kind, FORMATS))
 
 
 def predict_file(predictor: Predictor, source: str, file: IO[Any], out: Path) -> str:

@@ -79,7 +79,7 @@ class TaskModel(NamedTuple):
     kind: str  # of the task
     targets: Targets
     head: SequenceHead
-    temperature: float | None = None  # as of `RunFolder.temperature`
+    temperature: float | None = None  # as of `RunFolder.fitted`
 
 
 def load_task_model(
@@ -108,7 +108,7 @@ def load_task_model(
     run, config_of_run, params = load_run(path, kinds, mesh)
     how: Any = {"max_length": config_of_run.data.max_length, "precision": precision, "mesh": mesh}
     head = SequenceHead(config_of_run.model, params, run.tokenizer(), **how)
-    return TaskModel(config_of_run.task.kind, run.targets(), head, run.temperature())
+    return TaskModel(config_of_run.task.kind, run.targets(), head, run.fitted("temperature"))
 
 
 def load_run(path: Path, kinds: tuple[str, ...], mesh: MeshConfig | None) -> tuple["RunFolder", Config, dict[str, Any]]:

@@ -33,6 +33,7 @@ from bertjax.storage.paths import check_no_links, user_path
 
 _PACKAGES = ("bertjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
+FITTED = ("temperature", "threshold")  # what a run may keep by `RunFolder.keep_fitted`
 _OF_INPUTS = ("word_counts.npy", "labels.json", "sentence")
 
 
@@ -106,7 +107,6 @@ class RunFolder:
         self._tokenizer = self.path / "tokenizer.json"
         self._roles = self.path / ROLES_FILE  # of special tokens, which a vocabulary that was read may call anything
         self._word_counts = self.path / "word_counts.npy"
-        self._temperature = self.path / "temperature.json"
 
     @property
     def begun(self) -> bool:
@@ -214,24 +214,25 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
 
-    def temperature(self) -> float | None:
-        """Returns what a run's logits are to be divided by for probabilities as sure as they are right.
+    def fitted(self, name: str) -> float | None:
+        """Returns a number that was fitted to the held-out examples when the run ended; None where it has kept none.
 
-        It is the one that suits the held-out examples; None where a run has kept none. Raises BertjaxError where it
-        cannot be read.
+        It is what logits are to be divided by for probabilities as sure as they are right ("temperature"), or by how
+        much "no answer" must be ahead ("threshold"). Raises BertjaxError where it cannot be read.
         """
+        file = self.path / f"{name}.json"
         try:
-            return float(json.loads(self._temperature.read_text(encoding="utf-8"))["temperature"])
+            return float(json.loads(file.read_text(encoding="utf-8"))[name])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise BertjaxError(f"{self._temperature} cannot be read: {error!r}; remove it") from error
+            raise BertjaxError(f"{file} cannot be read: {error!r}; remove it") from error
 
-    def keep_temperature(self, temperature: float) -> None:
-        """Writes what `temperature` returns."""
+    def keep_fitted(self, name: str, value: float) -> None:
+        """Writes what `fitted` returns."""
         if self.writes:
-            with self.writing(), atomic_write(self._temperature) as file:
-                file.write(json.dumps({"temperature": temperature}) + "\n")
+            with self.writing(), atomic_write(self.path / f"{name}.json") as file:
+                file.write(json.dumps({name: value}) + "\n")
 
     def word_counts(self) -> np.ndarray | None:
         """Returns how often each word is in the training text, int64 [v]; None where a run is older than that.

@@ -6,6 +6,7 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.config import Config
+from bertjax.data.questions import Spans
 from bertjax.models.bert import Bert, params_template
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.lora import merge_over, with_adapters
@@ -52,6 +53,8 @@ def _template(run: RunFolder, config: Config) -> dict[str, Any]:
         model = SentenceEncoder(model)
     elif config.task.kind == "tag":
         model = TokenClassifier(model, run.tags().num_outputs)
+    elif config.task.kind == "answer":
+        model = TokenClassifier(model, Spans().num_outputs)
     return params_template(model)
 
 

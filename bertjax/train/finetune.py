@@ -8,13 +8,14 @@ from bertjax.config import Config
 from bertjax.config.checks import as_type
 from bertjax.errors import BertjaxError
 from bertjax.train.run import Course, run
-from bertjax.train.tasks import embedding, labelled, tagging
+from bertjax.train.tasks import answering, embedding, labelled, tagging
 
 COURSES: dict[str, Course[Any]] = {
     "classify": labelled.COURSE,
     "score": labelled.COURSE,
     "rerank": labelled.COURSE,
     "tag": tagging.COURSE,
+    "answer": answering.COURSE,
     "embed": embedding.COURSE,
 }
 

@@ -240,7 +240,7 @@ def test_several_labels_numbers_and_answers_to_queries(
     file, run = learn("several", rows, task__label_separator="+", task__class_weights="balanced")
     as_it_is = told(file, run)
     assert [row["prediction"] for row in as_it_is] == ["+".join(sorted(row["label"])) for row in rows]
-    temperature = RunFolder(run).temperature()
+    temperature = RunFolder(run).fitted("temperature")
     calibrated_nc = Classifier.load(run, calibrated=True).probabilities(texts)
     assert temperature is not None and temperature < 1  # all is known by heart
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from bertjax.evaluation.judgement import Judgement, as_learned, describe, values
 from bertjax.objectives.objective import BatchStream, Objective, Params
 from bertjax.parallel.process_group import Processes
-from bertjax.runs.folder import Inputs, RunFolder
+from bertjax.runs.folder import FITTED, Inputs, RunFolder
 from bertjax.train.account import work_of
 from bertjax.train.initial_state import from_folder
 from bertjax.train.loop import Task
@@ -84,8 +84,9 @@ def course_of(kind: Kind[P]) -> Course[P]:
 
     def learned(folder: RunFolder, prepared: P, mesh: Mesh, _: Processes, state: TrainState) -> Outcome:
         judgement = kind.judge(prepared, mesh, state.eval_params)
-        if (temperature := judgement.detail.get("temperature")) is not None:
-            folder.keep_temperature(temperature)
+        for name in FITTED:
+            if (value := judgement.detail.get(name)) is not None:
+                folder.keep_fitted(name, value)
         lines = [f"held out: {describe(judgement)}", *(judgement.table if kind.shows_table else [])]
         return Outcome(lines, as_learned(judgement), values(judgement))
 
