@@ -10,6 +10,7 @@ from bertjax.config.checks import require, require_at_least, require_types
 _MOST = {
     "vocab_size": 1 << 24,
     "hidden_size": 1 << 17,
+    "embedding_size": 1 << 17,
     "num_layers": 1000,
     "num_heads": 1 << 12,
     "intermediate_size": 1 << 19,
@@ -50,6 +51,9 @@ class BertConfig:
     """layer norm (as in BERT), or RMS norm, which divides by the root mean square alone (Zhang and Sennrich 2019)"""
     embedding_norm: bool = True
     """whether the summed embeddings pass a norm and dropout (as in BERT; not in the textbook)"""
+    embedding_size: int | None = None
+    """features of the embeddings, of which a linear layer makes model.hidden_size (as in ALBERT and the small ELECTRA);
+    by default they are as wide as the layers"""
     positions: Literal["learned", "rotary"] = "learned"
     """learned position embeddings (as in BERT), or rotary ones on queries and keys (Su et al. 2021)"""
     token_types: int = 2
@@ -113,6 +117,12 @@ class BertConfig:
             f"model.hidden_size={self.hidden_size} is not divisible by model.num_heads={self.num_heads}; "
             "change one of them",
         )
+        if self.embedding_size is not None:
+            require_at_least(self, "model", 1, "embedding_size")
+            require(
+                self.embedding_size != self.hidden_size,
+                f"model.embedding_size={self.embedding_size} is model.hidden_size; leave it out, or give another",
+            )
         features = self.hidden_size // self.num_heads
         require(
             self.positions == "learned" or features % 2 == 0,
@@ -134,6 +144,11 @@ class BertConfig:
             require(
                 value is None or 0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number"
             )
+
+    @property
+    def embedding_width(self) -> int:
+        """Features of the embeddings."""
+        return self.embedding_size or self.hidden_size
 
     def window_of(self, layer: int) -> int | None:
         """Returns how many tokens to either side a layer sees; None: all."""

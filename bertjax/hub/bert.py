@@ -4,6 +4,7 @@ A linear layer's weight is [out, in] there and [in, out] here. Label 0 of their 
 sentence does follow, which is label 1 here.
 """
 
+import dataclasses
 from collections.abc import Set
 from typing import Any
 
@@ -51,11 +52,14 @@ CARRIED = {
     "norm_kind": Carried(("layer",), "its norms are layer norms"),
     "embedding_norm": Carried((True,), "its embeddings are always normalised"),
     "positions": Carried(("learned",), "it has an embedding of each position"),
+    "embedding_size": Carried((None,), "its embeddings are as wide as its layers"),
     "token_types": Carried((2,), "it has an embedding of each segment"),
     "biases": Carried((True,), "its linear layers and norms have biases"),
     "window": Carried((0,), "its layers see whole texts"),
     "hidden_act": Carried(tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
 }
+
+OF_ANY_WIDTH = {key: carried for key, carried in CARRIED.items() if key != "embedding_size"}
 
 LAYOUT = Layout()
 _TEXT_HEAD = text_head(None, "classifier", "tanh")
@@ -76,6 +80,13 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     settings = {"vocab_size": 30522} | read_settings(theirs, SETTINGS)
     settings["hidden_act"] = _THEIR_ACTIVATIONS[activation]
     return BertConfig(**settings, tie_word_embeddings=bool(theirs.get("tie_word_embeddings", True)))
+
+
+def with_embedding_size(config: BertConfig, size: Any) -> BertConfig:
+    """Returns the settings with the size of embeddings that a config.json gives. Raises BertjaxError if it is none."""
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise BertjaxError(f"embedding_size={size!r} is not a number; fetch it again")
+    return dataclasses.replace(config, embedding_size=None if size == config.hidden_size else size)
 
 
 def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:

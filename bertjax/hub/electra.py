@@ -1,7 +1,6 @@
 """ELECTRA (Clark et al. 2020, arXiv:2003.10555) in Hugging Face's format: BERT without pooler and NSP.
 
-A discriminator, which tells words that were replaced, has no word head here; only the generator has one. Those whose
-embeddings are narrower than the layers, as the small ones' are, are refused.
+A discriminator, which tells words that were replaced, has no word head here; only the generator has one.
 """
 
 import dataclasses
@@ -34,25 +33,23 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     """
     sizes = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
     config = dataclasses.replace(bert.read_config(sizes | theirs), pooler_act="hidden_act")
-    if (size := theirs.get("embedding_size", 128)) != config.hidden_size:
-        raise BertjaxError(f"embedding_size={size!r} is not supported; only that of hidden_size is")
     if config.hidden_act != "gelu":
         raise BertjaxError(f"hidden_act={theirs['hidden_act']!r} is not supported; only 'gelu' is")
-    return config
+    return bert.with_embedding_size(config, theirs.get("embedding_size", 128))
 
 
 def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     """Returns what config.json says of the model with these heads."""
     architecture = "ElectraForMaskedLM" if "mlm" in heads else "ElectraModel"
     written = bert.write_config(config, heads)
-    return written | {"architectures": [architecture], "embedding_size": config.hidden_size}
+    return written | {"architectures": [architecture], "embedding_size": config.embedding_width}
 
 
 ELECTRA = Family(
     name="ELECTRA",
     model_type="electra",
     architecture="Electra",
-    carried=bert.CARRIED | {"hidden_act": Carried(("gelu",), "its word head knows no other")},
+    carried=bert.OF_ANY_WIDTH | {"hidden_act": Carried(("gelu",), "its word head knows no other")},
     read_config=read_config,
     write_config=write_config,
     names=_LAYOUT.names,

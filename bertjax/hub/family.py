@@ -140,4 +140,4 @@ def read_settings(theirs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[st
 
 
 def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -52,6 +52,7 @@ class Layout(NamedTuple):
     layers: str = "encoder.layer"
     linears: Mapping[str, str] = _LINEARS  # of a layer
     norms: Mapping[str, str] = _NORMS  # of a layer
+    projection: str = "embeddings_project"  # after the base; of embeddings that are not as wide as the layers
     pooler: str | None = "pooler.dense"  # after the base; None where there is none
     nsp: str | None = "cls.seq_relationship"  # None where there is none
     hidden: str = "cls.predictions.transform.dense"  # of the MLM head
@@ -73,6 +74,8 @@ class Layout(NamedTuple):
             table[f"{ours}/{leaf}"], table[f"{ours}/bias"] = f"{theirs}.weight", f"{theirs}.bias"
 
         add("embedding_norm", f"{self.base}.embeddings.LayerNorm", "scale")
+        if config.embedding_size is not None:
+            add("embedding_projection", f"{self.base}.{self.projection}", "kernel")
         for number in range(config.num_layers):
             for ours, theirs in self.linears.items():
                 add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "kernel")
@@ -130,5 +133,5 @@ class Layout(NamedTuple):
         """Returns today's name: old folders have TensorFlow's names for norms, those without heads lack the base."""
         if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
             name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        parts = ("embeddings.", f"{self.layers.partition('.')[0]}.", "pooler.")
+        parts = ("embeddings.", f"{self.layers.partition('.')[0]}.", "pooler.", f"{self.projection}.")
         return f"{self.base}.{name}" if name.startswith(parts) else name

@@ -33,9 +33,8 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
         raise BertjaxError("rotary_value=true is not supported; only false is")
     settings = {"vocab_size": 50000, "max_position_embeddings": 1536} | theirs
     config = dataclasses.replace(bert.read_config(settings), positions="rotary", pooler_act="hidden_act")
-    if (size := theirs.get("embedding_size")) not in (None, config.hidden_size):
-        raise BertjaxError(f"embedding_size={size!r} is not supported; only that of hidden_size is")
-    return config
+    size = theirs.get("embedding_size")
+    return config if size is None else bert.with_embedding_size(config, size)
 
 
 def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
     written = bert.write_config(config, heads)
     del written["position_embedding_type"]
     architecture = "RoFormerForMaskedLM" if "mlm" in heads else "RoFormerModel"
-    return written | {"architectures": [architecture], "embedding_size": config.hidden_size, "rotary_value": False}
+    return written | {"architectures": [architecture], "embedding_size": config.embedding_width, "rotary_value": False}
 
 
 def to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
@@ -81,7 +80,7 @@ ROFORMER = Family(
     name="RoFormer",
     model_type="roformer",
     architecture="RoFormer",
-    carried=bert.CARRIED
+    carried=bert.OF_ANY_WIDTH
     | {
         "positions": Carried(("rotary",), "its positions are rotary"),
         "rotary_theta": Carried((10_000.0,), "its angles have one base"),

@@ -43,7 +43,7 @@ class Bert(nn.Module):
     def setup(self) -> None:
         c = as_type(self.config, BertConfig, "config")
         require(c.vocab_size is not None, "config.vocab_size is not set; give the number of tokens in the vocabulary")
-        self.embeddings = Embeddings(c, self.mesh)
+        self.embeddings = Embeddings(c, self.dtype, self.mesh)
         self.encoder = Encoder(c, self.dtype, self.remat, self.scan_layers, self.mesh, self.backend)
         self.mlm = MlmHead(c, self.dtype)
         self.pairs = NspHead(c, self.dtype)
@@ -108,7 +108,7 @@ class Bert(nn.Module):
         mlm_hidden_md, kernel_dv, bias_v = self.mlm(at_predictions_bpd.reshape(-1, d), self.embeddings.token_embedding)
         nsp_logits_m2 = self.pairs(of_pairs_bkf.reshape(-1, of_pairs_bkf.shape[-1]))
         nsp_logits_bk2 = nsp_logits_m2.reshape(*cls_positions_bk.shape, 2)
-        mlm_hidden_bpd = mlm_hidden_md.reshape(*mlm_positions_bp.shape, d)
+        mlm_hidden_bpd = mlm_hidden_md.reshape(*mlm_positions_bp.shape, -1)
         return Predictions(mlm_hidden_bpd, kernel_dv, bias_v, nsp_logits_bk2)
 
     def words(self, encoded_md: Array) -> Array:

@@ -1,6 +1,7 @@
 """The heads: masked words and pairs of sentences, to pretrain (Devlin et al. 2019, section 3.1), and labels.
 
-Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden, v vocabulary, c labels.
+Letters: m tokens or sequences, p predictions of a row, k sequences of a row, d hidden (in what the MLM head gives the
+features of the word embeddings), v vocabulary, c labels.
 """
 
 import dataclasses

@@ -16,29 +16,34 @@ from bertjax.data.batching.batch import Batch
 FORWARD_AND_BACKWARD = 3
 
 
-def encoder_operations(lengths: np.ndarray, *, hidden: int, layers: int, intermediate: int) -> int:
+def encoder_operations(
+    lengths: np.ndarray, *, hidden: int, layers: int, intermediate: int, embedding: int | None = None
+) -> int:
     """Counts the forward pass of the encoder: linear layers, and attention inside each sequence.
 
     Args:
       lengths: tokens in each sequence.
       hidden: features of a token.
       intermediate: features inside a feed-forward layer.
+      embedding: features of a token's embedding, where a linear layer makes `hidden` of them.
     """
     lengths = np.asarray(lengths, np.int64)
     tokens, pairs_of_tokens = int(lengths.sum()), int((lengths**2).sum())
     linear = 2 * tokens * (4 * hidden * hidden + 2 * hidden * intermediate)
     attention = 2 * pairs_of_tokens * 2 * hidden
-    return layers * (linear + attention)
+    return layers * (linear + attention) + 2 * tokens * (embedding or 0) * hidden
 
 
-def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: int) -> int:
+def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: int, embedding: int | None = None) -> int:
     """Counts the forward pass of the MLM head, at real predictions, and of pooler and NSP head, for each pair.
 
     Args:
       hidden: features of a token.
       vocabulary: words that the MLM head chooses from.
+      embedding: features of a word; by default as many as of a token.
     """
-    return 2 * predictions * (hidden * hidden + hidden * vocabulary) + 2 * pairs * (hidden * hidden + 2 * hidden)
+    embedding = embedding or hidden
+    return 2 * predictions * (hidden * embedding + embedding * vocabulary) + 2 * pairs * (hidden * hidden + 2 * hidden)
 
 
 def training_operations(model: BertConfig, batch: Any) -> int:
@@ -52,7 +57,8 @@ def training_operations(model: BertConfig, batch: Any) -> int:
     if not isinstance(batch, Batch):
         return FORWARD_AND_BACKWARD * encoder
     predictions, pairs = int(batch.mlm_weights_bp.sum()), int(batch.nsp_weights_bk.sum())
-    heads = head_operations(predictions, pairs, hidden=model.hidden_size, vocabulary=model.vocab_size)
+    sizes = {"hidden": model.hidden_size, "embedding": model.embedding_width, "vocabulary": model.vocab_size}
+    heads = head_operations(predictions, pairs, **sizes)
     return FORWARD_AND_BACKWARD * (encoder + heads)
 
 
@@ -60,7 +66,8 @@ def _sizes(model: BertConfig) -> dict[str, int]:
     """Returns a model's sizes. A gate is a third matrix of a feed-forward layer: half as many features again in two."""
     gated = model.hidden_act in ("geglu", "swiglu")
     intermediate = 3 * model.intermediate_size // 2 if gated else model.intermediate_size
-    return {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": intermediate}
+    sizes = {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": intermediate}
+    return sizes | ({} if model.embedding_size is None else {"embedding": model.embedding_size})
 
 
 def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:

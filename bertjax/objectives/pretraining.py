@@ -96,7 +96,7 @@ def compute_metrics(model: Bert, predictions: Predictions, batch: Batch, *, z_lo
       z_loss: weight of the squared log of the softmax's denominator, in gradients alone.
     """
     mlm_loss, mlm_correct = blockwise_cross_entropy(
-        predictions.mlm_hidden_bpd.reshape(-1, model.config.hidden_size),
+        predictions.mlm_hidden_bpd.reshape(-1, model.config.embedding_width),
         predictions.vocab_kernel_dv,
         predictions.vocab_bias_v,
         batch.mlm_labels_bp.reshape(-1),

@@ -45,8 +45,8 @@ RULES = (
     (r"lora/.+/(attention/(query|key|value)|ffn/(in|gate))/b", PartitionSpec(None, "tensor")),
     (r"lora/.+/(attention|ffn)/out/a", PartitionSpec("tensor", None)),
     (r"lora/.+/(attention|ffn)/out/b", PartitionSpec(None, "fsdp")),
-    (r"(pooler|nsp|classifier|mlm/hidden)/kernel", PartitionSpec("fsdp", None)),
-    (r"(pooler|nsp|classifier|mlm/hidden)/bias", WHOLE),
+    (r"(pooler|nsp|classifier|mlm/hidden|embedding_projection)/kernel", PartitionSpec("fsdp", None)),
+    (r"(pooler|nsp|classifier|mlm/hidden|embedding_projection)/bias", WHOLE),
     (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
     (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
     (r"ns_coeffs", WHOLE),  # no parameter: three numbers in Muon's state

@@ -72,7 +72,7 @@ def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict
     if model.cooccurrence_embedding:
         scale = model.init_scale if model.init == "bert" else 1.0
         table_vd, known_v = cooccurrence_embedding(
-            corpus, vocabulary, size, model.hidden_size, scale=scale, seed=prepared.config.seed
+            corpus, vocabulary, size, model.embedding_width, scale=scale, seed=prepared.config.seed
         )
         table_vd, random_vd = (
             place_params({"token_embedding": table_vd}, mesh)["token_embedding"],

@@ -267,6 +267,7 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
     "hidden_act": ("geglu", "gelu or gelu_tanh or relu or silu"),
     "window": (4, "0"),
     "token_types": (1, "2"),
+    "embedding_size": (4, "null"),
     "pooler_act": ("relu", "tanh"),
     "pooler_norm": (True, "false"),
     "classifier_pooling": ("mean", "cls"),

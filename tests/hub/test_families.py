@@ -45,6 +45,7 @@ CASES: dict[str, tuple[Family, BertConfig, str]] = {
         "vocab_projector.bias",
     ),
     "ELECTRA": (ELECTRA, TINY, "electra.encoder.layer.1.attention.self.query.weight"),
+    "ELECTRA narrow": (ELECTRA, dataclasses.replace(TINY, embedding_size=4), "electra.embeddings_project.weight"),
     "ELECTRA untied": (ELECTRA, dataclasses.replace(TINY, tie_word_embeddings=False), "generator_lm_head.bias"),
 }
 
@@ -147,7 +148,7 @@ def test_modernberts_words_and_labels_share_what_is_below_them(tmp_path: Path) -
     [
         ({"model_type": "distilbert", "activation": "mish"}, "activation='mish' is not supported"),
         ({"model_type": "distilbert", "dim": "8"}, "dim='8' is not a number"),
-        ({"model_type": "electra"}, "embedding_size=128 is not supported; only that of hidden_size is"),
+        ({"model_type": "electra", "embedding_size": "64"}, "embedding_size='64' is not a number"),
         ({"model_type": "electra", "embedding_size": 256, "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
     ],
 )
@@ -161,5 +162,6 @@ def test_what_cannot_be_computed_is_refused_in_the_familys_words(
 
 def test_settings_that_are_left_out_are_the_familys() -> None:
     assert DISTILBERT.read_config({}) == BertConfig(30522, num_layers=6, token_types=0, pooler_act="relu")
-    sizes: Any = {"hidden_size": 256, "num_heads": 4, "intermediate_size": 1024}
-    assert ELECTRA.read_config({"embedding_size": 256}) == BertConfig(30522, **sizes, pooler_act="hidden_act")
+    small: Any = {"hidden_size": 256, "num_heads": 4, "intermediate_size": 1024, "pooler_act": "hidden_act"}
+    assert ELECTRA.read_config({}) == BertConfig(30522, **small, embedding_size=128)
+    assert ELECTRA.read_config({"embedding_size": 256}) == BertConfig(30522, **small)

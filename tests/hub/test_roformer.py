@@ -83,7 +83,7 @@ def test_recipes_leave_by_the_first_format_that_carries_them(tmp_path: Path, rec
 
 @pytest.mark.parametrize(
     ("setting", "says"),
-    [({"rotary_value": True}, "rotary_value=true"), ({"embedding_size": 4}, "embedding_size=4")],
+    [({"rotary_value": True}, "rotary_value=true"), ({"embedding_size": "4"}, "embedding_size=.4. is not a number")],
 )
 def test_what_cannot_be_computed_is_refused(setting: dict[str, Any], says: str) -> None:
     theirs = {"hidden_size": 8, "num_attention_heads": 2}

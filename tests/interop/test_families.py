@@ -27,8 +27,10 @@ SIZES |= {"max_position_embeddings": 40, "pad_token_id": 0}
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "roformer": {},
+    "roformer narrow": {"embedding_size": 24},
     "roformer untied": {"tie_word_embeddings": False},
     "electra": {"embedding_size": 32},
+    "electra small": {"embedding_size": 16},
     "electra untied": {"embedding_size": 32, "tie_word_embeddings": False},
     "distilbert": {},
     "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
@@ -145,7 +147,7 @@ def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> Non
 OF_TEXTS = {
     "roformer": {},
     "distilbert": {},
-    "electra": {"embedding_size": 32},
+    "electra": {"embedding_size": 16},
     "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
     "modernbert mean": {"local_attention": 4, "num_hidden_layers": 4, "classifier_pooling": "mean"},
 }

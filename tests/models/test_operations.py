@@ -50,6 +50,13 @@ def test_a_gate_is_a_third_matrix():
     assert training_operations(gated, batch([3, 4], [1, 2])) - training_operations(MODEL, batch([3, 4], [1, 2])) == more
 
 
+def test_narrow_embeddings_are_a_matrix_more_and_words_less():
+    narrow = dataclasses.replace(MODEL, embedding_size=3)
+    # A token: 3 x 4 more. A prediction: 4 x 3 and 3 x 11 in place of 4 x 4 and 4 x 11.
+    ours, plain = (training_operations(model, batch([3, 4], [1, 2])) for model in (narrow, MODEL))
+    assert ours - plain == 3 * 2 * (7 * 12 - 3 * (60 - 45))
+
+
 def test_padding_slots_and_empty_rows_are_not_useful():
     lean = training_operations(MODEL, batch([3, 4], [1, 2]))
     assert training_operations(MODEL, batch([3, 4], [1, 2], width=50, slots=20)) == lean

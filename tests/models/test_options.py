@@ -235,6 +235,7 @@ def test_compared_means() -> None:
 
 EVERY = {
     "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
+    "narrow": {"embedding_size": 8},
     "compared": {"nsp_features": "pair", "hidden_act": "swiglu"},
 }
 

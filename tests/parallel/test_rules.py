@@ -31,6 +31,8 @@ ANSWERS = {
     "token_embedding": (ROWS, True),
     "segment_embedding": (TABLE, True),
     "position_embedding": (TABLE, True),
+    "embedding_projection/kernel": (HIDDEN, True),
+    "embedding_projection/bias": (WHOLE, False),
     "embedding_norm/scale": (WHOLE, False),
     "embedding_norm/bias": (WHOLE, False),
     "block/attention/query/kernel": (COLUMNS, True),
@@ -86,6 +88,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "norm_kind": ("layer", "rms"),
     "embedding_norm": (True, False),
     "positions": ("learned", "rotary"),
+    "embedding_size": (None, 16),
     "biases": (True, False),
     "token_types": (2, 1, 0),
     "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
@@ -169,7 +172,7 @@ def test_how_deep_every_parameter_of_every_model_lies() -> None:
         assert top == 3, name
         for path, depth in leaves(found):
             layer = re.match(r"(?:lora/)?block_(\d+)/", path)
-            below = path.endswith("_embedding") or path.startswith("embedding_norm/")
+            below = path.endswith("_embedding") or path.startswith("embedding_")
             assert depth == (int(layer[1]) + 1 if layer else 0 if below else top), f"{path} of {name}"
         adapters, frozen = split(params, None)
         assert frozen is not None and not adapters.keys() - {"lora", "pooler", "nsp", "mlm", "classifier", "final_norm"}
