@@ -18,7 +18,7 @@ FLOORS = {
     "models": "numpy jax flax",
     "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe IPython",
     "hub": "numpy jax safetensors huggingface_hub",
-    "inference": "numpy scipy jax pyarrow matplotlib tqdm",
+    "inference": "numpy scipy jax pyarrow usearch matplotlib tqdm",
     "serving": "numpy jax msgspec prometheus_client starlette uvicorn",
     "objectives": "numpy jax optax",
     "evaluation": "numpy scipy jax",

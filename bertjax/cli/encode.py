@@ -1,14 +1,15 @@
 """The commands that give text to a trained model: encode, fill-mask, neighbours."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
-from bertjax.storage.fetch import fetched
-from bertjax.storage.paths import user_path
+from bertjax.storage.fetch import here
+from bertjax.storage.paths import url_of, user_path
 
 # Those of `inference.engine`, for which --help does not wait.
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens")
@@ -16,38 +17,82 @@ POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lastt
 
 def encode(argv: list[str]) -> None:
     """Runs `bertjax encode`."""
+    args = _encode_parser().parse_args(argv)
+    if (args.text is None) == (args.input is None):
+        given = "both a text and --input are given" if args.text is not None else "there is no text"
+        raise BertjaxError(f"{given}; give TEXT, or --input FILES for one on every line")
+    if args.out is not None and not is_ours(args.out):
+        return
+    if args.input is None:
+        _encode_one(args)
+    else:
+        _encode_files(args)
+
+
+def _encode_parser() -> Parser:
     parser = Parser(
         prog="bertjax encode",
         usage="bertjax encode RUN TEXT [TEXT_PAIR] [--out FILE.npy] [--truncate]\n"
-        "       bertjax encode RUN --input FILE --out FILE [--pooling HOW] [--normalize] [--prompt TEXT] [--truncate]",
+        "       bertjax encode RUN --input FILES --out OUT [--column NAME] [--keep NAME ...] [--split I/N]\n"
+        "                      [--pooling HOW] [--normalize] [--prompt TEXT] [--truncate]",
         description=(
-            "Print the representations of a text, or of a pair of texts; or write a vector for every line of a file. "
-            "A line with a tab in it is a pair, an empty one an empty text: vector n is always of line n. "
-            "Given again after a kill, the same command continues where it stopped."
+            "Print the representations of a text, or of a pair of texts; or write a vector for every row of files. "
+            "Of plain text a line is a row: one with a tab in it is a pair, an empty one an empty text, and vector n "
+            "is always of line n. Given again after a kill, the same command continues where it stopped."
         ),
     )
     _add_run(parser)
     parser.add_argument("text", metavar="TEXT", nargs="?", help='such as "a crane is flying"')
     parser.add_argument("pair", metavar="TEXT_PAIR", nargs="?", help="a second text, read together with the first")
+    _add_files(parser)
+    _add_how(parser)
+    return parser
+
+
+def _add_files(parser: Parser) -> None:
     parser.add_argument(
         "--input",
-        metavar="FILE",
-        help="UTF-8 file with a text or a pair on each line, also .gz or .zst; - for standard input",
+        metavar="FILES",
+        help="UTF-8 text with a text or a pair on each line, or .jsonl, .json, .csv, .tsv, .parquet or .arrow, also "
+        ".gz or .zst; several, folders and patterns as in data.path; - for standard input",
+    )
+    parser.add_argument(
+        "--column",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="with --input: the column of the text, where files have columns (default: text); twice for pairs",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=user_path,
-        help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy, .safetensors "
-        "(vectors) or .parquet (line, vector), float32 [lines, size]",
+        help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy or .safetensors "
+        "(vectors), float32 [rows, size], as .parquet (what is kept, vector), or as an .index for 'bertjax search'",
     )
+    parser.add_argument(
+        "--keep",
+        metavar="NAME",
+        action="append",
+        help="with --input: a column to write beside each vector in .parquet or .index, of lines file, line, text or "
+        "pair; by default all columns, and of lines their numbers",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="I/N",
+        default="1/1",
+        help="with --input: only the I-th of N parts of the rows, every N-th row, so that N jobs share the work",
+    )
+
+
+def _add_how(parser: Parser) -> None:
     parser.add_argument(
         "--pooling",
         choices=POOLINGS,
         metavar="HOW",
-        help="with --input: a vector a line of the model alone: cls, max, mean, mean_sqrt_len_tokens, weightedmean or "
-        "lasttoken; or tokens, the vectors of all, as .safetensors (vectors, and offsets of each line's first) or "
-        ".parquet (line, vectors). By default a folder of sentence-transformers is followed, and for others it is mean",
+        help="with --input: a vector a row of the model alone: cls, max, mean, mean_sqrt_len_tokens, weightedmean or "
+        "lasttoken; or tokens, the vectors of all, as .safetensors (vectors, and offsets of each row's first) or "
+        ".parquet (vectors). By default a folder of sentence-transformers is followed, and for others it is mean",
     )
     parser.add_argument(
         "--normalize",
@@ -64,27 +109,31 @@ def encode(argv: list[str]) -> None:
         default="float32",
         help="precision of the inputs of matrix products (default: float32)",
     )
-    args = parser.parse_args(argv)
-    if (args.text is None) == (args.input is None):
-        given = "both a text and --input are given" if args.text is not None else "there is no text"
-        raise BertjaxError(f"{given}; give TEXT, or --input FILE for one on every line")
-    if args.out is not None and not is_ours(args.out):
-        return
-    if args.input is None:
-        _encode_one(args)
-        return
+
+
+def _encode_files(args: argparse.Namespace) -> None:
     if args.out is None:
-        raise BertjaxError("--input needs --out; give a name in .npy, .safetensors or .parquet")
+        raise BertjaxError("--input needs --out; give a name in .npy, .safetensors, .parquet or .index")
     from bertjax.inference.encode_file import check_out, encode_file
     from bertjax.inference.encoder import Encoder
-    from bertjax.inference.text_lines import check_source
+    from bertjax.inference.rows import find_sources, parse_part
 
-    check_out(args.out, args.pooling)
-    source = args.input if args.input == "-" else str(fetched(args.input))
-    check_source(source)
+    if len(args.column) > 2:
+        raise BertjaxError(f"--column is given {len(args.column)} times; give one for texts, or two for pairs")
+    part, keep = parse_part(args.split), None if args.keep is None else tuple(args.keep)
+    check_out(args.out, args.pooling, keep)
+    source = args.input if args.input == "-" else here(url_of(args.input) or args.input)
+    find_sources(source)
     encoder = Encoder.load(args.run, precision=args.precision, mesh=mesh_of(args))
     how = {key: getattr(args, key) for key in ("pooling", "normalize", "truncate", "prompt")}
-    encode_file(encoder, source, args.out, **how)
+    columns, model = tuple(args.column), _lasting_name(args.run)
+    encode_file(encoder, source, args.out, **how, columns=columns, keep=keep, part=part, model=model)
+
+
+def _lasting_name(run: str) -> str:
+    """Returns a name of the model that is as good in another folder."""
+    there = url_of(run) is None and user_path(run).exists()
+    return os.path.abspath(user_path(run)) if there else run
 
 
 def fill_mask(argv: list[str]) -> None:
@@ -183,8 +232,9 @@ def _add_run(parser: Parser) -> None:
 
 
 def _encode_one(args: argparse.Namespace) -> None:
-    for option in ("pooling", "normalize", "prompt"):
-        if getattr(args, option) is not None:
+    default = {"column": [], "split": "1/1"}
+    for option in ("pooling", "normalize", "prompt", "column", "keep", "split"):
+        if getattr(args, option) != default.get(option):
             raise BertjaxError(f"--{option} has no effect on one text, all of whose tokens are shown; give --input")
     if args.out:
         check_new("--out", args.out, ".npy")

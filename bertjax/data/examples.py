@@ -77,29 +77,41 @@ def read_records(
             raise BertjaxError(
                 f"{file} has no columns; give {key} files of .csv, .tsv, .jsonl, .json, .parquet or .arrow"
             )
-        try:
-            for part in parts_of(file, LAYOUT, 1 << 40):
-                for place, record in records(part, None, columns or ()):
-                    if isinstance(record, BadError):
-                        raise BadError(f"{place} {record}", record.reason)
-                    if isinstance(record, dict) and None in record:
-                        raise BertjaxError(
-                            f"{place} has {len(record[None])} fields more than there are columns; put quotation marks "
-                            "around a field with a comma in it, or leave them out"
-                        )
-                    check_columns(place, record, needed)
-                    yield place, record
-        except BadError as error:
-            raise BertjaxError(f"{error}; mend it, or leave it out") from None
+        yield from records_of_file(file, needed, columns or ())
+
+
+def records_of_file(
+    file: Path, needed: Mapping[str, str], columns: Sequence[str] = (), *, only: Mapping[str, str] | None = None
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yields every record of a file, and its place.
+
+    Args:
+      needed, columns: as of `read_records`, and so are errors.
+      only: columns of which others need not come, each with the key that names it; by default all come.
+    """
+    try:
+        for part in parts_of(file, LAYOUT, 1 << 40):
+            for place, record in records(part, only, columns):
+                if isinstance(record, BadError):
+                    raise BadError(f"{place} {record}", record.reason)
+                if isinstance(record, dict) and None in record:
+                    raise BertjaxError(
+                        f"{place} has {len(record[None])} fields more than there are columns; put quotation marks "
+                        "around a field with a comma in it, or leave them out"
+                    )
+                check_columns(place, record, needed)
+                yield place, record
+    except BadError as error:
+        raise BertjaxError(f"{error}; mend it, or leave it out") from None
 
 
 def check_columns(place: Place, record: Any, needed: Mapping[str, str]) -> None:
     """Raises BertjaxError where a record has nothing in a column; the arguments are those of `read_records`."""
     for column, name in needed.items():
         if in_field(record, column) is None:
-            there = ", ".join(record) if isinstance(record, dict) else "is no record"
+            there = f"but in {', '.join(record)}" if isinstance(record, dict) else "but is no record"
             raise BertjaxError(
-                f"{place} has nothing in the column {column!r} ({name}), but in {there}; "
+                f"{place} has nothing in the column {column!r} ({name}), {there}; "
                 "mend the row, or name another column"
             )
 

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ import numpy as np
 
 from bertjax.errors import BertjaxError
 from bertjax.inference.engine import Vectors
+from bertjax.inference.rows import Window
 from bertjax.inference.text_lines import Place
-from bertjax.inference.vector_files import HEADER, RawVectors, finish
+from bertjax.inference.vector_files import HEADER, KEEPING, RawVectors
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.locks import locked
 
 logger = logging.getLogger(__name__)
+
+Writer = Callable[[RawVectors, Path], None]
+"""Puts rows into a file, whole or not at all; called again after an error or a kill, it goes on."""
 
 
 class PartialVectors:
@@ -31,13 +35,14 @@ class PartialVectors:
       out: the file to be.
       settings: what the vectors depend on beside the texts; `pooling` is one of them.
       size: numbers in a vector.
+      write: puts the rows into the file in the end.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], size: int):
+    def __init__(self, out: Path, settings: dict[str, Any], size: int, write: Writer):
         self.folder, self.place = out.with_name(f"{out.name}.partial"), Place()
-        self._out, self._settings, self._size = out, settings, size
-        self._num_rows = 0
-        self._vectors, self._ends = self.folder / "vectors", self.folder / "ends"
+        self._out, self._settings, self._size, self._write = out, settings, size, write
+        self._num_rows = self._record_bytes = 0
+        self._vectors, self._ends, self._records = (self.folder / name for name in ("vectors", "ends", "records"))
         self._state, self._lock = self.folder / "state.json", self.folder / "lock"
 
     @contextlib.contextmanager
@@ -70,12 +75,14 @@ class PartialVectors:
             self._state.unlink(missing_ok=True)
             self._vectors.write_bytes(bytes(HEADER))
             self._ends.write_bytes(b"")
+            self._records.write_bytes(b"")
             return
         damaged = BertjaxError(f"{self.folder} is not as it was written; remove it to begin anew")
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             place, num_rows, settings = Place(*state["place"]), state["rows"], dict(state["asked"])
-            if not all(type(number) is int and number > 0 for number in (place.lines, num_rows)):
+            record_bytes = state["record_bytes"]
+            if not all(type(number) is int and number > 0 for number in (place.lines, num_rows, record_bytes + 1)):
                 raise damaged
         except (ValueError, TypeError, KeyError, RecursionError):
             raise damaged from None
@@ -88,22 +95,23 @@ class PartialVectors:
                 )
         sizes = {self._vectors: HEADER + 4 * num_rows * self._size}
         sizes |= {self._ends: 8 * place.lines} if self._several else {}
+        sizes |= {self._records: record_bytes}
         for path, size in sizes.items():
             if not path.exists() or path.stat().st_size < size:
                 raise damaged
             os.truncate(path, size)  # what a kill left of the next window
-        self.place, self._num_rows = place, num_rows
+        self.place, self._num_rows, self._record_bytes = place, num_rows, record_bytes
 
     @property
     def _several(self) -> bool:
         return self._settings["pooling"] == "tokens"
 
-    def append(self, vectors: Vectors, place: Place) -> None:
+    def append(self, vectors: Vectors, window: Window) -> None:
         """Writes a window's vectors, which count from then on.
 
         Args:
           vectors: as the encoder makes them.
-          place: where the window ends.
+          window: what they are of.
 
         Raises:
           OSError: they cannot be written.
@@ -115,9 +123,12 @@ class PartialVectors:
         else:
             self._num_rows += len(vectors)
         _append(self._vectors, vectors if isinstance(vectors, list) else [vectors])
-        self.place = place
+        _append(self._records, [row.record for row in window.rows])
+        self._record_bytes += sum(len(row.record) for row in window.rows)
+        self.place = window.end
+        state = {"asked": self._settings, "place": self.place, "rows": self._num_rows}
         with atomic_write(self._state) as file:
-            json.dump({"asked": self._settings, "place": place, "rows": self._num_rows}, file, indent=1)
+            json.dump(state | {"record_bytes": self._record_bytes}, file, indent=1)
 
     def finish(self) -> str:
         """Puts the finished file in its place, removes the folder, and returns what is in the file.
@@ -129,14 +140,15 @@ class PartialVectors:
         if os.path.lexists(self._out):
             raise BertjaxError(f"{self._out} exists by now and is left as it is; move it and give the same command")
         ends = self._ends if self._several else None
-        finish(RawVectors(self._vectors, self._num_rows, self._size, self.place.lines, ends), self._out)
+        records = self._records if self._out.suffix in KEEPING else None
+        self._write(RawVectors(self._vectors, self._num_rows, self._size, self.place.lines, ends, records), self._out)
         shutil.rmtree(self.folder)
         return f"float32 [{self._num_rows}, {self._size}]"
 
 
-def _append(path: Path, arrays: Iterable[np.ndarray]) -> None:
+def _append(path: Path, parts: Iterable[np.ndarray | bytes]) -> None:
     with open(path, "ab") as file:
-        for array in arrays:
-            file.write(np.ascontiguousarray(array).data)
+        for part in parts:
+            file.write(part if isinstance(part, bytes) else np.ascontiguousarray(part).data)
         file.flush()
         os.fsync(file.fileno())

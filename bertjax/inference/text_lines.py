@@ -5,9 +5,9 @@ import hashlib
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from bertjax.data.sources.lines import BadError, kind_of, opened, unreadable
 from bertjax.errors import BertjaxError
@@ -17,24 +17,10 @@ LONGEST_LINE = 1 << 26  # bytes, as of a record of a corpus: a file of another k
 
 
 class Place(NamedTuple):
-    """A place between two lines of a file, and what lies before it."""
+    """A place between two lines, or other rows, of what is read, and what lies before it."""
 
     lines: int = 0
     digest: str = hashlib.sha256().hexdigest()  # of their bytes
-
-
-class Window(NamedTuple):
-    """Lines that are encoded together."""
-
-    items: list[Text]
-    end: Place  # after the last of them
-    num_bytes: int
-
-
-def check_source(source: str) -> None:
-    """Raises BertjaxError where there are no texts. It opens nothing: a pipe can be opened only once."""
-    if source != "-" and not os.path.exists(source):
-        raise BertjaxError(f"--input {source} is not there; give a file of text, or - for standard input")
 
 
 def source_name(source: str) -> str:
@@ -90,34 +76,8 @@ def _unreadable(source: str, option: str, error: Exception) -> BertjaxError:
     return BertjaxError(f"{option} {reason}; give a file of text, or - for standard input")
 
 
-def windows(lines: Iterable[bytes], source: str, *, after: int, digest: Any, tokens: int) -> Iterator[Window]:
-    """Yields some thousands of lines at a time, cut by nothing but what is in them.
-
-    Args:
-      lines: the source's, without those before `after`.
-      source: their name in errors.
-      after: how many lines lie before the first.
-      digest: a `hashlib` digest that has taken in those lines.
-      tokens: roughly so many make a window.
-
-    Raises:
-      BertjaxError: a line is not UTF-8, or has several tabs.
-    """
-    items: list[Text] = []
-    num_bytes = 0
-    number = after
-    for number, line in enumerate(lines, after + 1):
-        digest.update(line)
-        items.append(_item(line, number, source))
-        num_bytes += len(line)
-        if len(items) >= tokens // 8 or num_bytes >= tokens * 4:
-            yield Window(items, Place(number, digest.hexdigest()), num_bytes)
-            items, num_bytes = [], 0
-    if items:
-        yield Window(items, Place(number, digest.hexdigest()), num_bytes)
-
-
-def _item(line: bytes, number: int, source: str) -> Text:
+def item_of_line(line: bytes, number: int, source: str) -> Text:
+    """Returns the text of a line, or its pair. Raises BertjaxError where it is not UTF-8, or has several tabs."""
     where = f"line {number} of {source_name(source)}"
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")

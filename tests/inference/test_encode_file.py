@@ -24,6 +24,7 @@ from bertjax.inference import text_lines
 from bertjax.inference.encode_file import encode_file
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.partial_vectors import PartialVectors
+from bertjax.inference.vector_files import finish
 from bertjax.models.bert import Bert, init_params
 
 CONFIG = BertConfig(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_position=20)
@@ -72,10 +73,10 @@ def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException]
     def prepare(windows: int, error: BaseException) -> None:
         left = [windows]
 
-        def append(self: PartialVectors, vectors: Any, place: Any) -> None:
+        def append(self: PartialVectors, vectors: Any, window: Any) -> None:
             left[0] -= 1
             if left[0] >= 0:
-                return whole(self, vectors, place)
+                return whole(self, vectors, window)
             with open(self.folder / "vectors", "ab") as file:
                 file.write(b"half a window")
             raise error
@@ -110,7 +111,7 @@ def test_a_line_is_a_vector_in_every_format(encoder: Encoder, tmp_path: Path, en
 
 
 def test_all_tokens_of_a_line(encoder: Encoder, texts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bertjax.inference.vector_files._NUMBERS_PER_GROUP", 8 * 16)  # row groups of a few lines
+    monkeypatch.setattr("bertjax.inference.vector_tables._NUMBERS_PER_GROUP", 8 * 16)  # row groups of a few lines
     expected = encoder.encode(items(), pooling="tokens")
     for suffix in (".safetensors", ".parquet"):
         encode_file(encoder, texts, tmp_path / f"v{suffix}", pooling="tokens")
@@ -217,7 +218,13 @@ def test_it_goes_on_only_as_it_was_begun(
     os.truncate(partial_of(out) / "vectors", 300)
     with pytest.raises(BertjaxError, match="v.npy.partial is not as it was written; remove it to begin anew"):
         encode_file(encoder, texts, out)
-    for damaged in ("[]", "", '{"place": ["30", ""], "rows": 30, "asked": {}}', '{"place": [-1, ""], "rows": 30}'):
+    for damaged in (
+        "[]",
+        "",
+        '{"place": ["30", ""], "rows": 30, "asked": {}}',
+        '{"place": [-1, ""], "rows": 30}',
+        '{"place": [30, ""], "rows": 30, "record_bytes": "", "asked": {}}',
+    ):
         (partial_of(out) / "state.json").write_text(damaged)
         with pytest.raises(BertjaxError, match="is not as it was written"):
             encode_file(encoder, texts, out)
@@ -272,9 +279,9 @@ def test_a_signal_keeps_what_is_done(
 ) -> None:
     whole = PartialVectors.append
 
-    def append(self: PartialVectors, vectors: Any, place: Any) -> None:
-        whole(self, vectors, place)
-        if place.lines == 20:
+    def append(self: PartialVectors, vectors: Any, window: Any) -> None:
+        whole(self, vectors, window)
+        if window.end.lines == 20:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(PartialVectors, "append", append)
@@ -296,17 +303,16 @@ def test_what_is_there_is_left(encoder: Encoder, texts: str, tmp_path: Path) -> 
         encode_file(encoder, texts, out)
     with pytest.raises(BertjaxError, match="there is no folder"):
         encode_file(encoder, texts, tmp_path / "none" / "v.npy")
-    with pytest.raises(BertjaxError, match="does not end in .npy, .parquet or .safetensors"):
+    with pytest.raises(BertjaxError, match="does not end in .npy, .parquet, .safetensors, .index;"):
         encode_file(encoder, texts, tmp_path / "v.txt")
-    for source in (tmp_path, tmp_path / "none.txt"):
-        with pytest.raises(BertjaxError, match="cannot be read: .*; give a file of text, or -"):
-            encode_file(encoder, str(source), tmp_path / "w.npy")
+    with pytest.raises(BertjaxError, match="none.txt is not there; give a file of text, or -"):
+        encode_file(encoder, str(tmp_path / "none.txt"), tmp_path / "w.npy")
     assert out.read_bytes() == b"mine" and sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt", "v.npy"]
 
 
 def test_two_do_not_write_the_same_file(encoder: Encoder, texts: str, tmp_path: Path) -> None:
     out = tmp_path / "v.npy"
-    with PartialVectors(out, {"pooling": "mean"}, 8).opened():
+    with PartialVectors(out, {"pooling": "mean"}, 8, finish).opened():
         with pytest.raises(BertjaxError, match="v.npy.partial is in use by process .* or give another --out"):
             encode_file(encoder, texts, out)
         assert partial_of(out).is_dir()
@@ -317,6 +323,67 @@ def test_unknown_words_are_told_once(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="64 of 128 words, such as zebra") as caught:
         encode_file(encoder, str(tmp_path / "texts.txt"), tmp_path / "v.npy")
     assert len(caught) == 1
+
+
+# Records.
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> str:
+    """The lines as records, with columns of one kind, of several, and in some rows alone."""
+    path = tmp_path / "texts.jsonl"
+    some: list[dict[str, Any]] = [{"id": id_, "text": LINES[id_].replace("\t", " ")} for id_ in range(64)]
+    for number, record in enumerate(some):
+        record["size"] = number if number % 2 else number / 2
+        record |= {"odd": number if number < 40 else "many", "late": {"a": [number]}} if number > 30 else {}
+    path.write_text("".join(json.dumps(record) + "\n" for record in some), encoding="utf-8")
+    return str(path)
+
+
+def test_columns_of_records_stand_beside_their_vectors_whatever_kills_it(
+    encoder: Encoder, records: str, tmp_path: Path, kill_after: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertjax.inference.vector_tables._NUMBERS_PER_GROUP", 8 * 16)
+    given = [json.loads(line) for line in Path(records).read_text().splitlines()]
+    kill_after(3, Killed())
+    with pytest.raises(Killed):
+        encode_file(encoder, records, tmp_path / "v.parquet")
+    goes_on(monkeypatch)
+    with pytest.raises(BertjaxError, match=r"made with keep=default, not \['id'\]"):
+        encode_file(encoder, records, tmp_path / "v.parquet", keep=("id",))
+    encode_file(encoder, records, tmp_path / "v.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "v.parquet")
+    assert table.column_names == ["id", "text", "size", "odd", "late", "vector"]
+    assert [str(table.schema.field(name).type) for name in ("id", "size", "odd")] == ["int64", "double", "string"]
+    for column in ("id", "text", "size", "late"):
+        assert table[column].to_pylist() == [record.get(column) for record in given]
+    assert table["odd"].to_pylist() == [None if "odd" not in record else json.dumps(record["odd"]) for record in given]
+    vectors = encoder.encode([record["text"] for record in given])
+    np.testing.assert_allclose(np.array(table["vector"].to_pylist(), np.float32), vectors, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_of_a_job_are_the_whole(encoder: Encoder, records: str, tmp_path: Path) -> None:
+    encode_file(encoder, records, tmp_path / "whole.npy")
+    whole = np.load(tmp_path / "whole.npy")
+    for part in (1, 2, 3):
+        out = tmp_path / f"{part}.parquet"
+        encode_file(encoder, records, out, part=(part, 3), keep=("id",))
+        table = pyarrow.parquet.read_table(out)
+        assert table["id"].to_pylist() == list(range(64))[part - 1 :: 3] and table.column_names == ["id", "vector"]
+        mine = np.array(table["vector"].to_pylist(), np.float32)
+        np.testing.assert_allclose(mine, whole[part - 1 :: 3], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bad_record_is_named_and_gone_on_from(encoder: Encoder, records: str, tmp_path: Path) -> None:
+    lines = Path(records).read_text().splitlines(keepends=True)
+    Path(records).write_text("".join([*lines[:41], '{"text": "a crane is flying he just left. " }\n', *lines[42:]]))
+    with pytest.raises(BertjaxError, match="line 42 of .*texts.jsonl has no column 'id'"):
+        encode_file(encoder, records, tmp_path / "v.parquet", keep=("id",))
+    Path(records).write_text("".join(lines))
+    encode_file(encoder, records, tmp_path / "v.parquet", keep=("id",))
+    assert pyarrow.parquet.read_table(tmp_path / "v.parquet")["id"].to_pylist() == list(range(64))
+    with pytest.raises(BertjaxError, match=r"w.npy has vectors alone, and no columns \(--keep\); give a name in .parq"):
+        encode_file(encoder, records, tmp_path / "w.npy", keep=("id",))
 
 
 # Packed texts.
