@@ -10,7 +10,19 @@ from bertjax.cli.environment import tuned_environment
 from bertjax.errors import BertjaxError
 
 NAMES = {
-    "speed": ("train", "data", "start", "layers", "encode", "finetune", "embed", "serve", "growth", "scaling"),
+    "speed": (
+        "train",
+        "data",
+        "start",
+        "layers",
+        "encode",
+        "finetune",
+        "embed",
+        "serve",
+        "search",
+        "growth",
+        "scaling",
+    ),
     "learning": ("ablate", "speedrun", "retrieval", "finetune-accuracy"),
     "stress": ("torture", "soak", "corpus", "siege"),
 }
@@ -26,6 +38,7 @@ speed, in rounds, each contender in a process of its own:
   embed     pairs of texts that embeddings are learned from, with a real model
   finetune  labelled examples, and the labels of texts, with a real model; both are fetched once
   serve     requests to the server, with a real model; hey makes the load
+  search    an index of made-up vectors, and queries in it, against exact search
   growth    time against batch, length, layers, hidden size and corpus, as exponents
   scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
 

@@ -75,6 +75,8 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     """
     if name == "serve":
         return _serve(argv, environment)
+    if name == "search":
+        return _search(argv)
     known = _OPTIONS[name]
     config, options = _parse(name, known, argv)
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
@@ -170,5 +172,33 @@ def _serve(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
         report = serve.measure(Path(folder), environment, say, **how)
     print(serve.render(report))
+    write_json(report, options.json)
+    return True
+
+
+def _search(argv: Sequence[str]) -> bool:
+    parser = Parser(
+        prog="python -m benchmarks search",
+        description="Build an index of made-up vectors in clusters of a hundred, and time queries near their centres "
+        "against exact search; it needs twice the vectors' room in the folder for temporary files.",
+    )
+    parser.add_argument("--vectors", type=int, default=1_000_000, metavar="N", help="in the index")
+    parser.add_argument("--size", type=int, default=384, metavar="N", help="numbers in a vector")
+    parser.add_argument("--queries", type=int, default=1_000, metavar="N", help="none of them in the index")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too")
+    options = parser.parse_args(argv)
+    if not (options.vectors > 10 and options.size > 0 and options.queries > 0):
+        raise BertjaxError(f"--vectors {options.vectors} --size {options.size} --queries {options.queries}: too few")
+    if options.json:
+        check_new("--json", Path(options.json))
+    from benchmarks.speed import search
+    from bertjax.inference.vector_files import check_usearch
+
+    check_usearch()
+
+    how = {"vectors": options.vectors, "size": options.size, "queries": options.queries}
+    with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
+        report = search.measure(Path(folder), say, **how)
+    print(search.render(report))
     write_json(report, options.json)
     return True

@@ -22,6 +22,7 @@ commands:
   finetune   train to tell labels, from examples:  bertjax finetune --config classify --init_from runs/bert ...
   predict    labels of a file's texts:             bertjax predict runs/classify --input a.csv --out b.csv
   encode     text to vectors with a trained run:   bertjax encode runs/textbook "a crane is flying"
+  search     the nearest texts in an index:        bertjax search texts.index "birds in the air"
   fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
   neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
   export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
@@ -43,6 +44,7 @@ _COMMANDS = {
     "finetune": "finetune",
     "predict": "finetune",
     "encode": "encode",
+    "search": "search",
     "fill-mask": "encode",
     "neighbours": "encode",
     "export": "export",
@@ -65,6 +67,7 @@ _TUNED = (
     "explore",
     "report",
     "encode",
+    "search",
     "fill-mask",
     "neighbours",
 )

@@ -111,8 +111,7 @@ def check_columns(place: Place, record: Any, needed: Mapping[str, str]) -> None:
         if in_field(record, column) is None:
             there = f"but in {', '.join(record)}" if isinstance(record, dict) else "but is no record"
             raise BertjaxError(
-                f"{place} has nothing in the column {column!r} ({name}), {there}; "
-                "mend the row, or name another column"
+                f"{place} has nothing in the column {column!r} ({name}), {there}; mend the row, or name another column"
             )
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "pretrain",
     "encode",
+    "search",
     "fill-mask",
     "neighbours",
     "export",
@@ -112,7 +113,7 @@ def test_help_names_the_commands(cli):
     [
         ("pretrain", ["--config RECIPE", "--resume", "--run_dir", "--train.steps", "--data.fallback", "dropout"]),
         ("prepare", ["--config RECIPE", "--data.path", "--tokenizer.min_frequency"]),
-        ("encode", ["RUN", "TEXT_PAIR", "--out FILE", "--input FILE", "--pooling", "--normalize", "--truncate"]),
+        ("encode", ["RUN", "TEXT_PAIR", "--out OUT", "--input FILES", "--pooling", "--normalize", "--truncate"]),
         ("evaluate", ["RUN", "--split {train,valid,test}", "--data.eval_path", "--other_text", "--half {even,odd}"]),
     ],
 )
@@ -543,15 +544,20 @@ def test_encode_a_file(trained, cli, tmp_path):
 @pytest.mark.parametrize(
     "argv, parts",
     [
-        ([], ["there is no text", "--input FILE"]),
+        ([], ["there is no text", "--input FILES"]),
         (["a", "--input", "FILE", "--out", "v.npy"], ["both a text and --input"]),
         (["--input", "FILE"], ["--input needs --out", ".safetensors"]),
         (["--input", "FILE", "--out", "v.npy", "--pooling", "tokens"], ["v.npy", ".safetensors or .parquet"]),
         (["--input", "none.txt", "--out", "v.npy"], ["none.txt is not there", "- for standard input"]),
-        (["--input", "FILE", "--out", "v.txt"], [".npy, .parquet or .safetensors"]),
+        (["--input", "FILE", "--out", "v.txt"], [".npy, .parquet, .safetensors, .index;"]),
         (["a", "--pooling", "max"], ["--pooling has no effect", "--input"]),
         (["a", "--normalize"], ["--normalize has no effect"]),
         (["a", "--prompt", "b"], ["--prompt has no effect"]),
+        (["a", "--split", "1/2"], ["--split has no effect"]),
+        (["a", "--column", "b"], ["--column has no effect"]),
+        (["--input", "FILE", "--out", "v.npy", "--split", "3/2"], ["--split 3/2 is no part", "i/n"]),
+        (["--input", "FILE", "--out", "v.npy", "--keep", "line"], ["v.npy has vectors alone", ".parquet or .index"]),
+        (["--input", "FILE", "--out", "v.npy", *["--column", "a"] * 3], ["--column is given 3 times"]),
         (["--input", "FILE", "--out", "v.npy", "--pooling", "least"], ["least", "mean", "max", "cls", "tokens"]),
     ],
 )
@@ -560,6 +566,34 @@ def test_what_encode_does_not_take_together(cli, tmp_path, monkeypatch, argv, pa
     Path("FILE").write_text("a\n")
     assert_refused(cli("encode", "no run", *argv), *parts)  # before the run is looked at
     assert os.listdir() == ["FILE"]
+
+
+def test_search_in_an_index(trained, cli, tmp_path):
+    pytest.importorskip("usearch")
+    texts, out, run = tmp_path / "texts.jsonl", tmp_path / "a.index", trained[0]
+    words = [f"the noun{a} sees noun{b}" for a in range(5) for b in range(5)]
+    texts.write_text("".join(json.dumps({"id": word[::-1], "text": word}) + "\n" for word in words))
+    outcome = cli("encode", run, "--input", texts, "--out", out)
+    assert (outcome.code, outcome.err) == (0, "") and outcome.out.startswith("indexed 25 vectors in ")
+    for options in ([], ["--exact"], ["--exact", "--model", run]):
+        code, found, _ = cli("search", out, words[7], "--top", 3, *options)
+        lines = found.splitlines()
+        assert code == 0 and len(lines) == 3 and lines[0] == f"  1.0000  {words[7]}", found
+    code, found, _ = cli("search", out, *words[:2], "--column", "id", "--column", "text", "--top", 1)
+    assert found.splitlines() == [words[0], f"  1.0000  {words[0][::-1]}  {words[0]}", words[1], found.splitlines()[3]]
+    assert re.match(r"recall@5 [01]\.\d{4} of 25 vectors of .*a.index", cli("search", out, "--recall", "--top", 5).out)
+    assert_refused(cli("search", out, "a", "--column", "no"), "a.index has no column 'no', but id, text")
+    assert_refused(cli("search", out), "nothing is given")
+    assert_refused(cli("search", out, "a", "--recall"), "a query and --recall are given")
+    assert_refused(cli("search", texts, "a"), "texts.jsonl is no index")
+    for old, new, told in (
+        (str(run), str(tmp_path / "no"), "is not there; give --model"),
+        ('print": "', 'print": "0', ""),
+    ):
+        about = (out / "index.json").read_text()
+        (out / "index.json").write_text(about.replace(old, new))
+        assert_refused(cli("search", out, "a"), "a.index", told or "was made by another model than")
+        (out / "index.json").write_text(about)
 
 
 def test_encode_of_a_long_text(trained, cli):
