@@ -15,6 +15,7 @@ Item = tuple[str, str | None]  # a text, and the second one of a pair
 T = TypeVar("T", str, list[str])
 _EXAMPLES = 5  # unknown words that a warning names
 _CHARACTERS_A_TOKEN = 8  # of a text that is too long: with fewer it might have to be split again
+_OF_A_PAIR = 1 << 20  # characters of a text of a pair, by which the longer one is told
 _AT_A_CUT = 128  # tokens that a cut through a text may change: pieces of a word, which has 100 characters at most
 
 
@@ -27,6 +28,13 @@ class TokenIds(NamedTuple):
 
     ids: list[int]  # with special tokens
     len_a: int  # how many of them are segment A's
+
+
+class _Enough(NamedTuple):
+    """Tokens of a text."""
+
+    words: list[str]
+    more: bool  # than these are in it
 
 
 class Reader:
@@ -60,15 +68,16 @@ class Reader:
         Raises:
           TooLong: an item is too long.
         """
+        parts = [[first] if second is None else [first, second] for first, second in items]
         most = _CHARACTERS_A_TOKEN * (self._max_length + _AT_A_CUT)
-        texts = [(self._kept(first, most),) if second is None else (first, second) for first, second in items]
-        splits = iter(self._tokenizer.split_all(list(itertools.chain.from_iterable(texts))))
-        read = []
-        for number, (first, second) in enumerate(items, self._num_texts):
-            words, pair = next(splits), None if second is None else next(splits)
-            more = second is None and len(first) > most
-            if more:
-                words, more = self._enough(first, words, most)
+        # Which text of a pair is longer decides what is read of both.
+        limits = [most if len(of_item) == 1 else max(most, _OF_A_PAIR) for of_item in parts]
+        kept = [self._kept(text, limit) for of_item, limit in zip(parts, limits, strict=True) for text in of_item]
+        splits, read = iter(self._tokenizer.split_all(kept)), []
+        for number, (of_item, limit) in enumerate(zip(parts, limits, strict=True), self._num_texts):
+            enough = [self._enough(text, next(splits), limit) for text in of_item]
+            words, pair = enough[0].words, enough[1].words if len(enough) > 1 else None
+            more = any(of_text.more for of_text in enough)
             read.append(self.read(words, pair, functools.partial(name, number), more=more))
         self._num_texts += len(items)
         return read
@@ -77,23 +86,20 @@ class Reader:
         """Returns the end of what is too long that is read of it."""
         return text[-length:] if self._tokenizer.template.keep_end else text[:length]
 
-    def _enough(self, text: str, words: list[str], num_characters: int) -> tuple[list[str], bool]:
-        """Returns more tokens of a long text than can be read of it, but not all: of megabytes that would take minutes.
+    def _enough(self, text: str, words: list[str], num_characters: int) -> "_Enough":
+        """Returns all tokens of a text, or of a long one more than can be read: of megabytes all would take minutes.
 
         A word that is cut through may have other tokens than the whole one; so those beside the cut are left out.
 
         Args:
           words: the tokens of its first `num_characters`, or of its last ones where the end is read.
-
-        Returns:
-          the tokens, and whether the text has more.
         """
-        while len(words) <= self._max_length + _AT_A_CUT:  # its words are long, or it is white space
-            num_characters *= 4
+        while len(text) > num_characters:
+            if len(words) > self._max_length + _AT_A_CUT:
+                return _Enough(self._kept(words, len(words) - _AT_A_CUT), True)
+            num_characters *= 4  # its words are long, or it is white space
             (words,) = self._tokenizer.split_all([self._kept(text, num_characters)])
-            if num_characters >= len(text):
-                return words, False
-        return self._kept(words, len(words) - _AT_A_CUT), True
+        return _Enough(words, False)
 
     def read(
         self, words: Sequence[str], pair: Sequence[str] | None, name: Callable[[], str], *, more: bool = False

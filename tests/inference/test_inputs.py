@@ -177,6 +177,15 @@ def test_of_a_long_text_no_more_is_split_than_is_read(
     pair = ("crane " * 4000, "fly " * 4001)  # of a pair the longer one has the odd token
     (ids,) = Reader(tokenizer, 20, truncate=True).read_all([pair], str)
     assert ids == whole.read(*map(tokenizer.split, pair), str)
+    longest.clear()
+    Reader(tokenizer, 20, truncate=True).read_all([("crane " * 10**6, "fly " * 10**6)], str)
+    assert max(longest) == 1 << 20
+    monkeypatch.setattr("bertjax.data.reader._OF_A_PAIR", 0)
+    pairs = [("a crane", text) for text in texts] + [(text, "a crane") for text in texts]
+    expected = [whole.read(*map(tokenizer.split, pair), str) for pair in pairs]
+    longest.clear()
+    assert Reader(tokenizer, 20, truncate=True).read_all(as_items(pairs), str) == expected
+    assert "more than " in refusal(Reader(tokenizer, 20, truncate=False).read_all, [("a", "crane " * 9999)], str)
 
 
 def test_a_long_text_is_refused_by_its_beginning() -> None:
