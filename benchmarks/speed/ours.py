@@ -26,9 +26,10 @@ from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import make_mesh, place_batch
 from bertjax.runs.folder import RunFolder
+from bertjax.storage.memory import give_back_freed
 from bertjax.train.finetune import course_of
 from bertjax.train.open_run import with_model_of_init
-from bertjax.train.programs import Programs, make_programs
+from bertjax.train.programs import Programs, compile_ahead, make_programs
 from bertjax.train.state import TrainState, with_params
 
 
@@ -69,6 +70,8 @@ def _time_steps(
     pending = None
     for step in range(steps):
         batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
+        if step == 0:
+            compile_ahead(train_step, state, batch, config.seed)
         state, metrics = train_step(state, batch, config.seed)
         if pending is not None:
             read.append(jax.device_get(pending))
@@ -119,6 +122,8 @@ def _fine_tuned(recipe: Config, warm: int, steps: int) -> tuple[Any, Programs, l
     fresh = programs.init(recipe.seed)
     whole = task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
     state = with_params(fresh, whole.params)
+    del fresh, whole
+    give_back_freed()
     timed, state = _time_steps(prepared.config, programs, state, prepared.train_batches, mesh, warm + steps)
     return prepared, programs, timed.seconds[warm:], state
 
