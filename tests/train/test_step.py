@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from textbook import Reference, relative_error
 
 from bertjax.config import BertConfig, OptimConfig
 from bertjax.data.batching.batch import Batch
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.objectives.objective import Objective
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
@@ -35,8 +35,9 @@ SMALL = BertConfig(
     dropout=0.2,
     biases=False,
 )
-ADAM = optax.adam(1e-2)
-RATE = optax.linear_schedule(1e-2, 0.0, 1000)  # only reported
+STILL = dataclasses.replace(SMALL, dropout=0.0)
+RATE = optax.linear_schedule(1e-2, 0.0, 1000)
+ADAM = optax.adam(RATE)
 
 
 def random_batch(rows: int, seed: int = 0) -> Batch:
@@ -63,12 +64,18 @@ def random_batch(rows: int, seed: int = 0) -> Batch:
 @functools.cache  # many a test compares with the same
 def compiled(
     model: Bert, optimizer: optax.GradientTransformation, nsp_weight: float, z_loss: float, parts: int
-) -> tuple[Callable[[int], TrainState], TrainStep]:
-    """What makes a state, and the step, over the model's mesh."""
+) -> TrainStep:
+    """The step over the model's mesh."""
     assert model.mesh is not None
     objective = pretraining_objective(model, nsp_weight=nsp_weight, z_loss=z_loss)
-    step = compile_train_step(model.mesh, objective, optimizer, RATE, gradient_accumulation_steps=parts)
-    return compile_init(model.mesh, objective, optimizer), step
+    return compile_train_step(model.mesh, objective, optimizer, RATE, gradient_accumulation_steps=parts)
+
+
+@functools.cache
+def fresh(config: BertConfig, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state that all meshes begin with, in numpy's arrays."""
+    objective = pretraining_objective(Bert(config))
+    return jax.device_get(jax.jit(functools.partial(init_state, objective, optimizer))(0))
 
 
 def train(
@@ -87,8 +94,9 @@ def train(
     sizes = mesh or (devices, 1, 1)
     mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     optimizer, model = optimizer or ADAM, Bert(config, mesh=mesh, **computed)
-    init, step = compiled(model, optimizer, nsp_weight, z_loss, gradient_accumulation_steps)
-    state = init(0)
+    step = compiled(model, optimizer, nsp_weight, z_loss, gradient_accumulation_steps)
+    state = fresh(dataclasses.replace(config, dropout=0.0), optimizer)
+    state = jax.device_put(state, by_name(state, mesh))
     history = []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, mesh), seed)
@@ -126,7 +134,7 @@ def test_ten_steps_of_adam_equal_the_textbooks() -> None:
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices_change_neither_losses_nor_parameters(devices: int) -> None:
-    batches = [random_batch(16, seed) for seed in range(5)]
+    batches = [random_batch(8, seed) for seed in range(5)]
     one, one_history = train(SMALL, batches)
     many, many_history = train(SMALL, batches, devices=devices)
     for ours, theirs in zip(many_history, one_history, strict=True):
@@ -137,10 +145,9 @@ def test_devices_change_neither_losses_nor_parameters(devices: int) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_accumulated_parts_equal_the_whole_batch(devices: int) -> None:
-    config = dataclasses.replace(SMALL, dropout=0.0)
-    batches = [random_batch(16, seed) for seed in range(3)]
-    whole, whole_history = train(config, batches)
-    parts, parts_history = train(config, batches, devices=devices, gradient_accumulation_steps=4)
+    batches = [random_batch(8, seed) for seed in range(3)]
+    whole, whole_history = train(STILL, batches)
+    parts, parts_history = train(STILL, batches, devices=devices, gradient_accumulation_steps=4)
     for ours, theirs in zip(parts_history, whole_history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
     assert_close(parts, whole, 1e-4)
@@ -157,7 +164,7 @@ def test_parts_with_dropout_drop_differently() -> None:
 
 def test_one_batch_can_be_learnt_by_heart() -> None:
     batch = random_batch(8)
-    _, history = train(dataclasses.replace(SMALL, dropout=0.0), [batch] * 150)
+    _, history = train(STILL, [batch] * 150)
     assert history[0]["mlm_loss"] > 3
     assert history[-1]["mlm_loss"] < 0.05 and history[-1]["nsp_loss"] < 0.01
     assert history[-1]["mlm_accuracy"] == history[-1]["nsp_accuracy"] == 1
@@ -178,8 +185,8 @@ def test_dropout_is_new_in_every_step() -> None:
 
 def test_the_old_state_is_given_up() -> None:
     mesh = make_mesh(devices=jax.devices()[:1])
-    init, step = compiled(Bert(SMALL, mesh=mesh), ADAM, 1.0, 0.0, 1)
-    step(state := init(0), place_batch(random_batch(8), mesh), 0)
+    step = compiled(Bert(SMALL, mesh=mesh), ADAM, 1.0, 0.0, 1)
+    step(state := jax.device_put(fresh(STILL, ADAM), mesh.devices[0, 0, 0]), place_batch(random_batch(8), mesh), 0)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -240,8 +247,8 @@ def both_gradients(objective: Objective, params: dict, batch: Batch) -> tuple:
 
 
 def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
-    model, batch = Bert(dataclasses.replace(SMALL, dropout=0.0)), random_batch(8)
-    params = init_params(model, jax.random.key(0))
+    model, batch = Bert(STILL), random_batch(8)
+    params = fresh(STILL, ADAM).params
 
     def squares(params: dict) -> jax.Array:
         logits_bpv, _ = model.apply(
@@ -262,8 +269,8 @@ def test_z_loss_changes_the_gradients_and_not_the_losses() -> None:
 
 
 def test_nsp_weight_scales_the_gradients_of_its_loss_and_not_the_losses() -> None:
-    model, batch = Bert(dataclasses.replace(SMALL, dropout=0.0)), random_batch(8)
-    params = init_params(model, jax.random.key(0))
+    model, batch = Bert(STILL), random_batch(8)
+    params = fresh(STILL, ADAM).params
     found = [both_gradients(pretraining_objective(model, nsp_weight=nsp), params, batch) for nsp in (0.0, 1.0, 0.3)]
     (without, told), (whole, told_too), (part, told_three) = found
     assert told == told_too == told_three
@@ -311,21 +318,13 @@ def weighing(batch: Batch, weight: float) -> Batch:
     return batch._replace(mlm_weights_bp=weights_bp)
 
 
-@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 4])
 @pytest.mark.parametrize("weight", [np.nan, np.inf, -np.inf])
 def test_a_step_that_is_not_finite_changes_nothing(weight: float, gradient_accumulation_steps: int) -> None:
-    config = dataclasses.replace(SMALL, dropout=0.0)  # which the step's number would change
-    optimizer = optax.adam(RATE)
+    how: Any = {"gradient_accumulation_steps": gradient_accumulation_steps}
     first, second, third = (random_batch(8, seed) for seed in range(3))
-    around, _ = train(
-        config, [first, third], gradient_accumulation_steps=gradient_accumulation_steps, optimizer=optimizer
-    )
-    through, history = train(
-        config,
-        [first, weighing(second, weight), third],
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        optimizer=optimizer,
-    )
+    around, _ = train(STILL, [first, third], **how)  # without dropout, which the step's number would change
+    through, history = train(STILL, [first, weighing(second, weight), third], **how)
     assert not np.isfinite(history[1]["mlm_loss"] + history[1]["gradient_norm"])
     assert_equal(through[1:3], around[1:3])  # parameters and optimiser state
     assert (int(through.step), int(through.health.skipped_steps)) == (3, 1)
@@ -338,11 +337,9 @@ def test_gradients_alone_can_be_too_large() -> None:
     """Huge weights that cancel out leave a finite loss, and gradients whose squares are not."""
     batch = random_batch(8)
     batch.mlm_weights_bp[:2, 0] = 1e25, -1e25
-    objective, optimizer = pretraining_objective(Bert(dataclasses.replace(SMALL, dropout=0.0))), optax.sgd(1.0)
-    step = compile_train_step(make_mesh(devices=jax.devices()[:1]), objective, optimizer, RATE)
-    state, metrics = step(init_state(objective, optimizer, 0), batch, 0)
-    assert np.isfinite(metrics["mlm_loss"].total) and np.isinf(metrics["gradient_norm"].total)
-    assert_equal(state.params, init_state(objective, optimizer, 0).params)
+    state, (line,) = train(STILL, [batch])
+    assert np.isfinite(line["mlm_loss"]) and np.isinf(line["gradient_norm"])
+    assert_equal(state.params, fresh(STILL, ADAM).params)
 
 
 def test_skipped_steps_are_counted_and_losses_compared_with_the_recent() -> None:
@@ -374,7 +371,7 @@ def test_a_step_without_anything_to_learn_says_nothing_of_the_recent_loss() -> N
 def test_without_pairs_nothing_of_their_head_is_learnt() -> None:
     """The gradients are 0, and so is what the loss counts."""
     batch = random_batch(8)._replace(nsp_weights_bk=np.zeros((8, 1), np.float32))
-    params = init_params(Bert(SMALL), jax.random.key(0))
+    params = fresh(STILL, ADAM).params
     grads, metrics = both_gradients(pretraining_objective(Bert(SMALL)), params, batch)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         of_pairs = path[0].key in ("pooler", "nsp")
