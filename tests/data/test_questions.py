@@ -86,7 +86,7 @@ WRONG = [
     (line(answers={"text": ["Oslo"], "answer_start": [3]}), "line 1 of FILE (id 7) has the answer 'Oslo' at answer_st"),
     (line(context=7), "line 1 of FILE has no text as 'context' (task.pair)"),
     (json.dumps({"question": "Where?"}) + "\n", "line 1 of FILE has nothing in the column 'context' (task.pair), but"),
-    ("[7]", "record 1 of FILE has nothing in the column 'question' (task.text), but in is no record"),
+    ("[7]", "record 1 of FILE has nothing in the column 'question' (task.text), but is no record"),
 ]
 
 
