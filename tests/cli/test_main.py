@@ -140,7 +140,10 @@ def test_version(cli):
 MISTAKES = [  # argv, what the line must hold
     (
         ["pretrian"],
-        ["'pretrian'", "encode, search, fill-mask, neighbours, export, push, evaluate, serve, explore, report, prepare"],
+        [
+            "'pretrian'",
+            "encode, search, fill-mask, neighbours, export, push, evaluate, serve, explore, report, prepare",
+        ],
     ),
     (["--bogus"], ["'--bogus'"]),
     (["pretrain", "extra"], ["extra"]),
