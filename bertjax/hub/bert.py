@@ -13,7 +13,7 @@ import numpy as np
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Carried, Family, read_settings, transpose_kernels
-from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
 # The same functions under their other names there, equal but for rounding.
@@ -124,6 +124,7 @@ BERT = Family(
     names=LAYOUT.names,
     text_head=_TEXT_HEAD,
     token_head=TOKEN_HEAD,
+    answer_head=ANSWER_HEAD,
     to_ours=to_ours,
     to_theirs=to_theirs,
     after_reading=LAYOUT.after_reading,

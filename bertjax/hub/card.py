@@ -42,11 +42,16 @@ def make_task_card(
     what = f"one of {len(names):,} labels" if names else "a number"
     if head.kind == "classify" and isinstance(head.targets, Labels) and head.targets.several:
         what = f"some of {len(names):,} labels"
-    of = "of each word" if head.of_tokens else "of a text" if run.task.pair is None else "of a pair of texts"
+    of = "of a text" if run.task.pair is None else "of a pair of texts"
+    what = {"tag": f"{what} of each word", "answer": "where in a text the answer to a question stands"}.get(
+        head.kind, f"{what} {of}"
+    )
+    files = {"tag": ("sentences.conll", "tagged.conll"), "answer": ("questions.json", "answers.json")}
+    source, out = files.get(head.kind, ("texts.csv", "predictions.csv"))
     model = "A BERT" if run.init_from is None else f"`{public_name(run.init_from)}`"
     return _TASK_CARD.format(
         pipeline=head.pipeline,
-        what=f"{what} {of}",
+        what=what,
         model=model,
         examples=examples["name"],
         count=examples["examples"],
@@ -55,9 +60,7 @@ def make_task_card(
         evaluation=evaluation,
         labels=f" The labels: {', '.join(names)}." if 0 < len(names) <= _SHOWN else "",
         use=_USE[head.kind],
-        files="--input sentences.conll --out tagged.conll"
-        if head.of_tokens
-        else "--input texts.csv --out predictions.csv",
+        files=f"--input {source} --out {out}",
         versions=", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
         recipe=json.dumps(recipe, indent=2),
     )
@@ -208,6 +211,13 @@ pipeline("text-classification", "FOLDER")("a text")""",
 from transformers import pipeline
 
 pipeline("token-classification", "FOLDER", aggregation_strategy="simple")("a text")""",
+    "answer": """\
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer, model = (kind.from_pretrained("FOLDER") for kind in (AutoTokenizer, AutoModelForQuestionAnswering))
+read = tokenizer("a question", "a context", return_tensors="pt")
+told = model(**read)
+tokenizer.decode(read["input_ids"][0, told.start_logits.argmax() : told.end_logits.argmax() + 1])""",
     "score": """\
 from sentence_transformers import CrossEncoder
 

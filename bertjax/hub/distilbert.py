@@ -8,7 +8,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 
 # For the names of BERT's settings those here.
 _KEYS = {
@@ -83,6 +83,7 @@ DISTILBERT = Family(
     names=_LAYOUT.names,
     text_head=text_head("pre_classifier", "classifier", "relu"),
     token_head=TOKEN_HEAD,
+    answer_head=ANSWER_HEAD,
     after_reading=_LAYOUT.after_reading,
     before_writing=_LAYOUT.before_writing,
 )

@@ -11,7 +11,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 
 _LAYOUT = Layout(
     "electra",
@@ -55,6 +55,7 @@ ELECTRA = Family(
     names=_LAYOUT.names,
     text_head=text_head("classifier.dense", "classifier.out_proj", "hidden_act"),
     token_head=TOKEN_HEAD,
+    answer_head=ANSWER_HEAD,
     after_reading=_LAYOUT.after_reading,
     before_writing=_LAYOUT.before_writing,
 )

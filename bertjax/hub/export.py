@@ -31,16 +31,14 @@ def export_run(run: RunFolder, folder: Path) -> None:
         carry the model.
     """
     config, tokenizer = run.config(), run.tokenizer()
-    if config.task.kind == "answer":
-        raise BertjaxError(f"{run.path} answers questions, and no format has a place for its head yet")
     evaluation = run.metrics.evaluation(config.eval.best)
     steps = run.decisions.last_step() or config.train.steps
     if config.eval.best is not None:
         steps = evaluation.get("step", steps)
     model, head = config.model, None
-    if config.task.kind in ("classify", "score", "rerank", "tag"):
+    if config.task.kind in ("classify", "score", "rerank", "tag", "answer"):
         model = dataclasses.replace(model, nsp_features="cls")  # which the pooler of its head reads
-        head = TaskHead(config.task.kind, run.targets())
+        head = TaskHead(config.task.kind, run.spans() if config.task.kind == "answer" else run.targets())
     check_writable(model, folder, head=head)
     params = load_params(run, config, make_mesh(devices=find_devices()[:1]))
     if head is not None:

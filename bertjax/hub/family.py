@@ -13,7 +13,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.tensors import Tensors
 
-Head = Literal["texts", "tokens"]
+Head = Literal["labels of texts", "labels of tokens", "answers"]
 HEADS = ("pooler", "mlm", "nsp")  # parts of our model that a folder may lack: no encoding needs them
 
 
@@ -25,7 +25,7 @@ class Carried(NamedTuple):
 
 
 class LabelHead(NamedTuple):
-    """A format's head for labels or numbers, of texts or of tokens."""
+    """A format's head for labels or numbers of texts, for labels of tokens, or for answers."""
 
     names: Mapping[str, str]  # as `Family.names` has them, of parameters that it has no other name for
     carried: Mapping[str, Carried] = MappingProxyType({})  # settings of our model that the head limits
@@ -57,6 +57,7 @@ class Family(NamedTuple):
     names: Callable[[BertConfig], dict[str, str]]  # for the path of every parameter here its name there
     text_head: LabelHead | None  # for labels of a text; None where we cannot compute its own
     token_head: LabelHead | None  # for labels of tokens, likewise
+    answer_head: LabelHead | None  # for where answers begin and end, likewise
     to_ours: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels  # by our path
     to_theirs: Callable[[BertConfig, str, np.ndarray], np.ndarray] = transpose_kernels
     # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.
@@ -69,7 +70,7 @@ def carrying_family(families: Sequence[Family], config: BertConfig, head: Head |
     """Returns the first of the families whose format carries the model exactly, but for an NSP head it may not have.
 
     Args:
-      head: of what the model's head, if it was fine-tuned, tells labels or numbers.
+      head: what the model's head, if it was fine-tuned, tells.
 
     Raises:
       BertjaxError: none does; all reasons and remedies are named for the nearest, the first with the fewest.
@@ -102,7 +103,8 @@ def check_carried(family: Family, config: BertConfig, head: Head | None = None) 
 
 def label_head(family: Family, head: Head) -> LabelHead | None:
     """Returns the place of the family's format for such a head of ours, None where it has none."""
-    return family.text_head if head == "texts" else family.token_head
+    heads = {"labels of texts": family.text_head, "labels of tokens": family.token_head, "answers": family.answer_head}
+    return heads[head]
 
 
 def _not_carried(family: Family, config: BertConfig, head: Head | None) -> list[tuple[str, str]]:
@@ -117,7 +119,7 @@ def _not_carried(family: Family, config: BertConfig, head: Head | None) -> list[
         if getattr(config, key) not in values
     ]
     if head is not None and of_head is None:
-        lacking.append((f"the head for labels of {head} (its own is another)", ""))
+        lacking.append((f"the head for {head} (its own is another)", ""))
     return lacking
 
 

@@ -110,16 +110,16 @@ def read_task_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> Hub
       families: as of `read_folder`.
 
     Raises:
-      BertjaxError: as `read_folder` does; or it has no head for labels or numbers.
+      BertjaxError: as `read_folder` does; or it has no head for labels, numbers or answers.
     """
     head = read_task_head(folder)
     family, config = _read_config(folder, families)
     if (place := label_head(family, head.of)) is None:
-        raise BertjaxError(f"{folder}: the head of {family.name} for labels of {head.of} is not supported")
+        raise BertjaxError(f"{folder}: the head of {family.name} for {head.of} is not supported")
     tensors = read_tensors(folder)
     model = _to_model(folder, family, config, tensors)
     table = {path: name for path, name in place.names.items() if _part(path) == "classifier"}
-    if not set(table.values()) <= tensors.keys() or (head.of == "texts" and "pooler" not in model.params):
+    if not set(table.values()) <= tensors.keys() or (head.of == "labels of texts" and "pooler" not in model.params):
         raise BertjaxError(f"{folder} has no whole head for its {head.architecture}; fetch its files again")
     size = (config.hidden_size, head.targets.num_outputs)
     shapes = {"classifier/kernel": size, "classifier/bias": size[1:]}

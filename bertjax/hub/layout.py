@@ -22,8 +22,9 @@ _NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.La
 
 
 _OF_LABELS = {"kernel": "weight", "bias": "bias"}
-# For labels of tokens most families have a linear layer of this name.
+# For labels of tokens, and for answers, most families have a linear layer of these names.
 TOKEN_HEAD = LabelHead({f"classifier/{ours}": f"classifier.{theirs}" for ours, theirs in _OF_LABELS.items()})
+ANSWER_HEAD = LabelHead({f"classifier/{ours}": f"qa_outputs.{theirs}" for ours, theirs in _OF_LABELS.items()})
 
 
 def text_head(pooler: str | None, classifier: str, activation: str) -> LabelHead:

@@ -200,5 +200,6 @@ MODERNBERT = Family(
         },
     ),
     token_head=None,  # whose labels have a layer below them too
+    answer_head=None,  # likewise
     after_reading=after_reading,
 )

@@ -15,7 +15,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 from bertjax.hub.tensors import Tensors
 
 _LAYOUT = Layout("roformer", pooler=None, nsp=None)
@@ -90,6 +90,7 @@ ROFORMER = Family(
     names=_LAYOUT.names,
     text_head=text_head("classifier.dense", "classifier.out_proj", "hidden_act"),
     token_head=TOKEN_HEAD,
+    answer_head=ANSWER_HEAD,
     to_ours=to_ours,
     to_theirs=to_theirs,
     after_reading=after_reading,

@@ -83,8 +83,7 @@ class Answerer:
                 raise BertjaxError(f"{path} has a head for task.kind={kind}; give one of answer")
             return cls(*model, targets, max_length=max_length, **how)
         run, config, params = load_run(path, ("answer",), mesh)
-        spans = Spans(config.task.stride, config.task.max_answer, run.fitted("threshold"))
-        return cls(config.model, params, run.tokenizer(), spans, max_length=config.data.max_length, **how)
+        return cls(config.model, params, run.tokenizer(), run.spans(), max_length=config.data.max_length, **how)
 
     def answer(self, question: str, context: str) -> FoundAnswer:
         """Returns the answer to a question that a text has; see `predict`."""

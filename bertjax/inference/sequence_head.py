@@ -7,6 +7,7 @@ import numpy as np
 
 from bertjax.config import BertConfig, Config, MeshConfig
 from bertjax.config.checks import as_type
+from bertjax.data.questions import Spans
 from bertjax.data.reader import Item, Reader
 from bertjax.data.targets import Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ def load_task_model(
     path = model_folder(as_type(folder, Path, "folder"))
     if is_hub_folder(path):
         (config, params, tokenizer), (kind, targets), max_length = read_task_folder(path)
-        if kind not in kinds:
+        if kind not in kinds or isinstance(targets, Spans):
             raise BertjaxError(f"{path} has a head for task.kind={kind}; give one of {' or '.join(kinds)}")
         head = SequenceHead(config, params, tokenizer, max_length=max_length, precision=precision, mesh=mesh)
         return TaskModel(kind, targets, head)

@@ -18,6 +18,7 @@ import numpy as np
 
 from bertjax.config import Config, OnFailure
 from bertjax.config.recipes import load_config, save_config
+from bertjax.data.questions import Spans
 from bertjax.data.tags import Tags
 from bertjax.data.targets import Targets, from_json
 from bertjax.data.tokenizer.files import load_tokenizer
@@ -213,6 +214,11 @@ class RunFolder:
             return Tags.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BertjaxError(f"{file} cannot be read: {error!r}; train anew") from error
+
+    def spans(self) -> Spans:
+        """Returns how a run of task.kind=answer looks for answers."""
+        task = self.config().task
+        return Spans(task.stride, task.max_answer, self.fitted("threshold"))
 
     def fitted(self, name: str) -> float | None:
         """Returns a number that was fitted to the held-out examples when the run ended; None where it has kept none.

@@ -58,6 +58,7 @@ TOY = Family(
     architecture="Toy",
     text_head=None,
     token_head=None,
+    answer_head=None,
     name="Toy",
     model_type="toy",
     carried={key: Carried((value,), "it has no other") for key, value in KIND.items()},

@@ -10,6 +10,7 @@ import pytest
 
 from bertjax import Classifier, Matcher
 from bertjax.config import BertConfig
+from bertjax.data.questions import Spans
 from bertjax.data.targets import Labels, Scores, Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -20,12 +21,15 @@ from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
 from bertjax.models.parameters import init_params
 
+SPANS: dict[str, Any] = {"architectures": ["BertForQuestionAnswering"]}
 HEADS = [
     TaskHead("classify", Labels(("no", "yes", "perhaps"))),
     TaskHead("classify", Labels(("a", "b"), True)),
     TaskHead("score", Scores()),
     TaskHead("rerank", Scores()),
     TaskHead("tag", Labels(("O", "B-X"))),
+    TaskHead("answer", Spans()),
+    TaskHead("answer", Spans(64, 20, -1.5)),
 ]
 
 
@@ -57,6 +61,10 @@ def test_what_others_leave_out(theirs: dict[str, Any], kind: Kind, targets: Targ
         ({"architectures": None}, "has no head for labels"),
         ({"id2label": {"1": "a", "2": "b"}}, "does not number its labels from 0"),
         ({"id2label": ["a"]}, "does not number its labels from 0"),
+        (SPANS | {"question_answering": {"doc_stride": 0}}, "does not say how answers are looked for; leave it out"),
+        (SPANS | {"question_answering": {"threshold": "1"}}, "question_answering={'threshold': '1'} does not say how"),
+        (SPANS | {"question_answering": {"other": 1}}, "does not say how answers are looked for"),
+        (SPANS | {"question_answering": [1]}, "does not say how answers are looked for"),
         ({"id2label": {"0": "x"}, "sentence_transformers": {"activation_fn": "my.Code"}}, "only Identity and Sigmoid"),
     ],
 )

@@ -12,11 +12,12 @@ import pytest
 from asked_questions import questions, write_squad
 from labelled_texts import but
 
-from bertjax import Answerer, Tagger, finetune, load_config
+from bertjax import Answerer, Classifier, Tagger, finetune, load_config
 from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.task import evaluate_task
+from bertjax.hub.export import export_run
 from bertjax.inference.answer_file import answer_file
 from bertjax.inference.predict_file import check_format
 from bertjax.runs.folder import RunFolder
@@ -57,7 +58,8 @@ def test_a_run_learns_what_the_rule_tells_and_tells_it_everywhere_alike(
     answerer, first = Answerer.load(run), next(number for number, one in enumerate(DEV) if one["answers"]["text"])
     odd = [(DEV[first]["question"].upper(), f"  {DEV[first]['context']}"), ("redish", "")]
     odd += [("greenish", "word0 " * 3 + "word4 word6 " + "word1 " * 30)]  # of which a window has but some words
-    told = answerer.predict(*zip(*[(one["question"], one["context"]) for one in DEV], *odd, strict=True))
+    asked = [*[(one["question"], one["context"]) for one in DEV], *odd]
+    told = answerer.predict(*zip(*asked, strict=True))
     found, (moved, empty, long) = told[: len(DEV)], told[len(DEV) :]
     right = [(one["answers"]["text"] or [""])[0] for one in DEV]
     starts = [(one["answers"]["answer_start"] or [None])[0] for one in DEV]
@@ -77,6 +79,15 @@ def test_a_run_learns_what_the_rule_tells_and_tells_it_everywhere_alike(
     assert json.loads((tmp_path / "out.json").read_text()) == {
         one["id"]: text for one, text in zip(DEV, right, strict=True)
     }
+
+    export_run(folder, tmp_path / "exported")
+    again = Answerer.load(tmp_path / "exported")
+    assert (again.spans, again.max_length) == (answerer.spans, 16) == (folder.spans(), 16)
+    for one, other in zip(again.predict(*zip(*asked, strict=True)), told, strict=True):
+        assert one[:3] == other[:3] and one.probability == pytest.approx(other.probability, abs=1e-5)
+    assert "questions.json --out answers.json` does the same" in (tmp_path / "exported" / "README.md").read_text()
+    with pytest.raises(BertjaxError, match="has a head for task.kind=answer; give one of classify"):
+        Classifier.load(tmp_path / "exported")
 
     def beside(name: str, source: str) -> str:
         with open(tmp_path / name, "w", encoding="utf-8") as file:
