@@ -116,8 +116,9 @@ class DataConfig:
 class TokenizerConfig:
     """Vocabulary, built from the training split"""
 
-    kind: Literal["word", "wordpiece"] = "word"
-    """tokens are words separated by white space (as in the textbook), or pieces of words (as in BERT)"""
+    kind: Literal["word", "wordpiece", "bpe", "unigram"] = "word"
+    """tokens are words separated by white space (as in the textbook), or pieces of words (as in BERT); of a
+    vocabulary that is read also pieces merged from bytes (as in RoBERTa) or the likeliest ones (as in XLM-RoBERTa)"""
     vocab_size: int | None = None
     """largest number of tokens, special ones included; by default every word that is frequent enough, or 30,522 pieces
     as in BERT"""
@@ -130,8 +131,8 @@ class TokenizerConfig:
     strip_accents: bool | None = None
     """whether wordpiece removes accents; by default it does where tokenizer.lowercase is true, as in BERT"""
     path: str | None = None
-    """folder of a run or of a Hugging Face model, or a tokenizer.json or vocab.txt, to read the vocabulary from instead
-    of building one; the other keys of this section then follow it"""
+    """folder of a run or of a Hugging Face model, or a tokenizer.json, vocab.txt or vocab.json, to read the vocabulary
+    from instead of building one; the other keys of this section then follow it"""
 
     def __post_init__(self) -> None:
         require_types(self, "tokenizer")

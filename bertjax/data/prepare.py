@@ -252,6 +252,8 @@ def as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
 def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:
     """Reads a vocabulary to train with: texts are laid out as BERT's are, and so is what the run's encoder reads.
 
+    Where spaces are parts of tokens, pairs stay as the vocabulary's files have them, with RoBERTa's two `</s>` say.
+
     Args:
       masks: words are to be hidden.
 
@@ -261,7 +263,9 @@ def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:
     read = load_tokenizer(model_folder(there))
     if masks and read.vocabulary.mask is None:
         raise BertjaxError(f"the vocabulary of {there} has no mask to hide words with; give one that has [MASK]")
-    tokenizer = read.with_template(None)
+    berts = read.with_template(None)
+    keeps_pairs = not read.rules.tell_all and read.template.single == berts.template.single
+    tokenizer = read.with_template(read.template._replace(keep_end=False)) if keeps_pairs else berts
     if tokenizer.template != read.template:
         _logger.info(f"NOTICE:   {there} sets special tokens in a way of its own; the run does it as BERT does")
     return tokenizer
@@ -271,6 +275,11 @@ def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:
     """Builds the vocabulary of the training split, or takes it from the cache where that was done before."""
     config, cache, split = whole.tokenizer, _cache(whole), whole.data.train_split
     version = [TRAINING] if config.kind == "wordpiece" else []
+    if config.kind in ("bpe", "unigram"):
+        raise BertjaxError(
+            f"tokenizer.kind={config.kind} is of vocabularies that are read; give tokenizer.path, or build one by "
+            "tokenizer.kind=wordpiece"
+        )
     key = cache_key(FORMAT, source.fingerprint(split), dataclasses.astuple(config), *version)
     path = cache / "tokenizers" / f"{source.name}-{split}-{key}.json"
     with contextlib.suppress(BertjaxError):  # not there yet, or damaged by some accident

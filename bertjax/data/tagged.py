@@ -18,8 +18,9 @@ from bertjax.data.sources.files import find_files
 from bertjax.data.sources.lines import BadError, Part, kind_of
 from bertjax.data.sources.records import Place, as_text, in_field
 from bertjax.data.tags import Tags, learn_scheme
-from bertjax.data.tokenizer.template import A
+from bertjax.data.tokenizer.template import A, Template
 from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tokenizer.words import Pieces
 from bertjax.errors import BertjaxError
 
 _logger = logging.getLogger(__name__)
@@ -292,27 +293,29 @@ class Read(NamedTuple):
 
 def read_words(texts: Sequence[Sequence[str]], tokenizer: Tokenizer, max_length: int) -> Iterator[Read]:
     """Yields each list of words as pieces; what is beyond `max_length` tokens, special ones included, is cut."""
-    template = tokenizer.template
-    frame = template.single
     for first in range(0, len(texts), _AT_ONCE):
-        for words, pieces in zip(
-            texts[first : first + _AT_ONCE],
-            tokenizer.encode_words([list(words) for words in texts[first : first + _AT_ONCE]]),
-            strict=True,
-        ):
-            room = max_length - frame.num_special
-            kept = template.shortened(list(enumerate(pieces.ids)), min(room, len(pieces.ids)))
-            ids, of_words = [], []
-            for place in frame.places:
-                ids += [number for _, number in kept] if place == A else [place]
-                of_words += [pieces.words[at] for at, _ in kept] if place == A else [-1]
-            first_tokens, begin = [-1] * len(words), frame.places.index(A)
-            firsts = {at for at, word in enumerate(pieces.words) if at == 0 or pieces.words[at - 1] != word}
-            for place, (at, _) in enumerate(kept, begin):
-                if at in firsts:
-                    first_tokens[pieces.words[at]] = place
-            num_read = len(words) - first_tokens.count(-1)
-            yield Read(ids, of_words, first_tokens, len(firsts) - num_read)
+        some = [list(words) for words in texts[first : first + _AT_ONCE]]
+        for words, pieces in zip(some, tokenizer.encode_words(some), strict=True):
+            yield read_pieces(pieces, len(words), tokenizer.template, max_length)
+
+
+def read_pieces(pieces: Pieces, num_words: int, template: Template, max_length: int) -> Read:
+    """Returns the pieces of so many words as a model reads them; `read_words` says of how many tokens."""
+    frame = template.single
+    room = max_length - frame.num_special
+    kept = template.shortened(list(enumerate(pieces.ids)), min(room, len(pieces.ids)))
+    ids, of_words = [], []
+    for place in frame.places:
+        ids += [number for _, number in kept] if place == A else [place]
+        of_words += [pieces.words[at] for at, _ in kept] if place == A else [-1]
+    first_tokens, begin = [-1] * num_words, frame.places.index(A)
+    before = [-1, *pieces.words]
+    firsts = {at for at, word in enumerate(pieces.words) if word >= 0 and before[at] != word}
+    for place, (at, _) in enumerate(kept, begin):
+        if at in firsts:
+            first_tokens[pieces.words[at]] = place
+    num_read = num_words - first_tokens.count(-1)
+    return Read(ids, of_words, first_tokens, len(firsts) - num_read)
 
 
 def make_tagged(

@@ -41,29 +41,30 @@ def describe_guesses(hidden: list[Place], guessed: list[list[Guess]], tokenizer:
     if not hidden:
         return []
     lines = [f"words hidden in sentences of the held-out text, and the model's {_GUESSES} likeliest guesses:"]
-    around = [_around(tokenizer.tokens(ids), place) for ids, place in hidden]
+    around = [_around(place, tokenizer) for place in hidden]
     width = max(map(len, around), default=0)
     for (ids, place), text, guesses in zip(hidden, around, guessed, strict=True):
-        found = "right" if guesses[0].word == tokenizer.tokens(ids)[place] else "wrong"
+        found = "right" if guesses[0].word == tokenizer.words(ids)[place] else "wrong"
         words = "  ".join(f"{word} {probability:.0%}" for word, probability in guesses[:_GUESSES])
         lines.append(f"  {found}  {text:<{width}}  {words}")
     return lines
 
 
-def _around(tokens: list[str], place: int) -> str:
+def _around(place: Place, tokenizer: Tokenizer) -> str:
     """The word and its surroundings: "... crane is [flying] over the ..."."""
-    after = whole_words_of(tokens[place + 1 :])
-    before = whole_words_of(tokens[:place])
+    words, at = in_words(place, tokenizer)
+    before, after = words[:at], words[at + 1 :]
     left = [*_that_fit(reversed(before))][::-1]
     right = [*_that_fit(after)]
     left = left if len(left) == len(before) else ["...", *left]
     right = right if len(right) == len(after) else [*right, "..."]
-    return " ".join([*left, f"[{tokens[place]}]", *right])
+    return " ".join([*left, f"[{words[at]}]", *right])
 
 
-def whole_words_of(tokens: list[str]) -> list[str]:
-    """Returns words of the pieces that they were cut in."""
-    return " ".join(tokens).replace(" ##", "").split()
+def in_words(place: Place, tokenizer: Tokenizer) -> tuple[list[str], int]:
+    """Returns the words of a sentence, put together of their pieces, and which of them the word is."""
+    before, after = (tokenizer.text(ids).split() for ids in (place.ids[: place.place], place.ids[place.place + 1 :]))
+    return [*before, *tokenizer.words(place.ids[place.place : place.place + 1]), *after], len(before)
 
 
 def _that_fit(words: Iterable[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate_by_class, is_same, own_mesh
 from bertjax.evaluation.judgement import as_learned
-from bertjax.evaluation.learned import whole_words_of
+from bertjax.evaluation.learned import in_words
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.evaluation.task import evaluate_task
 from bertjax.hub.family import carrying_family
@@ -128,13 +128,6 @@ def _word_uses(word: str, uses: list[Place], vectors_nd: np.ndarray, tokenizer: 
 
     nearest = [near(other) for other in nearest_nk[one].tolist()]
     return WordUses(word, *in_words(uses[one], tokenizer), nearest, near(int(near_nn[one].argmin())), len(uses))
-
-
-def in_words(place: Place, tokenizer: Tokenizer) -> tuple[list[str], int]:
-    """Returns the words of a sentence, put together of their pieces, and which of them the word is."""
-    tokens = tokenizer.tokens(place.ids)
-    before = whole_words_of(tokens[: place.place])
-    return [*before, tokens[place.place], *whole_words_of(tokens[place.place + 1 :])], len(before)
 
 
 def _sentence_to_see(hidden: Sequence[Place]) -> np.ndarray | None:

@@ -38,7 +38,7 @@ def words_of_several_senses(
     order_v = np.argsort(-counts_here_v, kind="stable")
     order_v = order_v[counts_here_v[order_v] >= _FEWEST]
     classes_v = word_classes(counts_here_v if counts_v is None else counts_v, tokenizer)
-    names = tokenizer.tokens(order_v)
+    names = tokenizer.words(order_v)
     ambiguous = [number for number, name in zip(order_v.tolist(), names, strict=True) if name.lower() in _AMBIGUOUS]
     others = [number for number in order_v.tolist() if classes_v[number] == CLASSES.index("rare")]
     found: dict[str, list[Place]] = {}
@@ -47,7 +47,7 @@ def words_of_several_senses(
             break
         uses = _uses(number, ids, corpus, tokenizer, longest=longest_sentence(max_length))
         if len(uses) >= _FEWEST:
-            found[tokenizer.tokens([number])[0]] = uses
+            found[tokenizer.words([number])[0]] = uses
     return found
 
 

@@ -259,7 +259,7 @@ class Encoder:
         Raises:
           BertjaxError: the word is empty or the vocabulary lacks it, or something is not a text or too long.
         """
-        needle = tokens_of_word(as_text(word, "the word"), self.tokenizer)
+        needles = tokens_of_word(as_text(word, "the word"), self.tokenizer)
         items, reader = as_items(texts), self._reader(truncate)
         for number, (_, second) in enumerate(items):
             if second is not None:
@@ -268,7 +268,7 @@ class Encoder:
         if reader.unknown_words:
             warn(reader.unknown_words, stacklevel=2)
         (vectors,) = self.engine.vectors([read], TOKENS)
-        return list(uses_of(needle, items, vectors, self.tokenizer))
+        return list(uses_of(needles, items, vectors, self.tokenizer))
 
     def vector_size(self, pooling: Pooling | None = None) -> int:
         """Returns how many numbers there are in a vector that `encode` makes with this pooling."""

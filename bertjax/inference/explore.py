@@ -204,7 +204,7 @@ def lines_of_run(folder: Path) -> Corpus:
     corpus, _ = prepare_held_out(config, tokenizer)
     numbers = _every_so_many(range(len(corpus.sentences) - 1))
     ids = [corpus.ids[slice(*corpus.sentences[number : number + 2])] for number in numbers]
-    return Corpus(corpus.name, [" ".join(tokenizer.tokens(of_one)).replace(" ##", "") for of_one in ids])
+    return Corpus(corpus.name, [tokenizer.text(of_one) for of_one in ids])
 
 
 def _every_so_many(items: Sequence[T]) -> list[T]:

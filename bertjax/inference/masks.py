@@ -13,7 +13,7 @@ _MASKS = ("<mask>", "[MASK]")
 
 
 class Guess(NamedTuple):
-    """A token of the vocabulary in the place of a mask."""
+    """A token of the vocabulary in the place of a mask, without the space before it that it may have."""
 
     word: str
     probability: float
@@ -36,9 +36,12 @@ def read_masks(text: str, tokenizer: Tokenizer, reader: Reader) -> tuple[TokenId
     pieces = re.split("|".join(map(re.escape, {mask, *_MASKS})), text)
     if len(pieces) == 1:
         raise BertjaxError(f"there is no {mask} in {text!r}; put one where a word is to be guessed")
-    words = tokenizer.split(pieces[0])
-    for piece in pieces[1:]:  # apart, so that no rule of the tokenizer can split or change a mask
-        words += [mask, *tokenizer.split(piece)]
+    if tokenizer.rules.tell_all:
+        words = tokenizer.split(pieces[0])
+        for piece in pieces[1:]:  # apart, so that no rule of the tokenizer can split or change a mask
+            words += [mask, *tokenizer.split(piece)]
+    else:  # a mask may take the space before it
+        words = tokenizer.split(mask.join(pieces))
     read = reader.read(words, None, lambda: "the text")
     return read, [place for place, token in enumerate(read.ids) if token == tokenizer.vocabulary.mask]
 
@@ -55,6 +58,6 @@ def likeliest(probabilities_pv: np.ndarray, tokenizer: Tokenizer, top: int) -> l
     probabilities_pv = probabilities_pv[:, : tokenizer.vocab_size]
     best_pn = np.argsort(-probabilities_pv, axis=-1, kind="stable")[:, :top]
     return [
-        [Guess(*guess) for guess in zip(tokenizer.tokens(best_n), of_v[best_n].tolist(), strict=True)]
+        [Guess(*guess) for guess in zip(tokenizer.words(best_n), of_v[best_n].tolist(), strict=True)]
         for best_n, of_v in zip(best_pn, probabilities_pv, strict=True)
     ]

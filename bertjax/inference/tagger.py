@@ -10,7 +10,7 @@ from scipy.special import softmax
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.config.checks import as_type
 from bertjax.data.reader import TokenIds
-from bertjax.data.tagged import read_words
+from bertjax.data.tagged import read_pieces
 from bertjax.data.tags import OUTSIDE, Tags, entities, scheme_of
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
@@ -151,14 +151,18 @@ class Tagger:
 
     def read(self, texts: Sequence[str | Sequence[str]]) -> list[ReadText]:
         """Returns the words of texts, or of lists of words, and the tokens of which each is made."""
-        spans = [self.tokenizer.word_spans(text) if isinstance(text, str) else _joined(text) for text in texts]
-        whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
-        words = [[text[start:end] for start, end in of_text] for text, of_text in zip(whole, spans, strict=True)]
+        of_texts = iter(self.tokenizer.words_of([text for text in texts if isinstance(text, str)]))
+        of_lists = iter(self.tokenizer.encode_words([list(text) for text in texts if not isinstance(text, str)]))
         found = []
-        pieces = read_words(words, self.tokenizer, self.max_length)
-        for text, of_words, of_text, one in zip(whole, words, spans, pieces, strict=True):
+        for given in texts:
+            if isinstance(given, str):
+                text, (spans, pieces) = given, next(of_texts)
+            else:
+                text, spans, pieces = " ".join(given), _joined(given), next(of_lists)
+            one = read_pieces(pieces, len(spans), self.tokenizer.template, self.max_length)
             ids = TokenIds(one.ids, len(one.ids)) if max(one.first_tokens, default=-1) >= 0 else None
-            found.append(ReadText(text, of_words, of_text, ids, one.first_tokens, one.num_cut))
+            words = [text[start:end] for start, end in spans]
+            found.append(ReadText(text, words, spans, ids, one.first_tokens, one.num_cut))
         return found
 
     def tagged(self, read: ReadText, logits_tc: np.ndarray | None) -> Tagged:

@@ -69,10 +69,10 @@ def longest_sentence(max_length: int) -> int:
 def whole_words(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:
     """Returns the places of the words that are one token each; no punctuation."""
     vocabulary = tokenizer.vocabulary
-    goes_on = [number in vocabulary.continuing for number in ids.tolist()] + [False]
+    goes_on = [False, *(number in vocabulary.continuing for number in ids[1:].tolist()), False]
     return [
         place
-        for place, (number, token) in enumerate(zip(ids.tolist(), tokenizer.tokens(ids), strict=True))
+        for place, (number, token) in enumerate(zip(ids.tolist(), tokenizer.words(ids), strict=True))
         if number not in vocabulary.special
         and not (goes_on[place] or goes_on[place + 1])
         and any(map(str.isalnum, token))
@@ -94,7 +94,7 @@ class Look:
     def guesses(self, hidden: Sequence[Place]) -> list[list[Guess]]:
         """Returns the likeliest words in the place of each, which is hidden, best first."""
         return [
-            list(map(Guess, self.tokenizer.tokens(ids_g), shares_g.tolist()))
+            list(map(Guess, self.tokenizer.words(ids_g), shares_g.tolist()))
             for ids_g, shares_g, _ in self._seen(hidden, masked=True)
         ]
 

@@ -131,7 +131,7 @@ class RunFolder:
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self.check_free(resume=True)  # again: of two runs that found it free, the first to lock it has it
-            self._tokenizer.write_text(prepared.tokenizer.to_json(), encoding="utf-8")
+            self._tokenizer.write_text(prepared.tokenizer.to_run_json(), encoding="utf-8")
             self._roles.write_text(json.dumps(prepared.tokenizer.roles, indent=2) + "\n", encoding="utf-8")
             self.environment_file.write_text(json.dumps(_environment(prepared), indent=2) + "\n", encoding="utf-8")
             for name, content in prepared.files().items():

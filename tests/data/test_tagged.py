@@ -212,7 +212,7 @@ def test_words_are_read_one_by_one(tokenizer: Tokenizer) -> None:
     assert one.words == [-1, 1, 1, 3, 4, 5, -1]
     assert (one.first_tokens, one.num_cut) == ([-1, -1, -1, 3, 4, 5], 2)
     assert [read.ids for read in read_words([()], tokenizer, 9)] == [[2, 3]]
-    spans = tokenizer.word_spans(" Understand the U.S. [SEP]!")
+    ((spans, _),) = tokenizer.words_of([" Understand the U.S. [SEP]!"])
     assert [" Understand the U.S. [SEP]!"[slice(*span)] for span in spans] == "Understand the U . S . [SEP] !".split()
 
 

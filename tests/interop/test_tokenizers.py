@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from odd_lines import odd_lines, odd_vocabulary
+from whole_tokenizers import ROLES, bpe, framed, unigram, write
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
@@ -91,3 +92,48 @@ def test_what_we_write_is_read_alike_by_every_class(tmp_path: Path, name: str) -
     )
     alike = [number for number, line in enumerate(LINES) if not any(part in line for part in IN_PYTHON)]
     assert len(alike) > 300 and [slow[number] for number in alike] == [ours[number] for number in alike]
+
+
+OTHERS = [
+    *LINES,
+    "the <mask> lifts",
+    "a<mask>  <mask>",
+    "  two  spaces ",
+    "\n\nnew\tlines \n",
+    "don't (crane)",
+    "<s>a</s>",
+]
+ADDING = {**ROLES, "extra_special_tokens": ["<boat>"]}
+WHOLE: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "RoBERTa's class": (bpe, "roberta", {"tokenizer_class": "RobertaTokenizer", **ROLES}),
+    "RoBERTa's by its model": (bpe, "roberta", {}),
+    "RoBERTa's, a space before": (bpe, "roberta", {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}),
+    "bytes as the file has them": (bpe, "roberta", {"tokenizer_class": "PreTrainedTokenizerFast", **ADDING}),
+    "XLM-RoBERTa's class": (unigram, "xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer", **ROLES}),
+    "XLM-RoBERTa's by its model": (unigram, "xlm-roberta", {}),
+    "CamemBERT's class": (unigram, "camembert", {"tokenizer_class": "CamembertTokenizer"}),
+    "pieces as the file has them": (unigram, "xlm-roberta", {"tokenizer_class": "PreTrainedTokenizerFast", **ADDING}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("split", [True, False])
+def test_tokenizers_that_tell_all(tmp_path: Path, name: str, split: bool) -> None:
+    make, model_type, settings = WHOLE[name]
+    made = make(OTHERS * 2, 400, **({} if make is bpe else {"split": split}))
+    write(tmp_path / "theirs", made, **settings)
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 500}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    ours = load_tokenizer(tmp_path / "theirs")
+    config = BertConfig(ours.vocab_size, 4, 1, 1, 4, 8)
+    params = jax.tree.map(np.asarray, init_params(Bert(config), jax.random.key(0)))
+    write_folder(config, params, ours, tmp_path / "ours", card="")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    for number, line in enumerate(OTHERS):
+        pair = (line, OTHERS[number - 1] or "a")  # an empty one is none to theirs
+        expected = (theirs(line)["input_ids"], theirs(*pair)["input_ids"])
+        assert (framed(ours, line), framed(ours, *pair)) == expected, line
+        if "a" * 101 not in "".join(pair):  # which has pieces in several orders that are as likely
+            assert (again(line)["input_ids"], again(*pair)["input_ids"]) == expected, line
+            offsets = [theirs(line, return_offsets_mapping=True), again(line, return_offsets_mapping=True)]
+            assert not name.startswith("RoBERTa's") or offsets[0]["offset_mapping"] == offsets[1]["offset_mapping"]

@@ -124,7 +124,9 @@ class _Writer:
 
     def flush(self) -> None:
         """Tokenises and writes what waits."""
-        encoded = self._tokenizer.encode_sentences(list(itertools.chain.from_iterable(self._waiting)))
+        # As they are in a text: where spaces are parts of tokens, they begin with one but for a paragraph's first.
+        spaced = ([*some[:1], *(sentence and f" {sentence}" for sentence in some[1:])] for some in self._waiting)
+        encoded = self._tokenizer.encode_sentences(list(itertools.chain.from_iterable(spaced)))
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         # A sentence without words can be neither read nor predicted; the textbook's splitting makes some.
         there = lengths > 0

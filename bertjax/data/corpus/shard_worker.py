@@ -29,14 +29,14 @@ class Task(NamedTuple):
 
     def to_json(self) -> str:
         """Returns a line that `of_json` reads in another process."""
-        return json.dumps([self.layout, self.split, self.tokenizer.token_ids, self.tokenizer.rules])
+        return json.dumps([self.layout, self.split, self.tokenizer.to_json(), self.tokenizer.rules])
 
     @classmethod
     def of_json(cls, text: str) -> "Task":
         """Reads what `to_json` returned."""
-        layout, split, numbers, (*rules, special, added) = json.loads(text)
+        layout, split, tokenizer, (*rules, special, added) = json.loads(text)
         how = Rules._make([*rules, tuple(special), tuple(Added(*token) for token in added)])
-        return cls(Layout(*layout), split, Tokenizer.from_vocab(numbers, how))
+        return cls(Layout(*layout), split, Tokenizer.from_json(tokenizer, how))
 
 
 class Done(NamedTuple):

@@ -47,7 +47,7 @@ def word_classes(counts_v: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """
     frequent, rare, unk, numbers = range(len(CLASSES))
     classes_v = np.full(len(counts_v), rare, np.int32)
-    has_digit_v = [any(letter.isdigit() for letter in token) for token in tokenizer.tokens(range(len(counts_v)))]
+    has_digit_v = [any(letter.isdigit() for letter in token) for token in tokenizer.words(range(len(counts_v)))]
     classes_v[has_digit_v] = numbers
     classes_v[tokenizer.vocabulary.unk] = unk
     counts_v = np.where(classes_v == rare, counts_v, 0)

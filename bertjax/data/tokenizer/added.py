@@ -7,8 +7,19 @@ lacks after it, in this order: what is listed with a number, by that number; wha
 from collections.abc import Collection
 from typing import Any
 
+from bertjax.data.tokenizer.marks import Kind
 from bertjax.data.tokenizer.settings import Settings
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, MASK, PAD, ROLES, SEP, SPECIAL_TOKENS, UNK, Added
+from bertjax.data.tokenizer.tokenizer import (
+    BERTS_SPECIAL_TOKENS,
+    MASK,
+    PAD,
+    ROBERTAS_SPECIAL_TOKENS,
+    ROLES,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    Added,
+)
 from bertjax.errors import BertjaxError
 
 _THEIR_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -66,17 +77,20 @@ def added_tokens(
     return added | more
 
 
-def special_tokens(settings: Settings, known: Collection[str]) -> tuple[str | None, ...]:
+def special_tokens(settings: Settings, known: Collection[str], kind: Kind) -> tuple[str | None, ...]:
     """Returns the special tokens in the order of ROLES, whatever they are called.
 
     Args:
       settings: what the folder's files say; where they say nothing, the tokens have our names, or BERT's.
       known: all tokens that there are.
+      kind: of the tokenizer; where spaces are parts of tokens, these may have RoBERTa's names too.
 
     Raises:
       BertjaxError: a token is not there that every text needs, or has two roles.
     """
-    by_default = SPECIAL_TOKENS if set(SPECIAL_TOKENS[UNK : SEP + 1]) <= set(known) else BERTS_SPECIAL_TOKENS
+    usual = [SPECIAL_TOKENS, *([ROBERTAS_SPECIAL_TOKENS] if kind in ("bpe", "unigram") else [])]
+    complete = (names for names in usual if set(names[UNK : SEP + 1]) <= set(known))
+    by_default = next(complete, BERTS_SPECIAL_TOKENS)
     found = [_content(settings, role) or default for role, default in zip(ROLES, by_default, strict=True)]
     special = [token if token in known else None for token in found]
     again = "fetch its tokenizer's files again"
@@ -89,7 +103,10 @@ def special_tokens(settings: Settings, known: Collection[str]) -> tuple[str | No
 
 
 def _by_role(settings: Settings) -> dict[str, Added]:
-    by_default = dict(zip(ROLES, BERTS_SPECIAL_TOKENS, strict=True)) if settings.berts else {}
+    by_default = {}
+    if settings.berts or settings.robertas:
+        names = BERTS_SPECIAL_TOKENS if settings.berts else ROBERTAS_SPECIAL_TOKENS
+        by_default = dict(zip(ROLES, names, strict=True))
     named = {role: settings.by_key.get(role, by_default.get(role)) for role in _THEIR_ROLES}
     # Some give roles of their own.
     named |= {
@@ -124,4 +141,5 @@ def _token(settings: Settings, token: Any, *, special: bool = False) -> Added:
         raise BertjaxError(f"{settings.folder}: {token!r} is no token; fetch its tokenizer's files again")
     special = bool(fields.get("special", special))
     normalized = bool(fields.get("normalized", not special))
-    return Added(fields["content"], special, normalized, bool(fields.get("single_word", False)))
+    others = (bool(fields.get(flag, False)) for flag in ("single_word", "lstrip", "rstrip"))
+    return Added(fields["content"], special, normalized, *others)

@@ -1,13 +1,14 @@
-"""Tokenizers read from files: a run's own, and those of Hugging Face folders that split text as ours do.
+"""Tokenizers read from files: a run's own, and those of Hugging Face folders.
 
 Which file is believed is as in `transformers` 5. Where tokenizer_config.json, or else config.json, names BERT's
 tokenizer, tokenizer.json only gives the vocabulary: the flags of tokenizer_config.json say how text is split, and
-special tokens stand around it as BERT has them. Otherwise tokenizer.json tells all. Its padding, and the length to
-which it cuts, are for the batches of other tools and change nothing. What would split text otherwise than we do is
-refused.
+special tokens stand around it as BERT has them; `whole` says what of RoBERTa's counts. Otherwise tokenizer.json tells
+all. Its padding, and the length to which it cuts, are for the batches of other tools and change nothing. Words and
+WordPiece that would split text otherwise than we do are refused; BPE and unigram are the file's own.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,17 @@ from tokenizers import models
 
 from bertjax.data.tokenizer.added import added_tokens, listed_tokens, special_tokens
 from bertjax.data.tokenizer.settings import MOST_OF_VOCABULARY, Settings, read_settings, read_text
-from bertjax.data.tokenizer.template import Template, read_template
+from bertjax.data.tokenizer.template import Template, read_template, robertas_template
 from bertjax.data.tokenizer.tokenizer import UNK, Added, Rules, Tokenizer
+from bertjax.data.tokenizer.whole import (
+    as_its_class_has_it,
+    kind_of,
+    lowercases,
+    of_merges,
+    read_parts,
+    unknown_of,
+    vocabulary_of,
+)
 from bertjax.errors import BertjaxError, warn
 from bertjax.storage.paths import user_path
 
@@ -37,39 +47,82 @@ class _Found(NamedTuple):
 
     vocabulary: dict[str, int]  # without what is only added
     rules: Rules
-    tree: dict[str, Any]  # all else in a tokenizer.json; empty for a vocab.txt
-    engine: Engine | None  # made of that tokenizer.json
+    tree: dict[str, Any]  # a tokenizer.json, but a WordPiece's vocabulary; empty for a vocab.txt
+    engine: Engine | None  # made of that tokenizer.json, where it is of words or WordPiece
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Reads the tokenizer of a folder, a run's or a Hugging Face one, of a tokenizer.json or of a vocab.txt.
+    """Reads the tokenizer of a folder, a run's or a Hugging Face one, of a tokenizer.json, vocab.txt or vocab.json.
 
     The roles of its special tokens are those that special_tokens_map.json and tokenizer_config.json beside it give;
-    where they say nothing, the tokens have our names, or BERT's.
+    where they say nothing, the tokens have our names, RoBERTa's or BERT's.
 
     Raises:
-      BertjaxError: a file is missing or damaged, or would split text otherwise than BERT, or than white space, does.
+      BertjaxError: a file is missing or damaged, or of a kind of tokenizer that is not known.
     """
-    file = path = user_path(path)
-    if path.is_dir():
-        file = path / ("tokenizer.json" if (path / "tokenizer.json").is_file() else "vocab.txt")
+    path = user_path(path)
+    file = _file_of(path) if path.is_dir() else path
     settings = read_settings(file)
-    found = _of_text(settings) if file.suffix == ".txt" else _of_json(settings)
+    found = _reader(file)(settings)
     vocabulary, own = found.vocabulary, found.tree.get("added_tokens", [])
     listed = listed_tokens(settings, own)
-    added = added_tokens(settings, [] if settings.berts else own, listed, vocabulary.keys())
-    special = special_tokens(settings, vocabulary.keys() | added.keys())
-    _check_vocabulary(settings, vocabulary, special)
+    believed = [] if settings.berts or (settings.robertas and not found.rules.tell_all) else own
+    added = added_tokens(settings, believed, listed, vocabulary.keys())
+    if found.rules.tell_all:  # white space is no part of a token
+        added = {content: token._replace(lstrip=False, rstrip=False) for content, token in added.items()}
+    special = special_tokens(settings, vocabulary.keys() | added.keys(), found.rules.kind)
+    _check_vocabulary(settings, found, special)
     rules = found.rules._replace(special=special, added=_in_order(settings, found, special, added))
-    tokenizer = Tokenizer.from_vocab(vocabulary, rules)
+    tokenizer = Tokenizer.from_vocab(vocabulary, rules) if rules.tell_all else _whole(settings, found.tree, rules)
     for number, token in listed.items():
         if tokenizer.ids([token.content]) != [number]:
             raise BertjaxError(
                 f"{settings.folder}: the added token {token.content!r} has the number {number}, but by its place after "
                 f"the vocabulary {tokenizer.ids([token.content])[0]}; fetch its tokenizer's files again"
             )
-    _check_parts(settings, found, rules)
-    return tokenizer.with_template(_template(settings, found, tokenizer.template))
+    if rules.tell_all:
+        _check_parts(settings, found, rules)
+    return tokenizer.with_template(_template(settings, found, tokenizer))
+
+
+def _reader(file: Path) -> Callable[[Settings], _Found]:
+    if file.name == "vocab.json":
+        return _of_merges
+    return _of_text if file.suffix == ".txt" else _of_json
+
+
+def _file_of(folder: Path) -> Path:
+    """Returns the file that a folder's vocabulary is read from."""
+    for name in ("tokenizer.json", "vocab.txt", "vocab.json"):
+        if (folder / name).is_file():
+            return folder / name
+    if pieces := sorted(folder.glob("*.model")):
+        raise BertjaxError(
+            f"{folder} has its vocabulary as {pieces[0].name} alone, which is not read; give it a tokenizer.json, as "
+            "AutoTokenizer of transformers writes one: load the folder there and save_pretrained"
+        )
+    return folder / "vocab.txt"
+
+
+def _of_merges(settings: Settings) -> _Found:
+    return _of_parts(settings, of_merges(settings))
+
+
+def _of_parts(settings: Settings, parts: dict[str, Any]) -> _Found:
+    kind = kind_of(parts)
+    assert kind is not None
+    parts, vocabulary = as_its_class_has_it(settings, parts), vocabulary_of(parts)
+    if kind == "bpe":
+        _check_numbers(settings, vocabulary)
+    return _Found(vocabulary, Rules(kind, lowercases(parts)), parts, None)
+
+
+def _whole(settings: Settings, parts: dict[str, Any], rules: Rules) -> Tokenizer:
+    try:
+        return Tokenizer.from_parts(parts, rules, exact=settings.kind is None or settings.robertas)
+    except Exception as error:  # the library raises bare Exceptions
+        reason = " ".join(str(error).split())
+        raise BertjaxError(f"{settings.file} is not a tokenizer that can be read: {reason}; fetch it again") from None
 
 
 def _of_text(settings: Settings) -> _Found:
@@ -96,7 +149,9 @@ def _of_text(settings: Settings) -> _Found:
 def _of_json(settings: Settings) -> _Found:
     try:
         text = read_text(settings.file, MOST_OF_VOCABULARY)
-        _check_numbers(settings, text)
+        if not settings.berts and (parts := read_parts(text)):
+            return _of_parts(settings, parts)
+        _check_numbers(settings, _numbered(text))
         engine = Engine.from_str(text)
     except BertjaxError:
         raise
@@ -112,7 +167,8 @@ def _of_json(settings: Settings) -> _Found:
     words = kinds in (("WordLevel", kind, "WhitespaceSplit") for kind in ("Lowercase", None))
     if not (kinds[0] == "WordPiece" if settings.berts else pieces or words):
         raise BertjaxError(
-            f"{settings.file} is a tokenizer of another kind ({', '.join(map(str, kinds))}); only BERT's can be read"
+            f"{settings.file} is a tokenizer of another kind ({', '.join(map(str, kinds))}); only BERT's, byte-level "
+            "BPE and unigram pieces with Metaspace can be read"
         )
     del tree["model"]["vocab"]  # which lacks a token where two have one number
     vocabulary = engine.get_vocab(with_added_tokens=False)
@@ -126,14 +182,18 @@ def _of_json(settings: Settings) -> _Found:
     return _Found(vocabulary, rules, tree, engine)
 
 
-def _check_numbers(settings: Settings, text: str) -> None:
-    """Raises BertjaxError where two tokens have one number, of which the library keeps either, or one is too large."""
+def _numbered(text: str) -> dict[str, Any]:
+    """Returns a file's numbers of tokens; none where it is no such file, which the library tells in its own words."""
     try:
-        vocabulary = json.loads(text)["model"]["vocab"]
-        numbers = list(vocabulary.values())
-        fine = all(type(number) is int and 0 <= number < _MOST for number in numbers)
+        return dict(json.loads(text)["model"]["vocab"].items())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return  # which the library tells in its own words
+        return {}
+
+
+def _check_numbers(settings: Settings, vocabulary: dict[str, Any]) -> None:
+    """Raises BertjaxError where two tokens have one number, of which the library keeps either, or one is too large."""
+    numbers = list(vocabulary.values())
+    fine = all(type(number) is int and 0 <= number < _MOST for number in numbers)
     if not fine or len(set(numbers)) < len(numbers):
         raise BertjaxError(
             f"{settings.file}: its {len(numbers)} tokens have not each a number of its own below 2**24; fetch its "
@@ -153,13 +213,19 @@ def _piece_rules(lowercase: Any, strip_accents: Any, split_chinese: Any) -> Rule
     return Rules("wordpiece", lowercase, lowercase if strip_accents is None else strip_accents, split_chinese)
 
 
-def _check_vocabulary(settings: Settings, vocabulary: dict[str, int], special: tuple[str | None, ...]) -> None:
-    again = "fetch its tokenizer's files again"
-    if special[UNK] not in vocabulary:
+def _check_vocabulary(settings: Settings, found: _Found, special: tuple[str | None, ...]) -> None:
+    again, vocabulary = "fetch its tokenizer's files again", found.vocabulary
+    if not found.rules.tell_all:
+        if (unknown := unknown_of(found.tree)) not in (None, special[UNK]):
+            raise BertjaxError(
+                f"{settings.file}: its model reads unknown pieces as {unknown}, but its unk_token is {special[UNK]}; "
+                f"{again}"
+            )
+    elif special[UNK] not in vocabulary:
         raise BertjaxError(
             f"{settings.file}: its vocabulary lacks {special[UNK]}, what unknown words are read as; {again}"
         )
-    if len(set(vocabulary.values())) < len(vocabulary) or max(vocabulary.values()) >= _MOST:
+    if len(set(vocabulary.values())) < len(vocabulary) or max(vocabulary.values(), default=0) >= _MOST:
         raise BertjaxError(
             f"{settings.file}: its {len(vocabulary)} tokens have not each a number of its own below 2**24; {again}"
         )
@@ -171,7 +237,7 @@ def _in_order(
     """Returns the added tokens by number; none where they are the special ones, found as they are written."""
     plain = {token: Added(token) for token in special if token is not None}
     added = added | {token: plain[token] for token in plain if token not in added}
-    if added == plain and found.vocabulary.keys() >= plain.keys():
+    if found.rules.tell_all and added == plain and found.vocabulary.keys() >= plain.keys():
         return ()
     if found.rules.kind == "word":
         odd = " ".join(content for content, token in added.items() if plain.get(content) != token)
@@ -206,14 +272,14 @@ def _check_parts(settings: Settings, found: _Found, rules: Rules) -> None:
         _warn(settings, ", ".join(differences), "the flags of tokenizer_config.json")
 
 
-def _template(settings: Settings, found: _Found, berts: Template) -> Template:
+def _template(settings: Settings, found: _Found, tokenizer: Tokenizer) -> Template:
     """Returns what stands around texts, and which end of them is cut off."""
-    template = berts
-    if found.engine and (found.tree["post_processor"] or (settings.kind and not settings.berts)):
-        found.engine.no_truncation()
-        found.engine.no_padding()
+    template = berts = tokenizer.template
+    if not found.rules.tell_all and (settings.robertas or settings.file.name == "vocab.json"):
+        template = robertas_template(tokenizer.vocabulary.cls, tokenizer.vocabulary.sep)
+    elif found.tree and (found.tree["post_processor"] or (settings.kind and not settings.berts)):
         try:
-            template = read_template(found.engine)
+            template = _template_of(found, tokenizer)
         except BertjaxError as error:
             if not settings.berts:
                 raise BertjaxError(f"{settings.file}: {error}") from None
@@ -229,6 +295,14 @@ def _template(settings: Settings, found: _Found, berts: Template) -> Template:
         template = template._replace(single=single, pair=pair)
     cut = (found.tree.get("truncation") or {}).get("direction", "Right").lower()
     return template._replace(keep_end=settings.by_key.get("truncation_side", cut) == "left")
+
+
+def _template_of(found: _Found, tokenizer: Tokenizer) -> Template:
+    if found.engine is None:
+        return tokenizer.template_of(found.tree["post_processor"])
+    found.engine.no_truncation()
+    found.engine.no_padding()
+    return read_template(found.engine)
 
 
 def _warn(settings: Settings, what: str, instead: str) -> None:

@@ -12,6 +12,7 @@ ROLES_FILE = "special_tokens_map.json"
 # Models whose tokenizer is BERT's in `transformers`; a class is called as its model is. Japanese BERTs, which look like
 # any other in a vocab.txt and split words by MeCab, are not among them.
 _BERTS = ("bert", "convbert", "distilbert", "electra", "mobilebert", "squeezebert")
+_ROBERTAS = ("roberta", "xlmroberta", "camembert")
 _BERTS_ROWS = 30522  # where a config.json leaves them out
 
 
@@ -34,9 +35,14 @@ class Settings(NamedTuple):
         """Whether this is BERT's tokenizer, and tokenizer.json is no more than its vocabulary."""
         return self.kind in _BERTS
 
+    @property
+    def robertas(self) -> bool:
+        """Whether its class is RoBERTa's or one with its special tokens, and tokenizer.json tells not all."""
+        return self.kind in _ROBERTAS
+
 
 def read_settings(file: Path) -> Settings:
-    """Reads the settings beside a vocabulary, a tokenizer.json or vocab.txt, which need not be there.
+    """Reads the settings beside a vocabulary, a tokenizer.json, vocab.txt or vocab.json, which need not be there.
 
     Raises:
       BertjaxError: a file cannot be read, or says what we cannot do.
@@ -51,7 +57,7 @@ def read_settings(file: Path) -> Settings:
         raise BertjaxError(f"{folder}: split_special_tokens=true is not supported; only false is")
     kind = by_key.get("tokenizer_class") or model.get("tokenizer_class") or model.get("model_type")
     if kind is not None:
-        kind = str(kind).removesuffix("Fast").removesuffix("Tokenizer").lower()
+        kind = str(kind).removesuffix("Fast").removesuffix("Tokenizer").lower().replace("-", "")
     num_rows = model.get("vocab_size", _BERTS_ROWS if model else 0)
     return Settings(file, by_key, numbers, kind, num_rows if isinstance(num_rows, int) else 0)
 

@@ -39,6 +39,11 @@ def berts_template(cls: int, sep: int) -> Template:
     return Template(Frame((cls, A, sep), 3), Frame((cls, A, sep, B, sep), 3))
 
 
+def robertas_template(cls: int, sep: int) -> Template:
+    """Returns RoBERTa's: `<s> A </s>`, or `<s> A </s></s> B </s>`, without segments."""
+    return Template(Frame((cls, A, sep), 3), Frame((cls, A, sep, sep, B, sep), 6))
+
+
 def read_template(engine: Engine) -> Template:
     """Finds the template of an engine, whatever kind of post-processor makes it, by a look at what it does.
 
@@ -47,19 +52,26 @@ def read_template(engine: Engine) -> Template:
     """
 
     def frame(text: str, pair: str | None = None) -> Frame:
-        read = engine.encode(text, pair)
-        places = tuple(
-            number if special else (A, B)[of or 0]
-            for number, special, of in zip(read.ids, read.special_tokens_mask, read.sequence_ids, strict=True)
-        )
-        if sorted(place for place in places if place < 0) != ([A] if pair is None else [B, A]):
+        read, of_each = engine.encode(text, pair), {A: 0, B: 0}
+        places: list[int] = []
+        types: list[int] = []
+        fields = (read.ids, read.special_tokens_mask, read.sequence_ids, read.type_ids)
+        for number, special, of, segment in zip(*fields, strict=True):
+            place = number if special else (A, B)[of or 0]
+            if not special:
+                of_each[place] += 1
+                if places and places[-1] == place:  # a text may have several tokens
+                    continue
+            places.append(place)
+            types.append(segment)
+        tokens = len(engine.encode(text, add_special_tokens=False).ids)
+        once = sorted(place for place in places if place < 0) == ([A] if pair is None else [B, A])
+        if not once or of_each != {A: tokens, B: 0 if pair is None else tokens}:
             raise BertjaxError("its post-processor does not set each text once; only one that does can be read")
-        num_first = read.type_ids.count(0)
-        if read.type_ids != [0] * num_first + [1] * (len(places) - num_first):
-            raise BertjaxError(
-                f"its post-processor gives the segments {read.type_ids}; only 0 and after it 1 can be read"
-            )
-        return Frame(places, num_first)
+        num_first = types.count(0)
+        if types != [0] * num_first + [1] * (len(places) - num_first):
+            raise BertjaxError(f"its post-processor gives the segments {types}; only 0 and after it 1 can be read")
+        return Frame(tuple(places), num_first)
 
     return Template(frame("x"), frame("x", "x"))
 

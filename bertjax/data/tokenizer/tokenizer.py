@@ -10,18 +10,22 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import AddedToken, Encoding, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer.template import Template, berts_template, post_processor
+from bertjax.data.tokenizer.marks import INSIDE, Kind, goes_on, joined, plain
+from bertjax.data.tokenizer.template import Template, berts_template, post_processor, read_template
+from bertjax.data.tokenizer.whole import byte_level_of
+from bertjax.data.tokenizer.words import Pieces, words_of
 from bertjax.errors import BertjaxError
 
 # Special tokens have the first ids in every vocabulary that is made here; one that is read may have them elsewhere.
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
 BERTS_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTAS_SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")  # as other tools call them
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
 NUM_SPECIAL = len(SPECIAL_TOKENS)
@@ -29,7 +33,6 @@ NUM_SPECIAL = len(SPECIAL_TOKENS)
 _WORD = re.compile("[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 BERTS_SIZE = 30522
 TRAINING = 2  # raise it with every change of which pieces come out: it is part of the key in the cache
-_INSIDE = "##"  # before a piece that does not begin a word
 # Of the characters of a text a vocabulary of pieces has the commonest, up to this share of them all, and as many as
 # BERT's in any case: a word with one that is left out is unknown.
 _COVERAGE, _ALPHABET = 0.9999, 1000
@@ -62,13 +65,8 @@ class Added(NamedTuple):
     special: bool = True
     normalized: bool = False  # found in the text as it is lower-cased and so on, not as it is written
     single_word: bool = False  # found only between what is not part of a word
-
-
-class Pieces(NamedTuple):
-    """Tokens of a text that is split into words already, and of which word each is a piece, counted from 0."""
-
-    ids: list[int]
-    words: list[int]
+    lstrip: bool = False  # takes the white space before it
+    rstrip: bool = False  # takes the white space after it
 
 
 class Rules(NamedTuple):
@@ -76,15 +74,24 @@ class Rules(NamedTuple):
 
     "word": white space ends a word, and what the vocabulary lacks is unknown. "wordpiece" (Wu et al. 2016,
     arXiv:1609.08144): words and punctuation as BERT tells them apart, the longest pieces that the vocabulary has.
+    "bpe": bytes joined by learned merges, a space one with the word after it (Radford et al. 2019, "GPT-2"); "unigram":
+    the likeliest pieces, a space likewise (Kudo 2018, arXiv:1804.10959). These two are read from files that tell all.
     """
 
-    kind: Literal["word", "wordpiece"] = "word"
+    kind: Kind = "word"
     lowercase: bool = True
     strip_accents: bool = True  # wordpiece only
     split_chinese: bool = True  # wordpiece only: every CJK character is a word
     # For padding, unknown, beginning, end and mask; None where there is none for padding or mask.
     special: tuple[str | None, ...] = SPECIAL_TOKENS
-    added: tuple[Added, ...] = ()  # wordpiece only, special ones too, by number; by default the special ones alone
+    # Not of words: those that are found before text is split, special ones too, by number. The default of wordpiece is
+    # the special ones alone; bpe and unigram name them all.
+    added: tuple[Added, ...] = ()
+
+    @property
+    def tell_all(self) -> bool:
+        """Whether these and the vocabulary are the whole tokenizer, but its template."""
+        return self.kind in ("word", "wordpiece")
 
     @property
     def special_tokens(self) -> list[str]:
@@ -93,6 +100,8 @@ class Rules(NamedTuple):
 
 
 WORDS = Rules()
+_BARE: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None}
+_BARE |= {"pre_tokenizer": None, "decoder": None, "post_processor": None}
 
 
 class Tokenizer:
@@ -107,8 +116,9 @@ class Tokenizer:
         pad, unk, cls, sep, mask = (None if token is None else self._ids[token] for token in rules.special)
         self.unk = rules.special[UNK] or ""  # what unknown words are read as
         assert self.unk and unk is not None and cls is not None and sep is not None
+        added = {self._ids[token.content] for token in rules.added}
         continuing = frozenset(
-            number for token, number in self._ids.items() if rules.kind == "wordpiece" and token.startswith(_INSIDE)
+            number for token, number in self._ids.items() if number not in added and goes_on(token, rules.kind)
         )
         markers = {self._ids[token.content] for token in rules.added if token.special} - {pad, unk, cls, sep, mask}
         # A file may have left out numbers: of words that it lists twice, only the last one is the word's.
@@ -141,7 +151,7 @@ class Tokenizer:
             alphabet = _alphabet(letters - set(rules.special), sentences, rules, room=vocab_size - NUM_SPECIAL)
             # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
             # which of two equally frequent pieces comes first.
-            first = [*rules.special_tokens, *sorted(letters & {_INSIDE + letter for letter in alphabet})]
+            first = [*rules.special_tokens, *sorted(letters & {INSIDE + letter for letter in alphabet})]
             settings |= {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet)}
             trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, **settings)
             counted = _trained(trainer, sentences, rules)
@@ -160,19 +170,72 @@ class Tokenizer:
         """
         return cls(_engine(vocabulary, rules), rules)
 
+    @classmethod
+    def from_json(cls, text: str, rules: Rules) -> "Tokenizer":
+        """Makes a tokenizer, with BERT's template, of what `to_json` returned of one with these rules."""
+        engine = Engine.from_str(text)
+        if rules.tell_all:
+            return cls.from_vocab(engine.get_vocab(with_added_tokens=False), rules)
+        return cls(engine, rules)
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, Any], rules: Rules, *, exact: bool = True) -> "Tokenizer":
+        """Makes a tokenizer, with BERT's template, of the parts of a tokenizer.json that split text.
+
+        Args:
+          parts: model, normalizer, pre_tokenizer and decoder; all else counts for nothing.
+          rules: those of "bpe" or "unigram".
+          exact: take scores as they are written, not as the engine reads them, whose last digit may be another: where
+            pieces in another order are as likely, it decides.
+        """
+        parts = _BARE | {part: parts[part] for part in ("model", "normalizer", "pre_tokenizer", "decoder")}
+        model = parts["model"]
+        if exact := exact and rules.kind == "unigram":
+            parts["model"] = {"type": "Unigram", "vocab": [["", 0.0]], "unk_id": 0}
+        engine = Engine.from_str(json.dumps(parts))
+        if exact:
+            scored = [(piece, score) for piece, score in model["vocab"]]
+            engine.model = models.Unigram(scored, model["unk_id"], model.get("byte_fallback", False))
+        engine.add_tokens([AddedToken(**token._asdict()) for token in rules.added])
+        return cls(engine, rules)
+
     def with_template(self, template: Template | None) -> "Tokenizer":
         """Returns the same tokenizer with another template; None is BERT's."""
         other = copy.copy(self)
         other.template = template or berts_template(self.vocabulary.cls, self.vocabulary.sep)
         return other
 
+    def template_of(self, processor: dict[str, Any] | None) -> Template:
+        """Returns the template that the post-processor of a tokenizer.json makes, as `read_template` finds it."""
+        model = {"type": "WordLevel", "vocab": {"": 0}, "unk_token": ""}
+        try:
+            self._engine.post_processor = Engine.from_str(
+                json.dumps(_BARE | {"post_processor": processor, "model": model})
+            ).post_processor
+            return read_template(self._engine)
+        except BertjaxError:
+            raise
+        except Exception as error:  # the library raises bare Exceptions
+            reason = " ".join(str(error).split())
+            raise BertjaxError(f"its post-processor cannot be read: {reason}; fetch it again") from None
+        finally:
+            self._engine.post_processor = None
+
     def to_hub_json(self) -> str:
         """Returns the `tokenizer.json` of a Hugging Face folder, which sets special tokens around a text by itself."""
         engine = Engine.from_str(self.to_json())
         if not self.rules.added:
             engine.add_special_tokens(self.rules.special_tokens)
-        tree = json.loads(engine.to_str()) | {"post_processor": post_processor(self.template, self._tokens)}
-        return Engine.from_str(json.dumps(tree)).to_str(pretty=True)
+        parts, processor = json.loads(engine.to_str()), post_processor(self.template, self._tokens)
+        if self.rules.kind == "bpe":  # in other tools too a word does not begin with the space before it
+            trimmed = byte_level_of(parts) | {"trim_offsets": True}
+            processor = {"type": "Sequence", "processors": [trimmed, processor]}
+        return Engine.from_str(json.dumps(parts | {"post_processor": processor})).to_str(pretty=True)
+
+    def to_run_json(self) -> str:
+        """Returns the `tokenizer.json` of a run's folder, which is without a template where that is BERT's."""
+        berts = self.template == self.with_template(None).template
+        return self.to_json() if berts else self.to_hub_json()
 
     def to_vocab_txt(self) -> str:
         """Returns the text of `vocab.txt`, a line for each token but added ones."""
@@ -185,11 +248,14 @@ class Tokenizer:
         """Returns what the `tokenizer_config.json` of a Hugging Face folder says of the tokenizer."""
         pieces = self.rules.kind == "wordpiece"
         berts = pieces and self.template == self.with_template(None).template
-        settings: dict[str, Any] = {
-            "tokenizer_class": "BertTokenizer" if berts else "PreTrainedTokenizerFast",
+        flags = {
             "do_lower_case": self.rules.lowercase,
             "strip_accents": pieces and self.rules.strip_accents,
             "tokenize_chinese_chars": pieces and self.rules.split_chinese,
+        }
+        settings: dict[str, Any] = {
+            "tokenizer_class": "BertTokenizer" if berts else "PreTrainedTokenizerFast",
+            **(flags if self.rules.tell_all else {}),
             **self.roles,
         }
         if self.template.keep_end:
@@ -227,14 +293,14 @@ class Tokenizer:
           BertjaxError: the text is not Unicode.
         """
         with _unicode(text):
-            if self.rules.kind == "wordpiece":
+            if self.rules.kind != "word":
                 return self._pieces(self._engine.encode(text))
             normal = self._engine.normalizer.normalize_str(text) if self.rules.lowercase else _valid(text)
         return _WORD.findall(normal)
 
     def split_all(self, texts: list[str]) -> list[list[str]]:
         """Splits each text; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
-        if self.rules.kind == "wordpiece" and len(texts) > 1:  # else other cores are woken for nothing
+        if self.rules.kind != "word" and len(texts) > 1:  # else other cores are woken for nothing
             with _unicode(*texts):
                 return list(map(self._pieces, self._engine.encode_batch(texts)))
         return [self.split(text) for text in texts]
@@ -251,29 +317,41 @@ class Tokenizer:
         """Returns the token of each id; `<unk>` for an id outside the vocabulary."""
         return [self._tokens.get(number, self.unk) for number in map(int, ids)]
 
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Returns the token of each id as a reader sees it: without marks for spaces."""
+        tokens = self.tokens(ids)
+        if self.rules.tell_all:
+            return tokens
+        return [plain(token, self.rules.kind).strip() or token for token in tokens]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Returns tokens as a text, as far as they tell it."""
+        return joined(self.tokens(ids), self.rules.kind)
+
     def encode_words(self, texts: list[list[str]]) -> list[Pieces]:
         """Returns the pieces of each text's words, each word by itself; one of no characters that count has none.
 
         Raises:
           BertjaxError: a word is not Unicode.
         """
+        # As they are in a text: where spaces are parts of tokens, a word has other ones than it would have alone.
+        spaced = [[*words[:1], *(word and f" {word}" for word in words[1:])] for words in texts]
         with _unicode(*itertools.chain.from_iterable(texts)):
-            read = self._engine.encode_batch(texts, is_pretokenized=True)
+            read = self._engine.encode_batch(spaced, is_pretokenized=True)
         # No special tokens are added, so that each token is of a word.
         return [Pieces(one.ids, [word for word in one.word_ids if word is not None]) for one in read]
 
-    def word_spans(self, text: str) -> list[tuple[int, int]]:
-        """Returns where the words of a text begin and end, in characters, as they are told apart before any is split.
+    def words_of(self, texts: list[str]) -> list[tuple[list[tuple[int, int]], Pieces]]:
+        """Returns where the words of each text begin and end, in characters, and their pieces.
+
+        They are told apart as before any is split, and where spaces are parts of tokens, from punctuation too.
 
         Raises:
-          BertjaxError: the text is not Unicode.
+          BertjaxError: a text is not Unicode.
         """
-        with _unicode(text):
-            read = self._engine.encode(text)
-        spans: dict[int | None, tuple[int, int]] = {}
-        for word, (start, end) in zip(read.word_ids, read.offsets, strict=True):
-            spans[word] = (spans[word][0] if word in spans else start, end)
-        return list(spans.values())
+        with _unicode(*texts):
+            read = self._engine.encode_batch(texts)
+        return [words_of(*one, parted=not self.rules.tell_all) for one in zip(texts, read, strict=True)]
 
     def token_spans(self, text: str) -> list[tuple[int, int | None, int | None]]:
         """Returns the id of each token of a text, and where it begins and ends, in characters; words tell no places.
@@ -281,7 +359,7 @@ class Tokenizer:
         Raises:
           BertjaxError: the text is not Unicode.
         """
-        if self.rules.kind != "wordpiece":
+        if self.rules.kind == "word":
             return [(number, None, None) for number in self.ids(self.split(text))]
         with _unicode(text):
             read = self._engine.encode(text)
@@ -350,7 +428,7 @@ def _alphabet(letters: Set[str], sentences: Iterable[str], rules: Rules, *, room
     alphabet.sort(key=lambda letter: -counts[letter])
     so_far = np.cumsum([counts[letter] for letter in alphabet])
     enough = int(np.searchsorted(so_far, _COVERAGE * so_far[-1])) + 1
-    tokens = np.cumsum([1 + (_INSIDE + letter in letters) for letter in alphabet])
+    tokens = np.cumsum([1 + (INSIDE + letter in letters) for letter in alphabet])
     return alphabet[: min(max(enough, _ALPHABET), int(np.searchsorted(tokens, room, "right")))]
 
 

@@ -31,10 +31,11 @@ def test_each_word_is_read_by_itself() -> None:
 )
 def test_words_of_a_text_are_told_by_their_places(tokenizer: Tokenizer, words: str) -> None:
     text = "  Under\u00a0U.S. [SEP]\n我我 \u200b pári\u0301s xyz!"
-    spans = tokenizer.word_spans(text)
+    ((spans, pieces),) = tokenizer.words_of([text])
     found = [text[start:end] for start, end in spans]
     assert [word for word in found if word != "\u200b"] == words.split(" ")
-    assert tokenizer.word_spans("") == []
+    assert pieces.ids == tokenizer.ids(tokenizer.split(text)) and pieces.words == sorted(pieces.words)
+    assert tokenizer.words_of([""]) == [([], Pieces([], []))]
 
 
 def test_half_a_character_is_refused() -> None:
@@ -42,4 +43,4 @@ def test_half_a_character_is_refused() -> None:
         with pytest.raises(BertjaxError, match="holds half a character, a lone surrogate"):
             tokenizer.encode_words([["paris", "\ud800"]])
         with pytest.raises(BertjaxError, match="holds half a character, a lone surrogate"):
-            tokenizer.word_spans("paris \ud800")
+            tokenizer.words_of(["paris \ud800"])
