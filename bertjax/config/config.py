@@ -96,16 +96,15 @@ class Config:
             f"shorten the pairs or {more} positions",
         )
         of_layers = {"optim.freeze_layers": self.optim.freeze_layers, "task.reinit_layers": self.task.reinit_layers}
+        most, given = self.model.num_blocks, f"model.num_layers={self.model.num_layers}{whose}"
+        given = f"1 ({given}, which share their parameters)" if self.model.share_layers else given
         for key, layers in of_layers.items():
-            require(
-                layers is None or layers <= self.model.num_layers,
-                f"{key}={layers} is above model.num_layers={self.model.num_layers}{whose}; give as many at most",
-            )
+            require(layers is None or layers <= most, f"{key}={layers} is above {given}; give as many at most")
         fresh, frozen = self.task.reinit_layers, self.optim.freeze_layers or 0
         require(
-            fresh + frozen <= self.model.num_layers,
-            f"task.reinit_layers={fresh} and optim.freeze_layers={frozen} of model.num_layers={self.model.num_layers}"
-            f"{whose} have a layer that starts anew and never learns; give less of one of them",
+            fresh + frozen <= most,
+            f"task.reinit_layers={fresh} and optim.freeze_layers={frozen} of {given} have a layer that starts anew and "
+            "never learns; give less of one of them",
         )
 
     def with_epochs(self, steps_in_epoch: int) -> "Config":

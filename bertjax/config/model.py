@@ -56,6 +56,8 @@ class BertConfig:
     by default they are as wide as the layers"""
     positions: Literal["learned", "rotary"] = "learned"
     """learned position embeddings (as in BERT), or rotary ones on queries and keys (Su et al. 2021)"""
+    share_layers: bool = False
+    """whether all layers have the same parameters, those of one (as in ALBERT)"""
     token_types: int = 2
     """rows of the segment embedding: 2 (as in BERT), one for each sentence of a pair; 1 that all tokens share (as in
     RoBERTa); or 0, none (as in DistilBERT)"""
@@ -123,6 +125,10 @@ class BertConfig:
                 self.embedding_size != self.hidden_size,
                 f"model.embedding_size={self.embedding_size} is model.hidden_size; leave it out, or give another",
             )
+        require(
+            self.first_attention_norm or self.norm == "post" or not self.share_layers,
+            "model.share_layers=true gives all layers the same norms; leave out model.first_attention_norm=false",
+        )
         features = self.hidden_size // self.num_heads
         require(
             self.positions == "learned" or features % 2 == 0,
@@ -144,6 +150,11 @@ class BertConfig:
             require(
                 value is None or 0 < value < math.inf, f"model.{name}={value} is impossible; give a positive number"
             )
+
+    @property
+    def num_blocks(self) -> int:
+        """Layers that have parameters of their own."""
+        return 1 if self.share_layers else self.num_layers
 
     @property
     def embedding_width(self) -> int:

@@ -20,8 +20,9 @@ HEADS = ("pooler", "mlm", "nsp")  # parts of our model that a folder may lack: n
 class Carried(NamedTuple):
     """Values of one setting of the model that a format has a place for."""
 
-    values: tuple[Any, ...]
+    values: Sequence[Any]
     reason: str  # why there are no others, as a clause: "its norms stand after each sublayer"
+    remedy: str = ""  # the values, as a message names them; by default all
 
 
 class LabelHead(NamedTuple):
@@ -113,9 +114,9 @@ def _not_carried(family: Family, config: BertConfig, head: Head | None) -> list[
     lacking = [
         (
             f"model.{key}={_written(getattr(config, key))} ({reason})",
-            f"model.{key}={' or '.join(map(_written, values))}",
+            f"model.{key}={remedy or ' or '.join(map(_written, values))}",
         )
-        for key, (values, reason) in {**family.carried, **(of_head.carried if of_head else {})}.items()
+        for key, (values, reason, remedy) in {**family.carried, **(of_head.carried if of_head else {})}.items()
         if getattr(config, key) not in values
     ]
     if head is not None and of_head is None:

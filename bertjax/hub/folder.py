@@ -17,6 +17,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.settings import ROLES_FILE, read_json
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
+from bertjax.hub.albert import ALBERT
 from bertjax.hub.bert import BERT
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
@@ -31,7 +32,7 @@ from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
-FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA)
+FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT)
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)
 _EXAMPLES = 5  # weights that a warning names

@@ -77,7 +77,7 @@ class Layout(NamedTuple):
         add("embedding_norm", f"{self.base}.embeddings.LayerNorm", "scale")
         if config.embedding_size is not None:
             add("embedding_projection", f"{self.base}.{self.projection}", "kernel")
-        for number in range(config.num_layers):
+        for number in range(config.num_blocks):
             for ours, theirs in self.linears.items():
                 add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "kernel")
             for ours, theirs in self.norms.items():

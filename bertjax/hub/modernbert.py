@@ -179,6 +179,7 @@ MODERNBERT = Family(
         "positions": Carried(("rotary",), "its positions are rotary"),
         "biases": Carried((False,), "its linear layers and norms have no biases"),
         "hidden_act": Carried(("geglu", "swiglu"), "its feed-forward layers have a gate"),
+        "share_layers": Carried((False,), "its layers have parameters of their own"),
         "embedding_size": Carried((None,), "its embeddings are as wide as its layers"),
         "token_types": Carried((0,), "it has no segments"),
         "tie_word_embeddings": Carried((True,), "its word head is the token embedding"),

@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     backend: Backend
 
     def setup(self) -> None:
-        layers = range(self.config.num_layers)
+        layers = range(self.config.num_blocks)
         self.block = [Block(self.config, self.dtype, self.backend, layer) for layer in layers]
         if self.config.norm == "pre":
             self.final_norm = Norm(self.config)
@@ -138,9 +138,9 @@ class Encoder(nn.Module):
     def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
         """Returns what each token looks at in each layer, float32 [l, b, h, t, s], without dropout."""
         found = []
-        for layer, block in enumerate(self.block):
+        for layer, params in enumerate(self._params()):
             x_nd, kept = Block(self.config, self.dtype, layer=layer, parent=None).apply(
-                {"params": block.variables["params"]}, x_nd, positions_bt, sequences_bt, train=False, mutable="weights"
+                {"params": params}, x_nd, positions_bt, sequences_bt, train=False, mutable="weights"
             )
             found.append(kept["weights"]["attention"]["bhts"][0])
         return jnp.stack(found)
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
     def _apply_blocks(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, train: bool) -> Array:
         c = self.config
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
-        layers = [(block.variables["params"], key) for block, key in zip(self.block, keys, strict=True)]
+        layers = list(zip(self._params(), keys, strict=True))
 
         def applied(block: Block) -> Callable[[Array, Any], tuple[Array, None]]:
             def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
@@ -163,13 +163,27 @@ class Encoder(nn.Module):
             first, *_ = numbers = list(alike)
             apply_block = applied(Block(c, self.dtype, self.backend, first, parent=None))
             if self.scan_layers and len(numbers) > 1:
-                # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
-                stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(layers[number] for number in numbers))
-                x_nd = jax.lax.scan(apply_block, x_nd, stacked)[0]
+                x_nd = self._scan(apply_block, x_nd, [layers[number] for number in numbers])
                 continue
             for number in numbers:
                 x_nd, _ = apply_block(x_nd, layers[number])
         return x_nd
+
+    def _params(self) -> list[dict[str, Any]]:
+        """The parameters of each layer."""
+        of_blocks = [block.variables["params"] for block in self.block]
+        return [of_blocks[layer % len(of_blocks)] for layer in range(self.config.num_layers)]
+
+    def _scan(self, apply_block: Callable[..., Any], x_nd: Array, layers: list[tuple[dict[str, Any], Any]]) -> Array:
+        """Applies layers that are alike by one program."""
+        shared = layers[0][0] if self.config.share_layers else None
+        # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
+        of_each = layers if shared is None else [({}, key) for _, key in layers]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_each)
+        result: Array = jax.lax.scan(
+            lambda x_nd, layer: apply_block(x_nd, (shared or layer[0], layer[1])), x_nd, stacked, length=len(layers)
+        )[0]
+        return result
 
     def _kind(self, layer: int) -> tuple[int | None, bool]:
         """What sets a layer apart from others: layers that are alike are one program."""

@@ -47,7 +47,7 @@ def from_folder(config: Config, mesh: Mesh, params: dict[str, Any], *, anew: Col
     """
     folder, reinit = config.init_from, config.task.reinit_layers
     assert folder is not None
-    last = range(config.model.num_layers - reinit, config.model.num_layers)
+    last = range(config.model.num_blocks - reinit, config.model.num_blocks)
     again = {*(f"block_{layer}" for layer in last), *(["pooler"] if reinit else [])} & params.keys()
     found = load(folder, mesh).params
     but = f", but for {', '.join(sorted(again))}, which start anew" if again else ""

@@ -95,6 +95,12 @@ IMPOSSIBLE = [
         ["optim.freeze_layers=2", "task.reinit_layers=1", "model.num_layers=2"],
         ["task.reinit_layers=1", "optim.freeze_layers=2", "never learns"],
     ),
+    (
+        ["model.share_layers=true", "optim.freeze_layers=2", "model.num_layers=2"],
+        ["optim.freeze_layers=2 is above 1 (model.num_layers=2, which share their parameters)"],
+    ),
+    (["model.share_layers=true", "model.norm=pre", "model.first_attention_norm=false"], ["model.share_layers=true"]),
+    (["model.embedding_size=768", "model.hidden_size=768"], ["model.embedding_size=768 is model.hidden_size"]),
     (["lora.rank=0"], ["lora.rank=0", "1 or more"]),
     (["lora.alpha=0"], ["lora.alpha=0", "positive"]),
     (["optim.layer_decay=0"], ["optim.layer_decay=0", "layer_decay <= 1"]),

@@ -268,6 +268,7 @@ NOT_BERTS: dict[str, tuple[Any, str]] = {
     "window": (4, "0"),
     "token_types": (1, "2"),
     "embedding_size": (4, "null"),
+    "share_layers": (True, "false"),
     "pooler_act": ("relu", "tanh"),
     "pooler_norm": (True, "false"),
     "classifier_pooling": ("mean", "cls"),

@@ -14,6 +14,7 @@ from bertjax.config import BertConfig
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
+from bertjax.hub.albert import ALBERT
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.export import export_folder
@@ -46,6 +47,11 @@ CASES: dict[str, tuple[Family, BertConfig, str]] = {
     ),
     "ELECTRA": (ELECTRA, TINY, "electra.encoder.layer.1.attention.self.query.weight"),
     "ELECTRA narrow": (ELECTRA, dataclasses.replace(TINY, embedding_size=4), "electra.embeddings_project.weight"),
+    "ALBERT": (
+        ALBERT,
+        dataclasses.replace(TINY, embedding_size=4, share_layers=True),
+        "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn_output.weight",
+    ),
     "ELECTRA untied": (ELECTRA, dataclasses.replace(TINY, tie_word_embeddings=False), "generator_lm_head.bias"),
 }
 
@@ -59,12 +65,17 @@ def random_params(config: BertConfig, *lacking: str) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_written_is_read_and_written_anew_alike(tmp_path: Path, case: str) -> None:
     family, config, name = CASES[case]
-    params = random_params(config)
+    lacking = ("pooler", "nsp")  # which ALBERT alone has a place for, and writes as another class
+    params = random_params(config, *lacking)
     write_folder(config, params, PIECES, tmp_path / "out", card="", families=(family,))
     read = read_folder(tmp_path / "out")
-    acts = {"DistilBERT": "relu", "ELECTRA": "hidden_act"}  # of a head for labels of texts, which this one lacks
+    acts = {
+        "DistilBERT": "relu",
+        "ELECTRA": "hidden_act",
+        "ALBERT": "tanh",
+    }  # of a head for labels of texts, which this one lacks
     assert read.config == dataclasses.replace(config, pooler_act=acts[family.name])
-    jax.tree.map(np.testing.assert_array_equal, random_params(config, "pooler", "nsp"), read.params)
+    jax.tree.map(np.testing.assert_array_equal, params, read.params)
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert name in tensors and len(tensors) == len(jax.tree.leaves(read.params))
     written = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -148,6 +159,8 @@ def test_modernberts_words_and_labels_share_what_is_below_them(tmp_path: Path) -
     [
         ({"model_type": "distilbert", "activation": "mish"}, "activation='mish' is not supported"),
         ({"model_type": "distilbert", "dim": "8"}, "dim='8' is not a number"),
+        ({"model_type": "albert", "num_hidden_groups": 2}, "num_hidden_groups=2 is not supported; only 1 is"),
+        ({"model_type": "albert", "hidden_size": 128, "num_attention_heads": 2}, "embedding_size=128 is not supported"),
         ({"model_type": "electra", "embedding_size": "64"}, "embedding_size='64' is not a number"),
         ({"model_type": "electra", "embedding_size": 256, "hidden_act": "relu"}, "hidden_act='relu' is not supported"),
     ],

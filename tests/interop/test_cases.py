@@ -28,7 +28,7 @@ CLOSE = 1e-5  # for values about 1
 REFUSED = {
     "nan_weights": r"layer.1.output.dense.weight has 1 of 2,048 numbers that are NaN or infinite",
     "pytorch_bin": "has no model.safetensors; pytorch_model.bin is a pickle",
-    **{name: f"is a '{name}' model; only" for name in ("roberta", "albert", "mpnet")},
+    **{name: f"is a '{name}' model; only" for name in ("roberta", "mpnet")},
     "xlm_roberta": "is a 'xlm-roberta' model; only",
 }
 

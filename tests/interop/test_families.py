@@ -25,6 +25,8 @@ PIECES = Tokenizer.train(TEXTS, min_frequency=1, rules=Rules("wordpiece", specia
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 SIZES |= {"max_position_embeddings": 40, "pad_token_id": 0}
 
+ALBERT = {"embedding_size": 16, "hidden_act": "gelu_pytorch_tanh"}  # its default is the same but for rounding
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "roformer": {},
     "roformer narrow": {"embedding_size": 24},
@@ -32,6 +34,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "electra": {"embedding_size": 32},
     "electra small": {"embedding_size": 16},
     "electra untied": {"embedding_size": 32, "tie_word_embeddings": False},
+    "albert": ALBERT,
+    "albert untied": {"embedding_size": 16, "tie_word_embeddings": False, "hidden_act": "relu"},
     "distilbert": {},
     "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
     "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
@@ -121,7 +125,33 @@ def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose([guess[1] for guess in guesses], at_mask_v.topk(3).values, atol=ATOL)
 
 
-@pytest.mark.parametrize("name", ["roformer", "distilbert", "electra"])
+def test_alberts_pooler_and_its_head_for_the_order_of_sentences(tmp_path: Path) -> None:
+    model = theirs("albert", FAMILIES["albert"], transformers.AutoModelForPreTraining)
+    write_tokenizer(tmp_path / "theirs", segments=True)
+    model.save_pretrained(tmp_path / "theirs")
+    ours = read_folder(tmp_path / "theirs")
+    assert set(ours.params) >= {"pooler", "nsp", "mlm"}
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")(*TEXTS[:2], return_tensors="pt")
+    with torch.no_grad():
+        pooled_1d = model.base_model(**inputs).pooler_output.numpy()
+        in_order_12 = model(**inputs).sop_logits.numpy()[:, ::-1]
+    tokens_1t, segments_1t = inputs.input_ids.numpy(), inputs.token_type_ids.numpy()
+    rest = (np.arange(tokens_1t.size)[None], np.ones_like(tokens_1t), np.ones((1, 1), int), np.zeros((1, 1), int))
+    bert, variables = Bert(ours.config), {"params": ours.params}
+    _, found_112 = bert.apply(variables, tokens_1t, segments_1t, *rest)
+    assert difference(np.asarray(found_112[0]), in_order_12) < ATOL
+    encoded_1td = bert.apply(variables, tokens_1t, segments_1t, *rest[:2], method="encode")
+    pooler = ours.params["pooler"]
+    assert difference(np.tanh(np.asarray(encoded_1td)[:, 0] @ pooler["kernel"] + pooler["bias"]), pooled_1d) < ATOL
+    write_folder(*ours, tmp_path / "ours", card="")
+    again, told = transformers.AlbertForPreTraining.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert again.config.architectures == ["AlbertForPreTraining"]
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.eval()(**inputs).sop_logits.numpy()[:, ::-1], in_order_12)
+
+
+@pytest.mark.parametrize("name", ["roformer", "distilbert", "electra", "albert"])
 def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> None:
     settings = FAMILIES[name] | {"num_labels": 3}
     model = theirs(name, settings, transformers.AutoModelForTokenClassification)
@@ -144,7 +174,8 @@ def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(again.eval()(**inputs).logits.softmax(-1)[0, 1:-1], expected)
 
 
-OF_TEXTS = {
+OF_TEXTS: dict[str, dict[str, Any]] = {
+    "albert": ALBERT,
     "roformer": {},
     "distilbert": {},
     "electra": {"embedding_size": 16},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
@@ -74,6 +75,16 @@ def test_layers_see_what_is_in_their_window_however_they_are_compiled() -> None:
     np.testing.assert_allclose(found, scanned, atol=1e-5)
     for other in ({"local_rotary_theta": None}, {"window": 2}, {"rotary_theta": 50.0}):
         assert np.abs(encode(dataclasses.replace(c, **other), params, tokens_bt, *rest) - found).max() > 1e-3
+
+
+def test_layers_that_share_parameters_are_as_those_that_have_copies_of_them() -> None:
+    shared, plain = small(share_layers=True, num_layers=3), small(num_layers=3)
+    params = fresh_params(shared)
+    copies = params | {f"block_{layer}": params["block_0"] for layer in range(3)}
+    assert names(plain) - names(shared) == {name for name in names(plain) if re.match("block_[12]/", name)}
+    np.testing.assert_array_equal(encode(shared, params, *inputs()), encode(plain, copies, *inputs()))
+    looked_at = Bert(shared).apply({"params": params}, *inputs(), method="attention_weights")
+    assert looked_at.shape == (3, B, 2, T, T) and np.abs(looked_at[2] - looked_at[0]).max() > 0
 
 
 # Positions.
@@ -235,7 +246,7 @@ def test_compared_means() -> None:
 
 EVERY = {
     "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
-    "narrow": {"embedding_size": 8},
+    "shared": {"embedding_size": 8, "share_layers": True},
     "compared": {"nsp_features": "pair", "hidden_act": "swiglu"},
 }
 

@@ -107,6 +107,7 @@ SAME_PARAMETERS |= {
     "init_scale",
     "attention_start",
     "pooler_act",
+    "share_layers",
     "classifier_pooling",
     "rotary_theta",
     "window",
@@ -128,6 +129,8 @@ def configs() -> dict[str, BertConfig]:
             found |= {f"{name} {key}={value}": dataclasses.replace(config, **{key: value}) for value in values}
     for family in FAMILIES:
         carried = {key: carried.values[0] for key, carried in family.carried.items()}
+        if carried.get("embedding_size") == 1:
+            carried["embedding_size"] = 16  # which a mesh splits
         found[f"family {family.name}"] = dataclasses.replace(MODERN, **carried)
     return found
 
@@ -169,7 +172,8 @@ def test_how_deep_every_parameter_of_every_model_lies() -> None:
     for name, model in every_model().items():
         params = adapted_template(model)
         found, top = depths(params)
-        assert top == 3, name
+        blocks = getattr(model, "bert", model).config.num_blocks
+        assert top == blocks + 1, name
         for path, depth in leaves(found):
             layer = re.match(r"(?:lora/)?block_(\d+)/", path)
             below = path.endswith("_embedding") or path.startswith("embedding_")
@@ -179,10 +183,10 @@ def test_how_deep_every_parameter_of_every_model_lies() -> None:
         assert adapters["lora"] == params["lora"] and joined(adapters, frozen) == params
         del params["lora"]
         assert split(params, None) == (params, None)
-        for freeze, learn in ((0, "block_0"), (1, "block_1"), (2, "classifier")):
+        for freeze, learn in ((0, "block_0"), (1, "block_1"), (2, "classifier"))[: blocks + 1]:
             learning, frozen = split(params, freeze)
             assert frozen is not None and "token_embedding" in frozen
-            assert learn in learning or learn == "classifier" and not {"block_0", "block_1"} & learning.keys()
+            assert learn in learning or freeze == blocks and not {"block_0", "block_1"} & learning.keys()
             assert dict(leaves(joined(learning, frozen))) == dict(leaves(params))
             assert not dict(leaves(learning)).keys() & dict(leaves(frozen)).keys()
     with pytest.raises(BertjaxError, match="optim.freeze_layers=1 leaves nothing to learn"):
