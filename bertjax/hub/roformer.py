@@ -20,6 +20,7 @@ from bertjax.hub.tensors import Tensors
 
 _LAYOUT = Layout("roformer", pooler=None, nsp=None)
 _ANGLES = "roformer.encoder.embed_positions.weight"  # a constant that they save; it follows from the sizes
+_ROUNDING = 0.01  # of angles that were saved in bfloat16
 _TURNED = ("attention/query/kernel", "attention/query/bias", "attention/key/kernel", "attention/key/bias")
 
 
@@ -63,17 +64,27 @@ def _reordered(config: BertConfig, path: str, array: np.ndarray, pairs: tuple[in
 
 
 def after_reading(config: BertConfig, tensors: Tensors) -> Tensors:
-    """Returns a folder's tensors under today's names, as of a BERT, without the angles."""
+    """Returns a folder's tensors under today's names, as of a BERT, without the angles.
+
+    Raises:
+      BertjaxError: as of a BERT; or its angles are others than those that follow from its sizes.
+    """
     tensors = _LAYOUT.after_reading(config, tensors)
-    return {name: array for name, array in tensors.items() if name != _ANGLES}
+    angles, shape = tensors.pop(_ANGLES, None), (config.max_position, config.hidden_size // config.num_heads)
+    if angles is not None and not (angles.shape == shape and np.abs(angles - _angles(config)).max() < _ROUNDING):
+        raise BertjaxError(f"{_ANGLES} has other angles than those of base 10,000; no others can be read")
+    return tensors
 
 
 def before_writing(config: BertConfig, tensors: Tensors) -> Tensors:
     """Returns the tensors with the angles, of which they have first all sines and then all cosines."""
+    return _LAYOUT.before_writing(config, tensors) | {_ANGLES: _angles(config)}
+
+
+def _angles(config: BertConfig) -> np.ndarray:
     half = config.hidden_size // config.num_heads // 2
     angles = np.arange(config.max_position)[:, None] * 10_000.0 ** (-np.arange(half) / half)
-    table = np.concatenate((np.sin(angles), np.cos(angles)), -1).astype(np.float32)
-    return _LAYOUT.before_writing(config, tensors) | {_ANGLES: table}
+    return np.concatenate((np.sin(angles), np.cos(angles)), -1).astype(np.float32)
 
 
 ROFORMER = Family(

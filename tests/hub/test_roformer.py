@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig
 from bertjax.config.recipes import load_config
@@ -24,6 +24,7 @@ from bertjax.models.bert import Bert, params_template
 CONFIG = BertConfig(40, 8, 2, 2, 12, 20, positions="rotary", nsp_features="pair")
 READ = dataclasses.replace(CONFIG, nsp_features="cls", pooler_act="hidden_act")
 WORDS = Tokenizer.train(["a crane is flying Over it"], min_frequency=1)
+ANGLES = "roformer.encoder.embed_positions.weight"
 TAGS = TaskHead("tag", Labels(("here", "there", "nowhere")))
 
 
@@ -42,8 +43,20 @@ def test_what_is_written_is_read_but_for_the_nsp_head(tmp_path: Path, caplog: py
     jax.tree.map(np.testing.assert_array_equal, {k: params[k] for k in params.keys() - {"pooler", "nsp"}}, read.params)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (written["model_type"], written["architectures"]) == ("roformer", ["RoFormerForMaskedLM"])
-    angles = load_file(tmp_path / "out" / "model.safetensors")["roformer.encoder.embed_positions.weight"]
+    angles = load_file(tmp_path / "out" / "model.safetensors")[ANGLES]
     np.testing.assert_allclose(angles[3], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], rtol=1e-6)
+
+
+def test_other_angles_are_refused(tmp_path: Path) -> None:
+    write_folder(CONFIG, random_params(CONFIG), WORDS, tmp_path / "out", card="")
+    file = tmp_path / "out" / "model.safetensors"
+    tensors = load_file(file)
+    for angles in (1.1 * tensors[ANGLES], tensors[ANGLES][1:]):
+        save_file(tensors | {ANGLES: angles}, file)
+        with pytest.raises(BertjaxError, match=f"{ANGLES} has other angles"):
+            read_folder(tmp_path / "out")
+    save_file({name: array for name, array in tensors.items() if name != ANGLES}, file)
+    assert read_folder(tmp_path / "out").config == READ
 
 
 def test_features_that_turn_together_stand_beside_each_other() -> None:
