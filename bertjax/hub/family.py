@@ -64,6 +64,7 @@ class Family(NamedTuple):
     # Old names and copies settled, all theirs; what it knows and we have no place for, as heads of tasks, is left out.
     after_reading: Callable[[BertConfig, Tensors], Tensors] = unchanged
     before_writing: Callable[[BertConfig, Tensors], Tensors] = unchanged  # copies and constants added, all theirs
+    pad: int | None = None  # the number that padding must have; None where any will do
     tokenizer_class: str | None = None  # that other tools are to read the tokenizer with; by default as it is made
 
 

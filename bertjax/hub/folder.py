@@ -23,6 +23,7 @@ from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family, label_head
 from bertjax.hub.modernbert import MODERNBERT
+from bertjax.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
 from bertjax.hub.task_head import TaskHead, write_settings
@@ -32,7 +33,10 @@ from bertjax.models.bert import Bert
 from bertjax.models.parameters import params_template
 from bertjax.storage.atomic import atomic_folder
 
-FAMILIES: tuple[Family, ...] = (BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT)
+FAMILIES: tuple[Family, ...] = (
+    *(BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT),
+    *(ROBERTA, XLM_ROBERTA, CAMEMBERT),
+)
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)
 _EXAMPLES = 5  # weights that a warning names
@@ -272,6 +276,11 @@ def write_folder(
       BertjaxError: the folder exists or cannot be written, or no family's format can carry the model.
     """
     family = check_writable(config, folder, families=families, head=head)
+    if family.pad not in (None, tokenizer.vocabulary.pad):
+        raise BertjaxError(
+            f"{family.name}'s format has padding as token {family.pad}, and this tokenizer as "
+            f"{tokenizer.vocabulary.pad}; train with a tokenizer of {family.name}'s, or export with --format stablehlo"
+        )
     tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)), head)}
     heads = params.keys() & set(HEADS) & {_part(path) for path in family.names(config)}
     if left_out := params.keys() & {"mlm", "nsp"} - heads:

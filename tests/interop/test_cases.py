@@ -28,8 +28,8 @@ CLOSE = 1e-5  # for values about 1
 REFUSED = {
     "nan_weights": r"layer.1.output.dense.weight has 1 of 2,048 numbers that are NaN or infinite",
     "pytorch_bin": "has no model.safetensors; pytorch_model.bin is a pickle",
-    **{name: f"is a '{name}' model; only" for name in ("roberta", "mpnet")},
-    "xlm_roberta": "is a 'xlm-roberta' model; only",
+    "roformer": "embed_positions.weight has other angles",  # random ones
+    "mpnet": "is a 'mpnet' model; only",
 }
 
 
@@ -70,7 +70,7 @@ def check_masks(encoder: Encoder, texts: list[str], wanted: Any) -> None:
         likely_mv = np.exp(logits_mv - logits_mv.max(-1, keepdims=True))
         likely_mv /= likely_mv.sum(-1, keepdims=True)
         guesses = encoder.fill_mask(text, top=3)
-        assert [[guess.word for guess in at] for at in guesses] == [encoder.tokenizer.tokens(at) for at in ids_m3], text
+        assert [[guess.word for guess in at] for at in guesses] == [encoder.tokenizer.words(at) for at in ids_m3], text
         got_m3 = [[guess.probability for guess in at] for at in guesses]
         close(text, got_m3, np.take_along_axis(likely_mv, ids_m3, -1))
 

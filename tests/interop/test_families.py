@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from whole_tokenizers import ROLES, bpe, unigram, write  # noqa: E402
+
 from bertjax import Classifier, finetune, load_config  # noqa: E402
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
 from bertjax.hub.export import export_folder, export_run  # noqa: E402
@@ -36,6 +38,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "electra untied": {"embedding_size": 32, "tie_word_embeddings": False},
     "albert": ALBERT,
     "albert untied": {"embedding_size": 16, "tie_word_embeddings": False, "hidden_act": "relu"},
+    "roberta": {},
+    "roberta untied": {"tie_word_embeddings": False, "type_vocab_size": 2},
+    "xlm-roberta": {},
+    "camembert": {},
     "distilbert": {},
     "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
     "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
@@ -44,13 +50,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+WHOLE = {  # families of RoBERTa's kind: what makes a tokenizer, and its class
+    "roberta": (bpe, "RobertaTokenizer"),
+    "xlm-roberta": (unigram, "XLMRobertaTokenizer"),
+    "camembert": (unigram, "CamembertTokenizer"),
+}
+
+
 def theirs(name: str, settings: dict[str, Any], kind: Any = transformers.AutoModelForMaskedLM) -> Any:
     """A random model of theirs, by default one that predicts words, whose norms and biases differ from 1 and 0."""
     torch.manual_seed(0)
     sizes = SIZES | {"vocab_size": PIECES.vocab_size} | settings
-    if name.startswith("distilbert"):
+    kind_of_model = name.split()[0]
+    if kind_of_model == "distilbert":
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
-    config = transformers.AutoConfig.for_model(name.split()[0], **sizes)
+    if kind_of_model in WHOLE:
+        made = WHOLE[kind_of_model][0]()
+        sizes = {"type_vocab_size": 1} | sizes | {"vocab_size": made.get_vocab_size(), "pad_token_id": 1}
+    config = transformers.AutoConfig.for_model(kind_of_model, **sizes)
     model = kind.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,11 +94,11 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     model = theirs(name, FAMILIES[name])
     segments = getattr(model.config, "type_vocab_size", 0) > 1
-    write_tokenizer(tmp_path / "theirs", segments=segments)
+    write_tokenizer(tmp_path / "theirs", name, segments=segments)
     model.save_pretrained(tmp_path / "theirs")
     ours = read_folder(tmp_path / "theirs")
     rng = np.random.default_rng(0)
-    ids_bt, mask_bt = rng.integers(5, PIECES.vocab_size, (3, 11)), np.ones((3, 11), int)
+    ids_bt, mask_bt = rng.integers(5, model.config.vocab_size, (3, 11)), np.ones((3, 11), int)
     mask_bt[1, 7:] = 0
     hidden_btd, logits_btv = outputs(model, ids_bt, mask_bt)
     batch = (ids_bt, 0 * ids_bt, np.broadcast_to(np.arange(11), ids_bt.shape), mask_bt)
@@ -113,21 +130,26 @@ def test_their_numbers_are_ours_both_ways(name: str, tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     inputs = tokenizer(TEXTS[0], TEXTS[1], return_tensors="pt")
     assert ("token_type_ids" in inputs) == segments
+    segments_of_pair = (
+        inputs.pop("token_type_ids", None) if name.split()[0] in WHOLE else None
+    )  # which theirs never has
+    assert segments_of_pair is None or not segments_of_pair.any()
     with torch.no_grad():
         of_pair_td = again.base_model(**inputs).last_hidden_state[0].numpy()
     encoder = Encoder.load(tmp_path / "ours")
     found_1td = encoder.encode_tokens(*(tokenizer.tokenize(text) for text in TEXTS[:2]))
     assert difference(found_1td[0], of_pair_td) < ATOL
-    masked = tokenizer("a [MASK] is flying", return_tensors="pt")
+    text = f"a {tokenizer.mask_token} is flying"
+    masked = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
-        at_mask_v = again(**masked).logits.softmax(-1)[0, 2]
-    (guesses,) = encoder.fill_mask("a [MASK] is flying", top=3)
+        at_mask_v = again(**masked).logits.softmax(-1)[masked.input_ids == tokenizer.mask_token_id][0]
+    (guesses,) = encoder.fill_mask(text, top=3)
     np.testing.assert_allclose([guess[1] for guess in guesses], at_mask_v.topk(3).values, atol=ATOL)
 
 
 def test_alberts_pooler_and_its_head_for_the_order_of_sentences(tmp_path: Path) -> None:
     model = theirs("albert", FAMILIES["albert"], transformers.AutoModelForPreTraining)
-    write_tokenizer(tmp_path / "theirs", segments=True)
+    write_tokenizer(tmp_path / "theirs", "albert", segments=True)
     model.save_pretrained(tmp_path / "theirs")
     ours = read_folder(tmp_path / "theirs")
     assert set(ours.params) >= {"pooler", "nsp", "mlm"}
@@ -151,11 +173,11 @@ def test_alberts_pooler_and_its_head_for_the_order_of_sentences(tmp_path: Path) 
         np.testing.assert_array_equal(again.eval()(**inputs).sop_logits.numpy()[:, ::-1], in_order_12)
 
 
-@pytest.mark.parametrize("name", ["roformer", "distilbert", "electra", "albert"])
+@pytest.mark.parametrize("name", ["roformer", "distilbert", "electra", "albert", *WHOLE])
 def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path) -> None:
     settings = FAMILIES[name] | {"num_labels": 3}
     model = theirs(name, settings, transformers.AutoModelForTokenClassification)
-    write_tokenizer(tmp_path / "theirs", segments=name != "distilbert")
+    write_tokenizer(tmp_path / "theirs", name, segments=name not in ("distilbert", *WHOLE))
     model.save_pretrained(tmp_path / "theirs")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     inputs = tokenizer(TEXTS[0], return_tensors="pt")
@@ -181,6 +203,9 @@ OF_TEXTS: dict[str, dict[str, Any]] = {
     "electra": {"embedding_size": 16},
     "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
     "modernbert mean": {"local_attention": 4, "num_hidden_layers": 4, "classifier_pooling": "mean"},
+    "roberta": {},
+    "xlm-roberta": {},
+    "camembert": {},
 }
 
 
@@ -188,7 +213,7 @@ OF_TEXTS: dict[str, dict[str, Any]] = {
 def test_labels_of_texts_are_read_and_written(name: str, tmp_path: Path) -> None:
     settings = OF_TEXTS[name] | {"num_labels": 3}
     model = theirs(name, settings, transformers.AutoModelForSequenceClassification)
-    write_tokenizer(tmp_path / "theirs", segments=getattr(model.config, "type_vocab_size", 0) > 1)
+    write_tokenizer(tmp_path / "theirs", name, segments=getattr(model.config, "type_vocab_size", 0) > 1)
     model.save_pretrained(tmp_path / "theirs")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     inputs = tokenizer(TEXTS, return_tensors="pt", padding=True)
@@ -209,7 +234,7 @@ def test_labels_of_texts_are_read_and_written(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", OF_TEXTS)
 def test_a_run_that_starts_from_a_family_leaves_by_its_head(name: str, tmp_path: Path) -> None:
     model = theirs(name, OF_TEXTS[name])
-    write_tokenizer(tmp_path / "theirs", segments=getattr(model.config, "type_vocab_size", 0) > 1)
+    write_tokenizer(tmp_path / "theirs", name, segments=getattr(model.config, "type_vocab_size", 0) > 1)
     model.save_pretrained(tmp_path / "theirs")
     rows = "".join(f"{text},{label}\n" for text in TEXTS for label in ("yes", "no", "so so"))
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
@@ -221,14 +246,19 @@ def test_a_run_that_starts_from_a_family_leaves_by_its_head(name: str, tmp_path:
     again, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "ours", output_loading_info=True
     )
-    assert again.config.model_type == name.split()[0] and not info["missing_keys"] and not info["unexpected_keys"]
+    as_what = "roberta" if name in WHOLE else name.split()[0]  # the first that carries it
+    assert again.config.model_type == as_what and not info["missing_keys"] and not info["unexpected_keys"]
     inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")(TEXTS, return_tensors="pt", padding=True)
     with torch.no_grad():
         np.testing.assert_allclose(told_nc, again.eval()(**inputs).logits.softmax(-1), rtol=0, atol=ATOL)
 
 
-def write_tokenizer(folder: Path, *, segments: bool) -> None:
+def write_tokenizer(folder: Path, name: str, *, segments: bool) -> None:
     """The tokenizer as one of their folders has it."""
+    if name.split()[0] in WHOLE:
+        make, made_by = WHOLE[name.split()[0]]
+        write(folder, make(), tokenizer_class=made_by, **ROLES)
+        return
     folder.mkdir()
     (folder / "tokenizer.json").write_text(PIECES.to_hub_json())
     inputs = ["input_ids", *(["token_type_ids"] * segments), "attention_mask"]
