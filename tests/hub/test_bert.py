@@ -182,7 +182,7 @@ def misnumbered(folder: Path) -> None:
     "change, complaint",
     [
         (lambda folder: rewrite(folder / "config.json", model_type=None), "names no model_type; only BERT"),
-        (lambda folder: rewrite(folder / "config.json", model_type="roberta"), "is a 'roberta' model; only BERT"),
+        (lambda folder: rewrite(folder / "config.json", model_type="gpt2"), "is a 'gpt2' model; only BERT"),
         (lambda folder: rewrite(folder / "config.json", hidden_act="mish"), "hidden_act='mish' is not supported"),
         (lambda folder: rewrite(folder / "config.json", type_vocab_size=1), "type_vocab_size=1 is not supported"),
         (lambda folder: rewrite(folder / "config.json", hidden_size="8"), "hidden_size='8' is not a number"),
