@@ -27,15 +27,13 @@ def recipe(wikitext: Path, tmp_path: Path) -> Config:
     return load_config("torture", [*text, "tokenizer.min_frequency=1", *smaller])
 
 
-def test_two_kills_leave_no_trace(recipe: Config, tmp_path: Path) -> None:
+def test_a_kill_leaves_no_trace(recipe: Config, tmp_path: Path) -> None:
     """Of a packed run with dropout. `scripts/torture.py` makes it a hundred."""
     assert recipe.model.dropout > 0 and recipe.data.row_length > recipe.data.max_length
     environment = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
-    report = torture.torture(
-        recipe, tmp_path, environment, print, kills=2, seed=149
-    )  # early in a save, and in the second evaluation
-    assert report["differences"] == [] and report["signals"] == {"SIGKILL": 2}
-    assert sum(report["hits"].values()) == max(report["hits"].values()) + 1 == 2
+    report = torture.torture(recipe, tmp_path, environment, print, kills=1, seed=149)  # early in a save
+    assert report["differences"] == [] and report["signals"] == {"SIGKILL": 1}
+    assert sum(report["hits"].values()) == 1
     assert "bit for bit" in torture.render(report)
 
 
