@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import rankdata
 
 from bertjax.evaluation.judgement import RESAMPLES, Figure, Judgement, resampled, with_interval
 from bertjax.runs.report import Table
@@ -143,6 +141,8 @@ def mean_area(scores_nc: np.ndarray, has_nc: np.ndarray) -> Figure:
     Args:
       has_nc: bool, whether an example has a label.
     """
+    from scipy.stats import rankdata  # takes a second to import
+
     places_nc = rankdata(scores_nc, "dense", axis=0).astype(np.int64)
 
     def of(numbers: np.ndarray) -> float:
@@ -174,6 +174,7 @@ def calibration_error(logits_nc: np.ndarray, labels_n: np.ndarray) -> float:
 
 def best_temperature(logits_nc: np.ndarray, labels_n: np.ndarray) -> float:
     """Returns what logits are to be divided by for the likeliest labels (Guo et al. 2017, section 4.2), 0.05 to 20."""
+    from scipy.optimize import minimize_scalar  # takes half a second to import
 
     def loss(log_temperature: float) -> float:
         told_nc = log_softmax(logits_nc / np.exp(log_temperature), -1)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from scipy.stats import rankdata
 
 from bertjax.config import Config, MeshConfig
 from bertjax.data.batching.tuples import TupleBatch, TupleBatches
@@ -167,6 +166,8 @@ def _most_mistaken(rows: Sequence[TupleRow], scores_n: np.ndarray, cosines_n: np
         return [*rows[number].texts[:2], f"{scores_n[number]:.4g}", f"{cosines_n[number]:.3f}"]
 
     what = "Pairs whose cosine is too high or too low for their score, as the others have it."
+    from scipy.stats import rankdata  # takes a second to import
+
     off_n = np.abs(rankdata(cosines_n) - rankdata(scores_n))
     return hardest(what, ["Text", "Second text", "Score", "Cosine"], off_n, row)._replace(numbers=2)
 

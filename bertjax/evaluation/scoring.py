@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from bertjax.evaluation.judgement import Figure, Judgement, mean_of, resampled
 
@@ -29,6 +28,7 @@ def judge_scores(name: str, told_n: np.ndarray, scores_n: np.ndarray) -> Judgeme
 
 def correlations(told_n: np.ndarray, scores_n: np.ndarray) -> dict[str, Figure]:
     """Returns how the order of numbers that were told goes with that of the right ones, and how the numbers do."""
+    from scipy import stats  # takes a second to import
 
     def correlation(kind: Callable[..., Any]) -> Figure:
         return resampled(lambda some: _correlation(kind, told_n[some], scores_n[some]), len(told_n))
