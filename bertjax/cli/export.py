@@ -2,10 +2,12 @@
 
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from bertjax.cli.arguments import Parser, is_ours
 from bertjax.cli.terminal import say
-from bertjax.errors import shown
+from bertjax.config.model import Family
+from bertjax.errors import BertjaxError, shown
 from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
 
@@ -22,13 +24,16 @@ def export(argv: list[str]) -> None:
         help="hf: a folder for transformers and sentence-transformers (default); "
         "stablehlo: the encoder with its weights as one file, which JAX alone runs",
     )
+    _add_family(parser)
     args = parser.parse_args(argv)
     if not is_ours(args.out):
         return
     if args.format == "stablehlo":
+        if args.family is not None:
+            raise BertjaxError(f"--family {args.family} is of --format hf, not of stablehlo; leave one of them out")
         _export_stablehlo(args.run, args.out)
         return
-    _export(model_folder(args.run), args.out)
+    _export(model_folder(args.run), args.out, args.family)
     say(f"exported to {shown(args.out)}; transformers, sentence-transformers and 'bertjax encode' load it")
 
 
@@ -46,6 +51,7 @@ def push(argv: list[str]) -> None:
         where = f"where a repository is made, it is for {whose}; by default as the owner's settings have it"
         visibility.add_argument(name, dest="private", action="store_const", const=private, help=where)
     parser.add_argument("--yes", action="store_true", help="upload it")
+    _add_family(parser)
     args = parser.parse_args(argv)
     from bertjax.hub import push
 
@@ -54,7 +60,7 @@ def push(argv: list[str]) -> None:
         push.check_login()
     with tempfile.TemporaryDirectory(prefix="bertjax-push-") as temporary:
         folder = Path(temporary, "model")
-        if _export(user_path(args.run), folder):
+        if _export(user_path(args.run), folder, args.family):
             card = folder / "README.md"
             card.write_text(card.read_text(encoding="utf-8").replace("FOLDER", args.repository), encoding="utf-8")
         say(push.plan_upload(folder, args.repository).described(private=args.private))
@@ -64,16 +70,25 @@ def push(argv: list[str]) -> None:
             say("nothing is uploaded yet; --yes does it")
 
 
-def _export(source: Path, out: Path) -> bool:
+def _add_family(parser: Parser) -> None:
+    parser.add_argument(
+        "--family",
+        choices=get_args(Family),
+        help="family of models as which it is written; by default that of the folder it began with, or the first that "
+        "carries it",
+    )
+
+
+def _export(source: Path, out: Path, family: Family | None) -> bool:
     """Writes a folder for other tools, and returns whether it is of a run."""
     from bertjax.hub.export import export_folder, export_run
     from bertjax.hub.folder import is_hub_folder
     from bertjax.runs.folder import RunFolder
 
     if is_hub_folder(source):
-        export_folder(source, out)
+        export_folder(source, out, family)
         return False
-    export_run(RunFolder(source), out)
+    export_run(RunFolder(source), out, family)
     return True
 
 

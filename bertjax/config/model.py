@@ -6,6 +6,10 @@ from typing import Literal
 
 from bertjax.config.checks import require, require_at_least, require_types
 
+Family = Literal[
+    "bert", "roformer", "modernbert", "distilbert", "electra", "albert", "roberta", "xlm-roberta", "camembert"
+]
+
 # Some ten times what the largest encoders have.
 _MOST = {
     "vocab_size": 1 << 24,
@@ -102,6 +106,9 @@ class BertConfig:
     cooccurrence_embedding: bool = False
     """whether token embeddings start from which words stand near each other in the training text (Levy et al. 2015),
     counted in its first 2**27 tokens"""
+    family: Family | None = dataclasses.field(default=None, compare=False)  # nothing that is computed depends on it
+    """family of models as which it is exported, where that one's format carries it: by default that of the folder of
+    init_from, or else the first whose format does"""
 
     def __post_init__(self) -> None:
         require_types(self, "model")

@@ -84,14 +84,21 @@ def read_model_config(folder: Path, families: Sequence[Family] = FAMILIES) -> Be
     return _read_config(folder, families)[1]
 
 
-def own_family_first(folder: Path, families: Sequence[Family] = FAMILIES) -> tuple[Family, ...]:
-    """Returns the families, that of a folder's model first: as that one it is written anew.
+def read_family(folder: Path, families: Sequence[Family] = FAMILIES) -> Family:
+    """Returns the family of a folder's model. Raises BertjaxError as `read_model_config` does."""
+    return _read_config(folder, families)[0]
 
-    Raises:
-      BertjaxError: as `read_model_config` does.
+
+def families_for(own: str | None, asked: str | None = None) -> tuple[Family, ...]:
+    """Returns the families as which a model may be written, by their `model_type`: all of them, its own first.
+
+    Args:
+      own: that of the folder that it began with, if any.
+      asked: the only one as which it may be written.
     """
-    own = _read_config(folder, families)[0]
-    return own, *(family for family in families if family is not own)
+    if asked is not None:
+        return tuple(family for family in FAMILIES if family.model_type == asked)
+    return tuple(sorted(FAMILIES, key=lambda family: family.model_type != own))
 
 
 def read_folder(folder: Path, families: Sequence[Family] = FAMILIES) -> HubModel:

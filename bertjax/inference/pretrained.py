@@ -1,5 +1,6 @@
 """A trained model from either kind of folder: a run's, or a Hugging Face one."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from bertjax.config.checks import as_type
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import HEADS
-from bertjax.hub.folder import is_hub_folder, leaves, read_folder, read_model_config
+from bertjax.hub.folder import is_hub_folder, leaves, read_family, read_folder, read_model_config
 from bertjax.models.bert import Bert, params_template
 from bertjax.parallel.sharding import local_devices, make_mesh, place_params
 from bertjax.storage.hub_models import model_folder
@@ -51,9 +52,12 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
 
 
 def model_config(folder: str | Path) -> BertConfig:
-    """Reads the settings of a folder's model. Raises BertjaxError where there are none that can be read."""
+    """Reads the settings of a folder's model, its family too. Raises BertjaxError where none can be read."""
     path = model_folder(as_type(folder, Path, "folder"))
-    return read_model_config(path) if _is_hub_folder(path) else _run(path).config().model
+    if not _is_hub_folder(path):
+        return _run(path).config().model
+    family: Any = read_family(path).model_type
+    return dataclasses.replace(read_model_config(path), family=family)
 
 
 def check_fit(config: BertConfig, params: dict[str, Any], tokenizer: Tokenizer) -> None:

@@ -46,8 +46,9 @@ _MAY_CHANGE |= {
 }
 _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboard", "logging.report"}
 
-# Settings of the model that one may type whatever the folder has that the run starts from: only new heads know them.
-_OF_HEADS = ("pooler_act", "pooler_norm", "classifier_pooling", "classifier_bias")
+# Settings of the model that one may type whatever the folder has that the run starts from: only new heads, or exports,
+# know them.
+_OF_HEADS = ("pooler_act", "pooler_norm", "classifier_pooling", "classifier_bias", "family")
 
 
 @contextlib.contextmanager

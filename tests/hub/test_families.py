@@ -3,14 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bertjax.cli.main import main
 from bertjax.config import BertConfig
+from bertjax.config.model import Family as ModelType
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
@@ -19,7 +21,16 @@ from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.export import export_folder
 from bertjax.hub.family import Family
-from bertjax.hub.folder import check_writable, read_folder, read_model_config, read_task_folder, write_folder
+from bertjax.hub.folder import (
+    FAMILIES,
+    check_writable,
+    families_for,
+    read_family,
+    read_folder,
+    read_model_config,
+    read_task_folder,
+    write_folder,
+)
 from bertjax.hub.modernbert import MODERNBERT
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.task_head import TaskHead
@@ -102,6 +113,27 @@ def test_a_model_without_segments_leaves_as_distilbert(tmp_path: Path) -> None:
     odd = dataclasses.replace(BARE, layer_norm_eps=1e-5)
     with pytest.raises(BertjaxError, match="BERT's format has no place for model.token_types=0"):
         check_writable(odd, tmp_path / "out")
+
+
+def test_a_family_may_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert get_args(ModelType) == tuple(family.model_type for family in FAMILIES)
+    assert [family.model_type for family in families_for("xlm-roberta")[:2]] == ["xlm-roberta", "bert"]
+    write_folder(TINY, random_params(TINY), PIECES, tmp_path / "bert", card="")
+    export = ["export", str(tmp_path / "bert"), str(tmp_path / "out"), "--family"]
+    for asked, complaint in (
+        ("albert", "ALBERTs format has no place for model.share_layers=false (its layers share ones parameters), mo"),
+        ("roberta", "RoBERTas format has padding as token 1, and this tokenizer as 0"),
+        ("gpt2", "invalid choice: gpt2 (choose from bert, roformer, modernbert, distilbert, electra, albert, ro"),
+    ):
+        assert main([*export, asked]) == 2
+        assert complaint in capsys.readouterr().err.replace("'", "")
+    assert main([*export, "electra", "--format", "stablehlo"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert main([*export, "electra"]) == 0
+    assert read_family(tmp_path / "out") is ELECTRA
+    there, found = (read_folder(tmp_path / name) for name in ("bert", "out"))
+    assert found.params.keys() == there.params.keys() - {"pooler", "nsp"}
+    jax.tree.map(np.testing.assert_array_equal, found.params, {part: there.params[part] for part in found.params})
 
 
 # Families whose labels of texts have a head of their own: settings, and names of its first and last layer.

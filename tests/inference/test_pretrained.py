@@ -106,7 +106,9 @@ def test_where_there_is_no_vocabulary(tiny: Config, tmp_path: Path) -> None:
 # Runs that start from a folder.
 
 
-def test_odd_names_from_end_to_end(tiny: Config, theirs: Path, tmp_path: Path) -> None:
+def test_odd_names_from_end_to_end(
+    tiny: Config, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = pretrain(dataclasses.replace(tiny, init_from=str(theirs)))
     config = RunFolder(run).config()
     assert config.model == dataclasses.replace(MODEL, dropout=tiny.model.dropout)
@@ -126,6 +128,17 @@ def test_odd_names_from_end_to_end(tiny: Config, theirs: Path, tmp_path: Path) -
     assert np.abs(ours.encode(texts) - Encoder.load(theirs).encode(texts)).max() > 1e-2  # it has learnt something
     on_and_on = pretrain(dataclasses.replace(tiny, run_dir=str(tmp_path / "on"), init_from=str(run)))
     assert RunFolder(on_and_on).tokenizer().rules.special == ODD
+    # Each keeps the family that it began as, and leaves as that one, unless another is asked for.
+    assert config.model.family == RunFolder(on_and_on).config().model.family == "bert"
+    (file := on_and_on / "config.yaml").write_text(file.read_text().replace("family: bert", "family: electra"))
+    capsys.readouterr()
+    export_run(RunFolder(on_and_on), tmp_path / "neither")
+    assert "it leaves as BERT, not as the ELECTRA that it began as; --family electra" in capsys.readouterr().out
+    file.write_text(file.read_text().replace("hidden_act: gelu_tanh", "hidden_act: gelu"))
+    export_run(RunFolder(on_and_on), tmp_path / "electra")
+    export_run(RunFolder(on_and_on), tmp_path / "bert", "bert")
+    for family in ("electra", "bert"):
+        assert json.loads((tmp_path / family / "config.json").read_text())["model_type"] == family
 
 
 def test_a_recipe_gives_way_to_the_folder_and_what_is_typed_does_not(
