@@ -24,6 +24,9 @@ class Config:
     """folder of a run or of a Hugging Face BERT to start from, or ORG/NAME@REVISION on the hub: its weights, its
     vocabulary and its model section are used, whatever a recipe says of them (except model.dropout and
     model.attention); a head that it lacks starts fresh, and so does the optimiser"""
+    init_layers: tuple[int, ...] | None = None
+    """numbers, from 0 on, of the encoder layers of init_from that the run starts from, such as [0, 2, 4], in their
+    order; by default all"""
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
@@ -47,6 +50,7 @@ class Config:
             f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
             "vocabulary; leave one of them out",
         )
+        self._check_init_layers()
         require(
             self.train.epochs is None or self.task.kind != "pretrain",
             f"train.epochs={self.train.epochs} is of labelled examples, as 'bertjax finetune' learns from; "
@@ -85,6 +89,18 @@ class Config:
                 f"data.mlm_probability_end={self.data.mlm_probability_end} is that of a last step that {budget} does "
                 "not tell beforehand; leave one of them out",
             )
+
+    def _check_init_layers(self) -> None:
+        if (layers := self.init_layers) is None:
+            return
+        given = f"init_layers={list(layers)}"
+        require(
+            self.init_from is not None, f"{given} are layers of init_from, and there is none; give it, or no layers"
+        )
+        require(
+            len(layers) > 0 and layers[0] >= 0 and layers == tuple(sorted(set(layers))),
+            f"{given} does not name layers from 0 on, each once and in their order; give some such as [0, 2, 4]",
+        )
 
     def check_model(self) -> None:
         """Raises BertjaxError where sequences are longer than the model's positions, or layers asked for lack."""

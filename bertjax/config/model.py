@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from bertjax.config.checks import require, require_at_least, require_types
@@ -167,6 +168,37 @@ class BertConfig:
     def embedding_width(self) -> int:
         """Features of the embeddings."""
         return self.embedding_size or self.hidden_size
+
+    def with_layers(self, layers: Sequence[int]) -> "BertConfig":
+        """Returns the settings of a model that has only these layers of this one.
+
+        Args:
+          layers: their numbers, from 0 on, in ascending order.
+
+        Raises:
+          BertjaxError: there is no such layer, or it would see or do something else in its new place.
+        """
+        given = f"init_layers={list(layers)}"
+        require(not self.share_layers, f"{given}: the layers there share one's parameters; leave it out")
+        require(
+            layers[-1] < self.num_layers,
+            f"{given}: there are {self.num_layers} layers, 0 to {self.num_layers - 1}; give some of these",
+        )
+        require(
+            layers[0] == 0 or self.norm == "post" or self.first_attention_norm,
+            f"{given}: layer 0 has no norm before its attention, as the first one must be there; begin with 0",
+        )
+        for place, layer in enumerate(layers):
+            require(
+                self.window_of(layer) == self.window_of(place),
+                f"{given}: layer {layer} sees {self._seen_by(layer)}, and in place {place} a layer sees "
+                f"{self._seen_by(place)}; give layers that see in their new places what they saw",
+            )
+        return dataclasses.replace(self, num_layers=len(layers))
+
+    def _seen_by(self, layer: int) -> str:
+        window = self.window_of(layer)
+        return "whole texts" if window is None else f"{window} tokens to either side"
 
     def window_of(self, layer: int) -> int | None:
         """Returns how many tokens to either side a layer sees; None: all."""

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -49,15 +49,24 @@ def from_folder(config: Config, mesh: Mesh, params: dict[str, Any], *, anew: Col
     assert folder is not None
     last = range(config.model.num_blocks - reinit, config.model.num_blocks)
     again = {*(f"block_{layer}" for layer in last), *(["pooler"] if reinit else [])} & params.keys()
-    found = load(folder, mesh).params
+    found = _with_layers(load(folder, mesh).params, config.init_layers)
+    of = "" if config.init_layers is None else f" in layers {', '.join(map(str, config.init_layers))}"
     but = f", but for {', '.join(sorted(again))}, which start anew" if again else ""
-    _logger.info(f"weights:  those of {folder} to begin with{but}")
+    _logger.info(f"weights:  those of {folder}{of} to begin with{but}")
     shapes, there = jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, found)
     fitting = {part: found[part] for part in params if part not in {*anew, *again} and there.get(part) == shapes[part]}
     if lacking := [part for part in params if part not in {*fitting, *again}]:
         has = ", ".join(lacking)
         _logger.info(f"NOTICE:   {folder} has no weights of {has}: the run starts with fresh ones")
     return params | fitting
+
+
+def _with_layers(params: dict[str, Any], layers: Sequence[int] | None) -> dict[str, Any]:
+    """A trained model's parameters, with only these of its layers."""
+    if layers is None:
+        return params
+    rest = {part: leaf for part, leaf in params.items() if not part.startswith("block_")}
+    return rest | {f"block_{place}": params[f"block_{layer}"] for place, layer in enumerate(layers)}
 
 
 def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     config = dataclasses.replace(config, init_from=begun if same else pinned(config.init_from))
     assert config.init_from is not None
     asked = config.model
-    model = folder.config().model if resume and folder.begun else model_config(config.init_from)
+    model = folder.config().model if resume and folder.begun else model_of_init(config)
     may_differ = {"dropout", "attention", *(key for key in _OF_HEADS if f"model.{key}" in typed)}
     asked_for: dict[str, Any] = {key: getattr(asked, key) for key in may_differ}
     model = dataclasses.replace(model, **asked_for, frequency_bias=False, cooccurrence_embedding=False)
@@ -122,6 +122,22 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     if other := [f"{key}={ours[key]}" for key in changed]:
         _logger.info(f"NOTICE:   the model is that of {config.init_from}; of the recipe fall away: {', '.join(other)}")
     return found
+
+
+def model_of_init(config: Config) -> BertConfig:
+    """Returns the model section of the folder that the run starts from, with the layers that it starts from.
+
+    Raises:
+      BertjaxError: the folder has no model that can be read, or no such layers.
+    """
+    assert config.init_from is not None
+    model = model_config(config.init_from)
+    if config.init_layers is None:
+        return model
+    try:
+        return model.with_layers(config.init_layers)
+    except BertjaxError as error:
+        raise BertjaxError(f"{config.init_from}: {error}") from None
 
 
 def with_model(config: Config, model: BertConfig, typed: Collection[str]) -> Config:

@@ -20,7 +20,6 @@ from bertjax.config import Config
 from bertjax.config.checks import as_type
 from bertjax.config.keys import TYPES, describe_unknown
 from bertjax.errors import BertjaxError
-from bertjax.inference.pretrained import model_config
 from bertjax.parallel.distributed import joined, run_of
 from bertjax.parallel.process_group import Processes
 from bertjax.runs.folder import RunFolder
@@ -28,7 +27,7 @@ from bertjax.runs.metrics import is_better_less
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.hub_models import pinned
 from bertjax.train.finetune import course_of
-from bertjax.train.open_run import with_model
+from bertjax.train.open_run import model_of_init, with_model
 from bertjax.train.programs import shared_programs
 from bertjax.train.run import carry_out
 
@@ -238,7 +237,7 @@ def _check_models(settings: Sequence[Setting], typed: Collection[str]) -> None:
     """Raises BertjaxError where a setting does not suit the model that it starts from, or there is none."""
     for config in [setting.config for setting in settings]:
         if config.init_from is not None:
-            with_model(config, model_config(config.init_from), typed).check_model()
+            with_model(config, model_of_init(config), typed).check_model()
 
 
 def _check_folders(folder: Path, configs: Sequence[Config], *, resume: bool) -> None:

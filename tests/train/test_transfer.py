@@ -1,5 +1,6 @@
 """What of a trained model learns on: frozen layers, layers that start anew, and rates that fall with the depth."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from labelled_texts import but, examples
+from labelled_texts import but, examples, write_model
 
 from bertjax import Classifier, finetune
 from bertjax.config import BertConfig, Config, LoraConfig
@@ -18,6 +19,8 @@ from bertjax.hub.folder import leaves
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
+from bertjax.models.embeddings import Embeddings
+from bertjax.models.encoder import Block
 from bertjax.models.lora import merged, with_adapters
 from bertjax.models.parameters import params_template
 from bertjax.models.parts import split
@@ -72,6 +75,57 @@ def test_last_layers_start_anew(small: Config, two_layers: Path, capsys: pytest.
     for path, leaf in leaves(params):
         anew = path.split("/")[0] in ("block_1", "pooler")
         np.testing.assert_array_equal(leaf, 0 if anew else dict(leaves(found.params))[path], err_msg=path)
+
+
+def test_a_run_starts_from_some_of_the_layers(small: Config, tmp_path: Path, states: list[Any]) -> None:
+    """Its model is what these compute one after the other."""
+    three = write_model(tmp_path / "three", num_layers=3)
+    small = but(small, init_from=str(three), init_layers=(0, 2))
+    run = finetune(but(small, optim__learning_rate=1e-30))
+    _, params, tokenizer = load(three)
+    found = load(run)
+    assert found.config == dataclasses.replace(load(three).config, num_layers=2, dropout=small.model.dropout)
+    ids_bt = np.array([tokenizer.ids(["<cls>", "word1", "redish", "word2", "<sep>"])])
+    inputs = (np.broadcast_to(np.arange(5), (1, 5)), np.ones((1, 5), np.int32))
+    x_nd = Embeddings(found.config, jnp.float32, None).apply(
+        {"params": params}, ids_bt, 0 * ids_bt, inputs[0], train=False
+    )
+    for layer in (0, 2):
+        x_nd = Block(found.config, jnp.float32).apply({"params": params[f"block_{layer}"]}, x_nd, *inputs, train=False)
+    encoded_1td = Bert(found.config).apply({"params": found.params}, ids_bt, 0 * ids_bt, *inputs, method="encode")
+    np.testing.assert_allclose(encoded_1td[0], x_nd, rtol=0, atol=1e-6)
+    with pytest.raises(BertjaxError, match=r"init_layers=\(0, 1\) \(the run has \(0, 2\)\)"):
+        finetune(but(small, init_layers=(0, 1)), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "complaint"),
+    [
+        ((2, 0), "does not name layers from 0 on, each once and in their order"),
+        ((0, 0), "does not name layers"),
+        ((), "does not name layers"),
+        ((-1, 0), "does not name layers"),
+        ((0, 12), "there are 12 layers, 0 to 11; give some of these"),
+    ],
+)
+def test_only_layers_that_are_there_are_started_from(layers: tuple[int, ...], complaint: str) -> None:
+    with pytest.raises(BertjaxError, match=complaint):
+        Config(init_from="there", init_layers=layers).model.with_layers(layers)
+
+
+def test_layers_stay_what_they_were() -> None:
+    modern = BertConfig(norm="pre", first_attention_norm=False, window=4)
+    assert modern.with_layers((0, 1, 2, 3, 10)).num_layers == 5
+    for layers, complaint in (
+        ((0, 2, 3), "layer 3 sees whole texts, and in place 2 a layer sees 4 tokens to either side"),
+        ((3, 4), "layer 0 has no norm before its attention"),
+    ):
+        with pytest.raises(BertjaxError, match=complaint):
+            modern.with_layers(layers)
+    with pytest.raises(BertjaxError, match="share one's parameters"):
+        BertConfig(share_layers=True).with_layers((0,))
+    with pytest.raises(BertjaxError, match="are layers of init_from, and there is none"):
+        Config(init_layers=(0, 1))
 
 
 @pytest.mark.parametrize("key", ["optim__freeze_layers", "task__reinit_layers"])
