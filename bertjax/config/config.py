@@ -1,6 +1,7 @@
 """The whole configuration of a run, and the checks that concern several sections."""
 
 import dataclasses
+from typing import Literal
 
 from bertjax.config.checks import expand_homes, require, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
@@ -27,6 +28,9 @@ class Config:
     init_layers: tuple[int, ...] | None = None
     """numbers, from 0 on, of the encoder layers of init_from that the run starts from, such as [0, 2, 4], in their
     order; by default all"""
+    init_positions: Literal["tiled", "interpolated"] = "tiled"
+    """where a model.max_position is typed above that of init_from, which learned positions the longer texts get: those
+    there over and over (as in Longformer), or values between them, spread over the new length; rotary ones need none"""
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
@@ -50,7 +54,7 @@ class Config:
             f"tokenizer.path={self.tokenizer.path} has no effect with init_from={self.init_from}, which brings its "
             "vocabulary; leave one of them out",
         )
-        self._check_init_layers()
+        self._check_init()
         require(
             self.train.epochs is None or self.task.kind != "pretrain",
             f"train.epochs={self.train.epochs} is of labelled examples, as 'bertjax finetune' learns from; "
@@ -90,7 +94,11 @@ class Config:
                 "not tell beforehand; leave one of them out",
             )
 
-    def _check_init_layers(self) -> None:
+    def _check_init(self) -> None:
+        require(
+            self.init_from is not None or self.init_positions == "tiled",
+            f"init_positions={self.init_positions} is of positions of init_from, and there is none; leave it out",
+        )
         if (layers := self.init_layers) is None:
             return
         given = f"init_layers={list(layers)}"
@@ -104,12 +112,12 @@ class Config:
 
     def check_model(self) -> None:
         """Raises BertjaxError where sequences are longer than the model's positions, or layers asked for lack."""
-        more = "start from a model with more" if self.init_from else "give the model more"
         whose = f" of {self.init_from}" if self.init_from else ""
+        typed = ", by --model.max_position" if self.init_from else ""
         require(
             self.data.max_length <= self.model.max_position,
             f"data.max_length={self.data.max_length} is above model.max_position={self.model.max_position}{whose}; "
-            f"shorten the pairs or {more} positions",
+            f"shorten the pairs or give the model more positions{typed}",
         )
         of_layers = {"optim.freeze_layers": self.optim.freeze_layers, "task.reinit_layers": self.task.reinit_layers}
         most, given = self.model.num_blocks, f"model.num_layers={self.model.num_layers}{whose}"

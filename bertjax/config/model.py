@@ -38,7 +38,7 @@ class BertConfig:
     intermediate_size: int = 3072
     """features inside each feed-forward layer"""
     max_position: int = 512
-    """longest sequence that the model can read, in tokens"""
+    """longest sequence that the model can read, in tokens; more than init_from has, if typed (init_positions)"""
     dropout: float = 0.1
     """dropout rate on attention weights and on every sublayer's output, in training only"""
     attention: Literal["auto", "xla", "cudnn"] = "auto"

@@ -3,10 +3,11 @@
 import functools
 import logging
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import Mesh
 
 from bertjax.config import Config
@@ -53,6 +54,7 @@ def from_folder(config: Config, mesh: Mesh, params: dict[str, Any], *, anew: Col
     of = "" if config.init_layers is None else f" in layers {', '.join(map(str, config.init_layers))}"
     but = f", but for {', '.join(sorted(again))}, which start anew" if again else ""
     _logger.info(f"weights:  those of {folder}{of} to begin with{but}")
+    found = _with_positions(found, params, config)
     shapes, there = jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, found)
     fitting = {part: found[part] for part in params if part not in {*anew, *again} and there.get(part) == shapes[part]}
     if lacking := [part for part in params if part not in {*fitting, *again}]:
@@ -67,6 +69,28 @@ def _with_layers(params: dict[str, Any], layers: Sequence[int] | None) -> dict[s
         return params
     rest = {part: leaf for part, leaf in params.items() if not part.startswith("block_")}
     return rest | {f"block_{place}": params[f"block_{layer}"] for place, layer in enumerate(layers)}
+
+
+def _with_positions(found: dict[str, Any], params: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A trained model's parameters, with positions for texts as long as the fresh ones have them for."""
+    table, fresh = found.get("position_embedding"), params.get("position_embedding")
+    if table is None or fresh is None or len(fresh) <= len(table):
+        return found
+    how, length = config.init_positions, len(fresh)
+    _logger.info(f"positions: {len(table):,} there, {how} for {length:,}")
+    extend = jax.jit(extended_positions, static_argnums=(1, 2), out_shardings=fresh.sharding)
+    return found | {"position_embedding": extend(table, length, how)}
+
+
+def extended_positions(table_pd: Array, length: int, how: Literal["tiled", "interpolated"]) -> Array:
+    """Returns embeddings of that many positions, made of those of fewer: see `Config.init_positions`."""
+    p = len(table_pd)
+    if how == "tiled":
+        return table_pd[jnp.arange(length) % p]
+    place_l = jnp.arange(length) * ((p - 1) / (length - 1))
+    below_l = jnp.minimum(place_l.astype(int), max(0, p - 2))
+    share_l1 = (place_l - below_l)[:, None]
+    return (1 - share_l1) * table_pd[below_l] + share_l1 * table_pd[jnp.minimum(below_l + 1, p - 1)]
 
 
 def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _MAY_CHANGE |= {"train.max_bad_steps", "train.spike_factor", "logging.tensorboar
 # Settings of the model that one may type whatever the folder has that the run starts from: only new heads, or exports,
 # know them.
 _OF_HEADS = ("pooler_act", "pooler_norm", "classifier_pooling", "classifier_bias", "family")
+_OF_ROTARY = ("rotary_theta", "local_rotary_theta")  # which no parameter depends on
 
 
 @contextlib.contextmanager
@@ -107,8 +108,9 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     config = dataclasses.replace(config, init_from=begun if same else pinned(config.init_from))
     assert config.init_from is not None
     asked = config.model
-    model = folder.config().model if resume and folder.begun else model_of_init(config)
-    may_differ = {"dropout", "attention", *(key for key in _OF_HEADS if f"model.{key}" in typed)}
+    model = folder.config().model if resume and folder.begun else model_of_init(config, typed)
+    free = (*_OF_HEADS, *(_OF_ROTARY if model.positions == "rotary" else ()))
+    may_differ = {"dropout", "attention", *(key for key in free if f"model.{key}" in typed)}
     asked_for: dict[str, Any] = {key: getattr(asked, key) for key in may_differ}
     model = dataclasses.replace(model, **asked_for, frequency_bias=False, cooccurrence_embedding=False)
     found = with_model(config, model, typed)
@@ -124,14 +126,19 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     return found
 
 
-def model_of_init(config: Config) -> BertConfig:
+def model_of_init(config: Config, typed: Collection[str] = ()) -> BertConfig:
     """Returns the model section of the folder that the run starts from, with the layers that it starts from.
+
+    Args:
+      typed: with model.max_position among these keys, the model may get more positions.
 
     Raises:
       BertjaxError: the folder has no model that can be read, or no such layers.
     """
     assert config.init_from is not None
     model = model_config(config.init_from)
+    if "model.max_position" in typed and config.model.max_position > model.max_position:
+        model = dataclasses.replace(model, max_position=config.model.max_position)
     if config.init_layers is None:
         return model
     try:

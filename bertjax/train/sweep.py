@@ -237,7 +237,7 @@ def _check_models(settings: Sequence[Setting], typed: Collection[str]) -> None:
     """Raises BertjaxError where a setting does not suit the model that it starts from, or there is none."""
     for config in [setting.config for setting in settings]:
         if config.init_from is not None:
-            with_model(config, model_of_init(config), typed).check_model()
+            with_model(config, model_of_init(config, typed), typed).check_model()
 
 
 def _check_folders(folder: Path, configs: Sequence[Config], *, resume: bool) -> None:

@@ -1,6 +1,7 @@
 """What of a trained model learns on: frozen layers, layers that start anew, and rates that fall with the depth."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from bertjax.models.parts import split
 from bertjax.objectives.classification import classification_objective
 from bertjax.parallel.sharding import make_mesh
 from bertjax.runs.folder import RunFolder
-from bertjax.train.initial_state import from_folder
+from bertjax.train.initial_state import extended_positions, from_folder
+from bertjax.train.open_run import with_model_of_init
 from bertjax.train.step import gradients
 
 
@@ -77,25 +79,30 @@ def test_last_layers_start_anew(small: Config, two_layers: Path, capsys: pytest.
         np.testing.assert_array_equal(leaf, 0 if anew else dict(leaves(found.params))[path], err_msg=path)
 
 
-def test_a_run_starts_from_some_of_the_layers(small: Config, tmp_path: Path, states: list[Any]) -> None:
+def test_a_run_starts_from_some_of_the_layers(small: Config, tmp_path: Path) -> None:
     """Its model is what these compute one after the other."""
     three = write_model(tmp_path / "three", num_layers=3)
-    small = but(small, init_from=str(three), init_layers=(0, 2))
-    run = finetune(but(small, optim__learning_rate=1e-30))
-    _, params, tokenizer = load(three)
-    found = load(run)
-    assert found.config == dataclasses.replace(load(three).config, num_layers=2, dropout=small.model.dropout)
+    config = but(small, init_from=str(three), init_layers=(0, 2))
+    config = with_model_of_init(config, RunFolder(config.run_dir), resume=False)
+    (model, params, tokenizer), mesh = load(three), make_mesh(devices=jax.devices()[:1])
+    assert config.model == dataclasses.replace(model, num_layers=2, dropout=small.model.dropout)
+    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params_template(Bert(config.model)))
+    found = from_folder(config, mesh, fresh)
+    assert found.keys() == fresh.keys()
     ids_bt = np.array([tokenizer.ids(["<cls>", "word1", "redish", "word2", "<sep>"])])
     inputs = (np.broadcast_to(np.arange(5), (1, 5)), np.ones((1, 5), np.int32))
-    x_nd = Embeddings(found.config, jnp.float32, None).apply(
-        {"params": params}, ids_bt, 0 * ids_bt, inputs[0], train=False
-    )
-    for layer in (0, 2):
-        x_nd = Block(found.config, jnp.float32).apply({"params": params[f"block_{layer}"]}, x_nd, *inputs, train=False)
-    encoded_1td = Bert(found.config).apply({"params": found.params}, ids_bt, 0 * ids_bt, *inputs, method="encode")
-    np.testing.assert_allclose(encoded_1td[0], x_nd, rtol=0, atol=1e-6)
-    with pytest.raises(BertjaxError, match=r"init_layers=\(0, 1\) \(the run has \(0, 2\)\)"):
-        finetune(but(small, init_layers=(0, 1)), resume=True)
+
+    @jax.jit
+    def by_hand(params: Any) -> jax.Array:
+        embeddings, block = Embeddings(model, jnp.float32, None), Block(model, jnp.float32)
+        x_nd = embeddings.apply({"params": params}, ids_bt, 0 * ids_bt, inputs[0], train=False)
+        for layer in (0, 2):
+            x_nd = block.apply({"params": params[f"block_{layer}"]}, x_nd, *inputs, train=False)
+        return x_nd
+
+    encode = jax.jit(functools.partial(Bert(config.model).apply, method="encode"))
+    encoded_1td = encode({"params": found}, ids_bt, 0 * ids_bt, *inputs)
+    np.testing.assert_allclose(encoded_1td[0], by_hand(params), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,38 @@ def test_layers_stay_what_they_were() -> None:
         BertConfig(share_layers=True).with_layers((0,))
     with pytest.raises(BertjaxError, match="are layers of init_from, and there is none"):
         Config(init_layers=(0, 1))
+
+
+@pytest.mark.parametrize("how", ["tiled", "interpolated"])
+def test_positions_are_extended(how: Any) -> None:
+    table_pd = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    found_ld = np.asarray(extended_positions(jnp.asarray(table_pd), 12, how))
+    if how == "tiled":
+        np.testing.assert_array_equal(found_ld, np.concatenate((table_pd, table_pd, table_pd[:2])))
+    else:
+        columns = [np.interp(np.linspace(0, 4, 12), np.arange(5), column) for column in table_pd.T]
+        np.testing.assert_allclose(found_ld, np.stack(columns, 1), rtol=0, atol=1e-6)
+    one_ld = extended_positions(jnp.asarray(table_pd[:1]), 3, how)
+    np.testing.assert_array_equal(one_ld, np.repeat(table_pd[:1], 3, 0))
+
+
+def test_a_run_reads_longer_texts_than_the_model_that_it_starts_from(small: Config, two_layers: Path) -> None:
+    typed, folder = ["model.max_position"], RunFolder(small.run_dir)
+    longer = but(small, init_from=str(two_layers), model__max_position=24, data__max_length=24)
+    config = with_model_of_init(longer, folder, resume=False, typed=typed)
+    assert config.model == dataclasses.replace(
+        load(two_layers).config, max_position=24, dropout=longer.model.dropout, frequency_bias=False
+    )
+    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params_template(Bert(config.model)))
+    found, before = from_folder(config, make_mesh(devices=jax.devices()[:1]), fresh), load(two_layers).params
+    table_pd = before.pop("position_embedding")
+    np.testing.assert_array_equal(found["position_embedding"], np.concatenate((table_pd, table_pd[:8])))
+    for path, leaf in leaves(before):
+        np.testing.assert_array_equal(dict(leaves(found))[path], leaf, err_msg=path)
+    # What is not typed gives way, and there are no fewer than there.
+    assert with_model_of_init(longer, folder, resume=False).model.max_position == 16
+    with pytest.raises(BertjaxError, match="model.max_position=8 .there 16. has no effect"):
+        with_model_of_init(but(longer, model__max_position=8), folder, resume=False, typed=typed)
 
 
 @pytest.mark.parametrize("key", ["optim__freeze_layers", "task__reinit_layers"])
