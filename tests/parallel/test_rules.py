@@ -115,6 +115,7 @@ SAME_PARAMETERS |= {
     "local_rotary_theta",
     "frequency_bias",
     "cooccurrence_embedding",
+    "family",
 }
 
 BERT = BertConfig(96, 32, 2, 4, 64, 16)
