@@ -17,7 +17,7 @@ FLOORS = {
     "ops": "jax",
     "models": "numpy jax flax",
     "runs": "numpy jax orbax matplotlib tensorboardX jinja2 markupsafe IPython",
-    "hub": "numpy jax safetensors huggingface_hub",
+    "hub": "numpy jax safetensors huggingface_hub onnx onnxruntime",
     "inference": "numpy scipy jax pyarrow usearch matplotlib tqdm",
     "serving": "numpy jax msgspec prometheus_client starlette uvicorn",
     "objectives": "numpy jax optax",

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from bertjax.cli.arguments import Parser, is_ours
 from bertjax.cli.terminal import say
@@ -10,6 +10,9 @@ from bertjax.config.model import Family
 from bertjax.errors import BertjaxError, shown
 from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
+
+if TYPE_CHECKING:
+    from bertjax.hub.onnx import Weights
 
 
 def export(argv: list[str]) -> None:
@@ -19,22 +22,33 @@ def export(argv: list[str]) -> None:
     parser.add_argument("out", metavar="OUT", type=user_path, help="folder to make, or for stablehlo the file")
     parser.add_argument(
         "--format",
-        choices=("hf", "stablehlo"),
+        choices=("hf", "onnx", "stablehlo"),
         default="hf",
         help="hf: a folder for transformers and sentence-transformers (default); "
+        "onnx: the same, with the model as onnx/model.onnx too, which onnxruntime runs; "
         "stablehlo: the encoder with its weights as one file, which JAX alone runs",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="of onnx: write onnx/model_quantized.onnx too, with weights of 8 bits"
     )
     _add_family(parser)
     args = parser.parse_args(argv)
+    if args.int8 and args.format != "onnx":
+        raise BertjaxError(f"--int8 is of --format onnx, not of {args.format}; leave it out, or give that")
     if not is_ours(args.out):
         return
     if args.format == "stablehlo":
         if args.family is not None:
-            raise BertjaxError(f"--family {args.family} is of --format hf, not of stablehlo; leave one of them out")
+            raise BertjaxError(
+                f"--family {args.family} is of --format hf and onnx, not of stablehlo; leave one of them out"
+            )
         _export_stablehlo(args.run, args.out)
         return
-    _export(model_folder(args.run), args.out, args.family)
+    onnx: Weights | None = None if args.format == "hf" else "int8" if args.int8 else "float32"
+    _export(model_folder(args.run), args.out, args.family, onnx)
     say(f"exported to {shown(args.out)}; transformers, sentence-transformers and 'bertjax encode' load it")
+    for file in sorted(args.out.glob("onnx/*.onnx")):
+        say(f"onnxruntime runs {shown(file)}, {file.stat().st_size / 1e6:,.1f} MB")
 
 
 def push(argv: list[str]) -> None:
@@ -79,16 +93,16 @@ def _add_family(parser: Parser) -> None:
     )
 
 
-def _export(source: Path, out: Path, family: Family | None) -> bool:
+def _export(source: Path, out: Path, family: Family | None, onnx: "Weights | None" = None) -> bool:
     """Writes a folder for other tools, and returns whether it is of a run."""
     from bertjax.hub.export import export_folder, export_run
     from bertjax.hub.folder import is_hub_folder
     from bertjax.runs.folder import RunFolder
 
     if is_hub_folder(source):
-        export_folder(source, out, family)
+        export_folder(source, out, family, onnx=onnx)
         return False
-    export_run(RunFolder(source), out, family)
+    export_run(RunFolder(source), out, family, onnx=onnx)
     return True
 
 

@@ -25,7 +25,7 @@ commands:
   search     the nearest texts in an index:        bertjax search texts.index "birds in the air"
   fill-mask  words for the masks in a text:        bertjax fill-mask runs/bert "the <mask> sat on the mat"
   neighbours how near the uses of a word are:      bertjax neighbours runs/bert --word crane --text ... --text ...
-  export     for transformers, or as StableHLO:    bertjax export runs/bert my-bert
+  export     for transformers, ONNX or StableHLO:  bertjax export runs/bert my-bert
   push       the same, uploaded to the hub:        bertjax push runs/bert org/my-bert
   evaluate   held-out figures of a run:            bertjax evaluate runs/textbook
   serve      vectors and labels over HTTP:         bertjax serve my-bert --port 8080

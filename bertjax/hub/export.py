@@ -20,6 +20,7 @@ from bertjax.hub.folder import (
     read_task_head,
     write_folder,
 )
+from bertjax.hub.onnx import Weights
 from bertjax.hub.sentence_transformers import read_settings
 from bertjax.hub.task_head import TaskHead, has_head, plain_head
 from bertjax.parallel.sharding import find_devices, make_mesh
@@ -29,16 +30,17 @@ from bertjax.runs.parameters import load_params
 _logger = logging.getLogger(__name__)
 
 
-def export_run(run: RunFolder, folder: Path, family: Family | None = None) -> None:
+def export_run(run: RunFolder, folder: Path, family: Family | None = None, *, onnx: Weights | None = None) -> None:
     """Writes a run's newest sound checkpoint as a Hugging Face folder, which appears whole or not at all.
 
     Args:
       family: as which it is written; by default that of the folder that the run began with, or the first that carries
         the model.
+      onnx: as of `write_folder`.
 
     Raises:
-      BertjaxError: the folder exists or cannot be written, the run has no checkpoint, or the family's format, or any,
-        cannot carry the model.
+      BertjaxError: the folder exists or cannot be written, the run has no checkpoint, the family's format, or any,
+        cannot carry the model, or what writes ONNX is not installed.
     """
     asked = as_type(family, Family | None, "family")
     config, tokenizer = run.config(), run.tokenizer()
@@ -51,7 +53,7 @@ def export_run(run: RunFolder, folder: Path, family: Family | None = None) -> No
         model = dataclasses.replace(model, nsp_features="cls")  # which the pooler of its head reads
         head = TaskHead(config.task.kind, run.spans() if config.task.kind == "answer" else run.targets())
     families = families_for(model.family, asked)
-    written = check_writable(model, folder, families=families, head=head)
+    written = check_writable(model, folder, families=families, head=head, onnx=onnx)
     if model.family is not None and written is not families[0]:
         _logger.info(
             f"NOTICE:   it leaves as {written.name}, not as the {families[0].name} that it began as; "
@@ -71,30 +73,32 @@ def export_run(run: RunFolder, folder: Path, family: Family | None = None) -> No
         raise BertjaxError(f"{run.environment_file} does not tell what a card needs: {error!r}; train anew") from error
     sentence = read_settings(run.path, model.hidden_size, lowercases=tokenizer.rules.lowercase)
     max_length = None if head is None else config.data.max_length
-    how: dict[str, Any] = {"card": card, "families": families, "sentence": sentence, "head": head}
+    how: dict[str, Any] = {"card": card, "families": families, "sentence": sentence, "head": head, "onnx": onnx}
     write_folder(model, params, tokenizer, folder, max_length=max_length, **how)
 
 
-def export_folder(source: Path, folder: Path, family: Family | None = None) -> None:
+def export_folder(source: Path, folder: Path, family: Family | None = None, *, onnx: Weights | None = None) -> None:
     """Writes a Hugging Face folder anew, as a run is exported: model, tokenizer, card, and how it makes vectors.
 
     Args:
       family: as which it is written; by default its own.
+      onnx: as of `write_folder`.
 
     Raises:
-      BertjaxError: the folder exists or cannot be written, or the source cannot be read.
+      BertjaxError: the folder exists or cannot be written, the source cannot be read, or what writes ONNX is not
+        installed.
     """
     head = read_task_head(source) if has_head(read_json(source / "config.json")) else None
     families = families_for(read_family(source).model_type, as_type(family, Family | None, "family"))
-    check_writable(read_model_config(source), folder, families=families, head=head)
+    check_writable(read_model_config(source), folder, families=families, head=head, onnx=onnx)
+    how: dict[str, Any] = {"card": _card(source), "families": families, "onnx": onnx}
     if head is not None:
-        (config, params, tokenizer), head, max_length = read_task_folder(source)
-        of_head: dict[str, Any] = {"head": head, "max_length": max_length}
-        write_folder(config, params, tokenizer, folder, card=_card(source), families=families, **of_head)
+        read, head, max_length = read_task_folder(source)
+        write_folder(*read, folder, head=head, max_length=max_length, **how)
         return
     read = read_folder(source)
     sentence = read_settings(source, read.config.hidden_size, lowercases=read.tokenizer.rules.lowercase)
-    write_folder(*read, folder, card=_card(source), families=families, sentence=sentence)
+    write_folder(*read, folder, sentence=sentence, **how)
 
 
 def _card(source: Path) -> str:

@@ -23,6 +23,7 @@ from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family, label_head
 from bertjax.hub.modernbert import MODERNBERT
+from bertjax.hub.onnx import Weights, check_installed, write_onnx
 from bertjax.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.hub.roformer import ROFORMER
 from bertjax.hub.sentence_transformers import SentenceSettings, settings_files
@@ -237,20 +238,28 @@ def _paths_by_name(table: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def check_writable(
-    config: BertConfig, folder: Path, *, families: Sequence[Family] = FAMILIES, head: TaskHead | None = None
+    config: BertConfig,
+    folder: Path,
+    *,
+    families: Sequence[Family] = FAMILIES,
+    head: TaskHead | None = None,
+    onnx: Weights | None = None,
 ) -> Family:
     """Checks that the model can be written, as far as that can be known before its weights are read.
 
     Args:
       families: those as which it may be written.
       head: what a fine-tuned model tells.
+      onnx: as of `write_folder`.
 
     Returns:
       The family as which it is written: the first that carries it exactly.
 
     Raises:
-      BertjaxError: the folder exists, or no family's format can carry the model.
+      BertjaxError: the folder exists, no family's format can carry the model, or what writes ONNX is not installed.
     """
+    if onnx is not None:
+        check_installed()
     family = carrying_family(families, config, None if head is None else head.of)
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
@@ -268,6 +277,7 @@ def write_folder(
     sentence: SentenceSettings = _MEAN,
     head: TaskHead | None = None,
     max_length: int | None = None,
+    onnx: Weights | None = None,
 ) -> None:
     """Writes a folder that `transformers` and `sentence-transformers` load; it appears whole or not at all.
 
@@ -278,11 +288,12 @@ def write_folder(
       sentence: how sentence-transformers is to make the vectors of texts.
       head: what a fine-tuned model tells; such a folder makes no vectors.
       max_length: tokens that are to be read of a text; by default all that have a position.
+      onnx: writes the model as ONNX too, in onnx/, where optimum looks for it; by default it does not.
 
     Raises:
-      BertjaxError: the folder exists or cannot be written, or no family's format can carry the model.
+      BertjaxError: as of `check_writable`, or the folder cannot be written.
     """
-    family = check_writable(config, folder, families=families, head=head)
+    family = check_writable(config, folder, families=families, head=head, onnx=onnx)
     if family.pad not in (None, tokenizer.vocabulary.pad):
         raise BertjaxError(
             f"{family.name}'s format has padding as token {family.pad}, and this tokenizer as "
@@ -315,6 +326,10 @@ def write_folder(
             for name, arrays in tensors.items():
                 save_file(arrays, built / name, metadata={"format": "pt"})
                 shutil.copymode(built / "config.json", built / name)  # which the library makes private
+            if onnx is not None:
+                (built / "onnx").mkdir()
+                of = None if head is None else head.of
+                write_onnx(config, dict(leaves(params)), built / "onnx", weights=onnx, pad=family.pad, head=of)
     except OSError as error:
         raise BertjaxError(f"cannot write {folder}: {error.strerror}; give another place") from error
 

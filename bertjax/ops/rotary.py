@@ -17,7 +17,7 @@ def apply_rotary(x_bhte: Array, positions_bt: Array, theta: float = 10_000.0) ->
       theta: base of the angles; the higher, the slower the features turn.
     """
     half = x_bhte.shape[-1] // 2
-    speed_e = _speeds(half, theta)
+    speed_e = speeds(half, theta)
     angle_b1te = (positions_bt[:, :, None] * speed_e[None, None])[:, None]
     cos_b1te, sin_b1te = jnp.cos(angle_b1te).astype(x_bhte.dtype), jnp.sin(angle_b1te).astype(x_bhte.dtype)
     first, second = x_bhte[..., :half], x_bhte[..., half:]
@@ -36,7 +36,7 @@ def biases_that_look(offset_h: Sequence[int], features: int, theta: float = 10_0
       features: e, of each head; even.
       theta: as of `apply_rotary`.
     """
-    speed_e = _speeds(features // 2, theta)
+    speed_e = speeds(features // 2, theta)
     fast_e = speed_e > 0.1
     size_e = fast_e * jnp.sqrt(features**0.5 / (fast_e * (1 - jnp.cos(speed_e))).sum())
     angle_he = jnp.asarray(offset_h)[:, None] * speed_e[None]
@@ -45,6 +45,6 @@ def biases_that_look(offset_h: Sequence[int], features: int, theta: float = 10_0
     return query_he.reshape(-1), key_he.reshape(-1)
 
 
-def _speeds(half: int, theta: float) -> Array:
+def speeds(half: int, theta: float) -> Array:
     """Radians that each pair of features turns by from one position to the next, [e/2]."""
     return theta ** (-jnp.arange(half) / half)
