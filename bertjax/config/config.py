@@ -56,6 +56,15 @@ class Config:
         )
         self._check_init()
         require(
+            self.tokenizer.add is None or self.task.kind == "pretrain",
+            f"tokenizer.add={self.tokenizer.add} is of pretraining; pretrain with it, and fine-tune that run",
+        )
+        require(
+            self.tokenizer.add is None or bool(self.init_from or self.tokenizer.path),
+            f"tokenizer.add={self.tokenizer.add} adds to a vocabulary that is read; give init_from or tokenizer.path, "
+            "or leave it out",
+        )
+        require(
             self.train.epochs is None or self.task.kind != "pretrain",
             f"train.epochs={self.train.epochs} is of labelled examples, as 'bertjax finetune' learns from; "
             "give train.steps to pretrain",

@@ -133,10 +133,13 @@ class TokenizerConfig:
     path: str | None = None
     """folder of a run or of a Hugging Face model, or a tokenizer.json, vocab.txt or vocab.json, to read the vocabulary
     from instead of building one; the other keys of this section then follow it"""
+    add: str | None = None
+    """file of words of your own, one a line, that a vocabulary which is read gets as one token each, to pretrain; their
+    vectors start from the mean of those of the pieces that they were"""
 
     def __post_init__(self) -> None:
         require_types(self, "tokenizer")
-        expand_homes(self, "path")
+        expand_homes(self, "path", "add")
         require_at_least(self, "tokenizer", 1, "min_frequency", "max_megabytes")
         if self.vocab_size is not None:
             require(

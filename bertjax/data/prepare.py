@@ -25,10 +25,13 @@ from bertjax.data.sources.open_source import open_source
 from bertjax.data.sources.source import Source
 from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.own_words import with_words_of
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
+from bertjax.storage.fetch import here
 from bertjax.storage.hub_models import model_folder
+from bertjax.storage.paths import user_path
 
 _logger = logging.getLogger(__name__)
 
@@ -87,12 +90,16 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     there = config.init_from or config.tokenizer.path
     if tokenizer is None:
         tokenizer = read_tokenizer(there) if there else _train_tokenizer(config, source)
+        if (words := config.tokenizer.add) is not None:
+            tokenizer = with_words_of(tokenizer, user_path(here(words, data.cache)))
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {source.name}/{data.train_split} is seen tokenizer.min_frequency="
             f"{config.tokenizer.min_frequency} times; give a lower frequency or more text"
         )
     vocab_size = config.model.vocab_size or tokenizer.vocab_size
+    if config.tokenizer.add is not None:
+        vocab_size = max(vocab_size, tokenizer.vocab_size)
     if vocab_size < tokenizer.vocab_size:
         raise BertjaxError(
             f"model.vocab_size={vocab_size} is below the tokenizer's {tokenizer.vocab_size} tokens; leave it out, "
@@ -246,7 +253,8 @@ class _Sentences:
 def as_read(config: TokenizerConfig, rules: Rules) -> TokenizerConfig:
     """Returns what a vocabulary that was read is: what the recipe says of it gives way."""
     strip_accents = rules.strip_accents if rules.kind == "wordpiece" else None
-    return TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents, path=config.path)
+    ours = TokenizerConfig(rules.kind, lowercase=rules.lowercase, strip_accents=strip_accents)
+    return dataclasses.replace(ours, path=config.path, add=config.add)
 
 
 def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:

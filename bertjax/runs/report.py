@@ -358,6 +358,8 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
     further = f"{folder.resume_command} --train.steps N"
     if not constant:
         start = f"bertjax pretrain --config {name}/config.yaml --init_from {name}"
+        if folder.begun and folder.config().init_layers is not None:  # which were those of another model
+            start += " --init_layers null"
         further = f"{start} --run_dir {beside['-further']}"
     export = f"bertjax export {name} {beside['-exported']}"
     if not exports:

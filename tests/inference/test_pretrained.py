@@ -126,8 +126,19 @@ def test_odd_names_from_end_to_end(
         assert split._params["token_embedding"].addressable_shards[0].data.shape == (40, 16 // 2)
         np.testing.assert_allclose(split.encode(texts), ours.encode(texts), rtol=0, atol=1e-5)
     assert np.abs(ours.encode(texts) - Encoder.load(theirs).encode(texts)).max() > 1e-2  # it has learnt something
-    on_and_on = pretrain(dataclasses.replace(tiny, run_dir=str(tmp_path / "on"), init_from=str(run)))
-    assert RunFolder(on_and_on).tokenizer().rules.special == ODD
+    # On and on, with words of one's own, which are no more asked for when it is resumed.
+    (words := tmp_path / "words.txt").write_text("noun1\nnoun2\nthe\n")
+    more = dataclasses.replace(tiny, run_dir=str(tmp_path / "on"), init_from=str(run))
+    more = dataclasses.replace(more, tokenizer=TokenizerConfig(add=str(words)))
+    on_and_on = pretrain(more)
+    assert load(on_and_on).params["token_embedding"].shape == (40, 16)
+    words.unlink()
+    pretrain(dataclasses.replace(more, train=dataclasses.replace(more.train, steps=5)), resume=True)
+    export_run(RunFolder(on_and_on), tmp_path / "with words")
+    for encoder in map(Encoder.load, (on_and_on, tmp_path / "with words")):
+        assert encoder.tokenizer.rules.special == ODD and encoder.tokenizer.vocab_size == 26
+        split = encoder.tokenizer.split("The noun1 sees noun3")
+        assert split == ["the", "noun1", "sees", "n", "##o", "##u", "##n", "##3"]
     # Each keeps the family that it began as, and leaves as that one, unless another is asked for.
     assert config.model.family == RunFolder(on_and_on).config().model.family == "bert"
     (file := on_and_on / "config.yaml").write_text(file.read_text().replace("family: bert", "family: electra"))

@@ -14,6 +14,7 @@ from whole_tokenizers import ROLES, bpe, framed, unigram, write
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.own_words import with_words_of
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Added, Rules, Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert, init_params
@@ -94,6 +95,31 @@ def test_what_we_write_is_read_alike_by_every_class(tmp_path: Path, name: str) -
     assert len(alike) > 300 and [slow[number] for number in alike] == [ours[number] for number in alike]
 
 
+OWN = ["covid", "h\u00e4user", "Stra\u00dfe", "c++", "\u65e5\u672c", "crane"]
+
+
+def of_own_words(read: Any, ours: Tokenizer, folder: Path) -> None:
+    """Theirs, of what we write, reads as ours does whose vocabulary has more words."""
+    own = OWN[: -1 if ADDED[-2] in ours.rules.added else None]  # "cran" is found first, wherever it is
+    (folder / "words.txt").write_text("\n".join(own), encoding="utf-8")
+    more = with_words_of(ours, folder / "words.txt")
+    config = BertConfig(more.vocab_size, 4, 1, 1, 4, 8)
+    params = jax.tree.map(np.asarray, init_params(Bert(config), jax.random.key(0)))
+    write_folder(config, params, more, folder / "out", card="")
+    theirs = read(folder / "out")
+    assert len(theirs) == more.vocab_size
+    lines = [*OTHERS, *own, " ".join(own), *(f"the ({word}), {word}s \t{word} {word.upper()}." for word in own)]
+    for line in lines:
+        assert theirs(line, add_special_tokens=False)["input_ids"] == more.encode_sentences([line])[0], line
+    (split,) = more.encode_sentences([" ".join(own)])
+    assert len(split) == len(own)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_own_words_of_pieces(tmp_path: Path, name: str) -> None:
+    of_own_words(transformers.AutoTokenizer.from_pretrained, Tokenizer.from_vocab(VOCABULARY, RULES[name]), tmp_path)
+
+
 OTHERS = [
     *LINES,
     "the <mask> lifts",
@@ -137,3 +163,11 @@ def test_tokenizers_that_tell_all(tmp_path: Path, name: str, split: bool) -> Non
             assert (again(line)["input_ids"], again(*pair)["input_ids"]) == expected, line
             offsets = [theirs(line, return_offsets_mapping=True), again(line, return_offsets_mapping=True)]
             assert not name.startswith("RoBERTa's") or offsets[0]["offset_mapping"] == offsets[1]["offset_mapping"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_own_words_of_tokenizers_that_tell_all(tmp_path: Path, name: str) -> None:
+    make, model_type, settings = WHOLE[name]
+    write(tmp_path / "theirs", make(OTHERS * 2, 400), **settings)
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 500}))
+    of_own_words(transformers.AutoTokenizer.from_pretrained, load_tokenizer(tmp_path / "theirs"), tmp_path)

@@ -15,8 +15,9 @@ from labelled_texts import but, examples, write_model
 from bertjax import Classifier, finetune
 from bertjax.config import BertConfig, Config, LoraConfig
 from bertjax.data.batching.labelled import LabelledBatch
+from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.hub.folder import leaves
+from bertjax.hub.folder import leaves, write_folder
 from bertjax.inference.pretrained import load
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
@@ -165,6 +166,30 @@ def test_a_run_reads_longer_texts_than_the_model_that_it_starts_from(small: Conf
     assert with_model_of_init(longer, folder, resume=False).model.max_position == 16
     with pytest.raises(BertjaxError, match="model.max_position=8 .there 16. has no effect"):
         with_model_of_init(but(longer, model__max_position=8), folder, resume=False, typed=typed)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_words_that_are_added_start_from_the_mean_of_their_pieces(tmp_path: Path, tied: bool) -> None:
+    rules = Rules("wordpiece", special=BERTS_SPECIAL_TOKENS)
+    old = Tokenizer.from_vocab(
+        {token: at for at, token in enumerate([*rules.special_tokens, "a", "##b", "##c"])}, rules
+    )
+    model = BertConfig(old.vocab_size, 8, 1, 2, 8, 8, tie_word_embeddings=tied)
+    rng = np.random.default_rng(0)
+    draw: Any = functools.partial(jax.tree.map, lambda leaf: rng.normal(size=leaf.shape).astype(np.float32))
+    write_folder(model, trained := draw(params_template(Bert(model))), old, tmp_path / "old", card="")
+    new = old.with_words(["abc", "\u00fc"])  # the second is unknown to the old one
+    config = Config(init_from=str(tmp_path / "old"), model=dataclasses.replace(model, vocab_size=new.vocab_size))
+    fresh = jax.tree.map(jnp.asarray, draw(params_template(Bert(config.model))))
+    found = dict(leaves(from_folder(config, make_mesh(devices=jax.devices()[:1]), fresh, tokenizer=new)))
+    grown = {"token_embedding", *(["mlm/bias"] if tied else ["mlm/vocab/bias", "mlm/vocab/kernel"])}
+    for path, leaf in leaves(trained):
+        if path in grown:
+            there, here = (array.T if path.endswith("kernel") else array for array in (leaf, found[path]))
+            np.testing.assert_array_equal(here[:8], there, err_msg=path)
+            np.testing.assert_allclose(here[8:], np.stack([there[5:8].mean(0), there[1]]), rtol=0, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[path], leaf, err_msg=path)
 
 
 @pytest.mark.parametrize("key", ["optim__freeze_layers", "task__reinit_layers"])

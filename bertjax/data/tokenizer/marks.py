@@ -18,6 +18,7 @@ def _letters() -> dict[str, bytes]:
 
 
 _LETTERS = _letters()
+_OF_BYTES = {byte[0]: letter for letter, byte in _LETTERS.items()}
 
 
 def plain(token: str, kind: Kind) -> str:
@@ -25,6 +26,11 @@ def plain(token: str, kind: Kind) -> str:
     if kind == "bpe":
         return _bytes(token).decode("utf-8", "replace")
     return token.replace(SPACE, " ") if kind == "unigram" else token
+
+
+def marked(text: str, kind: Kind) -> str:
+    """Returns a text as a token of "bpe" or "unigram" has it: what `plain` makes a text of."""
+    return "".join(_OF_BYTES[byte] for byte in text.encode()) if kind == "bpe" else text.replace(" ", SPACE)
 
 
 def joined(tokens: Iterable[str], kind: Kind) -> str:

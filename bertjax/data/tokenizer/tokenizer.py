@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import AddedToken, Encoding, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer.marks import INSIDE, Kind, goes_on, joined, plain
+from bertjax.data.tokenizer.marks import INSIDE, Kind, goes_on, joined, marked, plain
 from bertjax.data.tokenizer.template import Template, berts_template, post_processor, read_template
 from bertjax.data.tokenizer.whole import byte_level_of
 from bertjax.data.tokenizer.words import Pieces, words_of
@@ -125,6 +125,9 @@ class Tokenizer:
         size = max(self._ids.values()) + 1
         self.vocabulary = Vocabulary(size, pad, unk, cls, sep, mask, continuing, frozenset(markers))
         self.template = berts_template(cls, sep)
+        # Words that take the space before them, as other tokens would have it.
+        spaced = [token.content for token in rules.added if token.lstrip and not token.special]
+        self._marked = {} if rules.tell_all else {word: marked(f" {word}", rules.kind) for word in spaced}
 
     @classmethod
     def train(
@@ -198,6 +201,36 @@ class Tokenizer:
             engine.model = models.Unigram(scored, model["unk_id"], model.get("byte_fallback", False))
         engine.add_tokens([AddedToken(**token._asdict()) for token in rules.added])
         return cls(engine, rules)
+
+    def with_words(self, words: Sequence[str]) -> "Tokenizer":
+        """Returns a tokenizer that has more words, each one token, numbered after all others.
+
+        Text around them is split as it was: they are found where they are no part of a longer word.
+
+        Raises:
+          BertjaxError: the vocabulary leaves out numbers.
+        """
+        if self.rules.kind == "word":
+            numbers = {word: self.vocab_size + number for number, word in enumerate(words)}
+            return self.from_vocab(self.token_ids | numbers, self.rules).with_template(self.template)
+        spaces = not self.rules.tell_all  # of which one is part of a token
+        own = [Added(word, special=False, normalized=True, single_word=True, lstrip=spaces) for word in words]
+        there = self.rules.added or tuple(map(Added, self.rules.special_tokens))
+        rules = self.rules._replace(added=(*there, *own))
+        parts = json.loads(self.to_json())
+        more = self.from_parts(parts, rules) if spaces else self.from_vocab(self.token_ids, rules)
+        lacking = [word for word in words if word not in self._ids]
+        if more.ids(lacking) != list(range(self.vocab_size, self.vocab_size + len(lacking))):
+            raise BertjaxError("the vocabulary leaves out numbers, and takes no more words; leave out tokenizer.add")
+        return more.with_template(self.template)
+
+    def normal(self, word: str) -> str:
+        """Returns a word in lower case where all text is."""
+        return word.lower() if self.rules.lowercase else word
+
+    def in_text(self, word: str) -> str:
+        """Returns a word as it is within a text: after a space, where that is part of a token."""
+        return word if self.rules.tell_all else f" {word}"
 
     def with_template(self, template: Template | None) -> "Tokenizer":
         """Returns the same tokenizer with another template; None is BERT's."""
@@ -322,11 +355,11 @@ class Tokenizer:
         tokens = self.tokens(ids)
         if self.rules.tell_all:
             return tokens
-        return [plain(token, self.rules.kind).strip() or token for token in tokens]
+        return [plain(self._marked.get(token, token), self.rules.kind).strip() or token for token in tokens]
 
     def text(self, ids: Iterable[int]) -> str:
         """Returns tokens as a text, as far as they tell it."""
-        return joined(self.tokens(ids), self.rules.kind)
+        return joined((self._marked.get(token, token) for token in self.tokens(ids)), self.rules.kind)
 
     def encode_words(self, texts: list[list[str]]) -> list[Pieces]:
         """Returns the pieces of each text's words, each word by itself; one of no characters that count has none.
