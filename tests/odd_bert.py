@@ -4,11 +4,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
 from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 ODD = ("</s>", "<unk>", "<s>", "<sep/>", "<?>")
 PIECES = ["the", "near", "sees", "a", ".", "n", "##o", "##u", "##n", *(f"##{digit}" for digit in range(10))]
@@ -31,7 +32,7 @@ def write_odd_bert(folder: Path) -> Path:
         {token: number for number, token in enumerate(tokens)}, Rules("wordpiece", special=ODD)
     )
     rng = np.random.default_rng(0)
-    params = jax.jit(lambda: init_params(Bert(MODEL), jax.random.key(0)))()
+    params = drawn_params(Bert(MODEL))
     params = jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, 0.1, leaf.shape), np.float32), params)
     write_folder(MODEL, params, tokenizer, folder, card="")
     return folder

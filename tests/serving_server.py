@@ -12,13 +12,14 @@ import httpx2
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.targets import Labels, Scores
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.hub.task_head import TaskHead
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.serving import run
 from bertjax.serving.app import Server
 from bertjax.serving.guard import Guard
@@ -33,7 +34,7 @@ Ask = Callable[..., httpx2.Response]
 def write_encoder(folder: Path, seed: int = 0, longest: int = LONGEST) -> Path:
     tokenizer = Tokenizer.train(TEXTS, min_frequency=1)
     config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, longest, init_scale=0.2)
-    params = jax.device_get(jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(seed)))
+    params = jax.device_get(drawn_params(Bert(config), seed=seed))
     write_folder(config, params, tokenizer, folder, card="")
     return folder
 
@@ -92,7 +93,7 @@ def write_heads(folder: Path) -> dict[str, Path]:
     """Models with each kind of head, by the kind."""
     tokenizer = Tokenizer.train(TEXTS, min_frequency=1)
     config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16, init_scale=0.2)
-    params = jax.device_get(jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(3)))
+    params = jax.device_get(drawn_params(Bert(config), seed=3))
     params = {part: leaves for part, leaves in params.items() if part not in ("mlm", "nsp")}
     heads: list[TaskHead] = [
         TaskHead("classify", Labels(("no", "yes", "perhaps"))),

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import jax
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig, Config
 from bertjax.config.recipes import load_config
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 WORDS = ("a", "the", "of", "good", "bad", "film")
 
@@ -20,7 +21,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a BERT with random weights."""
     tokenizer = Tokenizer.train([" ".join(WORDS)], min_frequency=1)
     config = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16)
-    params = jax.device_get(init_params(Bert(config), jax.random.key(5)))
+    params = jax.device_get(drawn_params(Bert(config), seed=5))
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_folder(
         config, {part: params[part] for part in params if part not in ("mlm", "nsp")}, tokenizer, folder, card=""

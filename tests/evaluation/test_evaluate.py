@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from jax.sharding import Mesh
 from refusals import refusal
 
@@ -19,7 +20,7 @@ from bertjax.data.sources import wikitext
 from bertjax.data.statistics.frequencies import CLASSES, label_counts, word_classes, word_counts
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import compile_eval_step, evaluate, evaluate_run, render
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.objectives.pretraining import metrics_by_class, pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, rows_here
 from bertjax.runs.folder import RunFolder
@@ -34,7 +35,7 @@ def test_means_equal_a_slow_loop_over_rows(tiny: Config, devices: Callable[[int]
     batches = prepared.held_out_batches
     assert batches.num_sequences % batches.batch_size  # the last batch is not full
     model = Bert(prepared.config.model)
-    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+    params = drawn_params(model)
     forward = jax.jit(model.apply)
     losses, hits, next_losses = [], [], []
     for batch in batches.first_epoch():

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import Config, Objective
 from bertjax.data.prepare import prepare
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.objectives.guesses import Guess, Look, Place, hide_words, whole_words
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.train.pretrain import pretrain
@@ -45,7 +46,7 @@ def test_guesses_do_not_see_what_is_hidden_and_are_the_same_on_any_mesh(
     prepared = prepare(tiny)
     hidden = hide_words(prepared.held_out, prepared.tokenizer, number=5, max_length=24)
     model = Bert(prepared.config.model)
-    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+    params = drawn_params(model)
 
     def guessed(hidden: list[Place], *sizes: int) -> list[list[Guess]]:
         mesh = make_mesh(*sizes)

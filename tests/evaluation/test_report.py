@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.cli.main import main
 from bertjax.config import Config
@@ -17,7 +18,7 @@ from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokeni
 from bertjax.evaluation import report
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.inference.encoder import Encoder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.objectives.guesses import Look, Place, hide_words, sentence_ids
 from bertjax.parallel.sharding import by_name, make_mesh
 from bertjax.runs.folder import RunFolder
@@ -150,7 +151,7 @@ def test_ambiguous_words_come_first(prepared: Prepared, monkeypatch: pytest.Monk
 
 def test_vectors_and_attention_are_the_encoders_on_any_mesh(prepared: Prepared) -> None:
     model, tokenizer = Bert(prepared.config.model), prepared.tokenizer
-    params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+    params = drawn_params(model)
     ids = sentence_ids(prepared.held_out, 3)
     places = [Place(ids, 2), *hide_words(prepared.held_out, tokenizer, number=40, max_length=24)]  # two batches
     assert len(places) > 32

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from answers import REFUSED, answer
+from drawn_params import drawn_params
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from bertjax.config import BertConfig, Config
 from bertjax.config.keys import SECTIONS, TYPES
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.inference.encoder import Encoder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 
 class Unprintable:
@@ -65,7 +66,7 @@ OBJECTS = st.recursive(LEAVES, several, max_leaves=6)
 def encoder():
     tokenizer = Tokenizer.train(["a crane is flying"], min_frequency=1)
     config = BertConfig(tokenizer.vocab_size, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8)
-    return Encoder(config, jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0)), tokenizer)
+    return Encoder(config, drawn_params(Bert(config)), tokenizer)
 
 
 CALLS = {

@@ -3,17 +3,17 @@
 import dataclasses
 import warnings
 
-import jax
 import numpy as np
 import pytest
 from answers import REFUSED, answer
+from drawn_params import drawn_params
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.inference.encoder import Encoder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_position=40)
 TEXTS = st.text(max_size=60) | st.text(st.characters(max_codepoint=0x10FFFF), max_size=9)  # the latter with surrogates
@@ -24,7 +24,7 @@ TEXTS |= st.sampled_from(["", "\0", " \u2028\t", "<mask> <cls>", "\u05d0\u05d1 \
 def encoder() -> Encoder:
     tokenizer = Tokenizer.train(["a crane is flying \u05d0\u05d1 e\u0301"], min_frequency=1)
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
-    return Encoder(config, jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0)), tokenizer)
+    return Encoder(config, drawn_params(Bert(config)), tokenizer)
 
 
 def quiet(call, *args, **settings):

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from safetensors.numpy import load_file
 
 from bertjax.config import BertConfig
@@ -17,7 +18,7 @@ from bertjax.errors import BertjaxError
 from bertjax.hub.family import Carried, Family, read_settings
 from bertjax.hub.folder import FAMILIES, leaves, read_folder, read_model_config, write_folder
 from bertjax.hub.tensors import Tensors
-from bertjax.models.bert import Bert, init_params, params_template
+from bertjax.models.bert import Bert, params_template
 
 # The toy: pre-norm, rotary, gated, without biases; q, k and v in one matrix; words alone are predicted.
 SETTINGS = {"vocab_size": "words", "hidden_size": "dim", "num_layers": "depth", "num_heads": "heads"}
@@ -116,9 +117,7 @@ def test_what_a_family_says_comes_with_the_place(tmp_path: Path, params: dict[st
 def test_a_model_that_is_not_of_the_family_is_refused(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, norm="post")
     with pytest.raises(BertjaxError, match="Toy's format has no place for model.norm=post .it has no other.; train"):
-        write_folder(
-            config, init_params(Bert(config), jax.random.key(0)), WORDS, tmp_path / "toy", card="", families=(TOY,)
-        )
+        write_folder(config, drawn_params(Bert(config)), WORDS, tmp_path / "toy", card="", families=(TOY,))
 
 
 @pytest.mark.parametrize("family", KNOWN, ids=[family.name for family in KNOWN])

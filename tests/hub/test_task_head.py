@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax import Classifier, Matcher
 from bertjax.config import BertConfig
@@ -19,7 +20,6 @@ from bertjax.hub.folder import read_task_folder, write_folder
 from bertjax.hub.task_head import Kind, TaskHead, plain_head, read_settings, write_settings
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params
 
 SPANS: dict[str, Any] = {"architectures": ["BertForQuestionAnswering"]}
 HEADS = [
@@ -89,7 +89,7 @@ def test_numbers_are_told_themselves() -> None:
 def folder_of(head: TaskHead, folder: Path) -> Path:
     tokenizer = Tokenizer.train(["one two three four"], min_frequency=1)
     model = SequenceClassifier(Bert(BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 16)), head.targets.num_outputs)
-    params = jax.device_get(init_params(model, jax.random.key(0)))
+    params = jax.device_get(drawn_params(model))
     write_folder(model.bert.config, params, tokenizer, folder, card="of mine", head=head, max_length=12)
     return folder
 

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.template import A, B, Frame, Template
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Added, Rules, Tokenizer
 from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(vocab_size=60, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4, max_position=8)
 WORDS = Tokenizer.train(["a crane is flying Over it"], min_frequency=1)
@@ -26,7 +27,7 @@ ADDED = (*map(Added, BERTS_SPECIAL_TOKENS), Added("<boat>"), Added("Neu", specia
 
 @functools.cache
 def params() -> dict[str, Any]:
-    return jax.tree.map(np.asarray, init_params(Bert(CONFIG), jax.random.key(0)))
+    return jax.tree.map(np.asarray, drawn_params(Bert(CONFIG)))
 
 
 def written(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:

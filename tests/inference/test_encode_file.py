@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ from bertjax.inference.encode_file import encode_file
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.partial_vectors import PartialVectors
 from bertjax.inference.vector_files import finish
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_position=20)
 WORDS = "a crane is flying he just left".split()
@@ -37,7 +38,7 @@ WINDOW = 10  # lines
 def encoder() -> Encoder:
     tokenizer = Tokenizer.train([" ".join(WORDS)], min_frequency=1)
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
-    return Encoder(config, jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0)), tokenizer)
+    return Encoder(config, drawn_params(Bert(config)), tokenizer)
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from refusals import refusal
 
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.encoder import Encoder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=40, dropout=0.5)
 CRANE, DRIVER, LEFT = ["a", "crane", "is", "flying"], ["a", "crane", "driver", "came"], ["he", "just", "left"]
@@ -25,7 +26,7 @@ CRANE, DRIVER, LEFT = ["a", "crane", "is", "flying"], ["a", "crane", "driver", "
 def encoder() -> Encoder:
     tokenizer = Tokenizer.train([" ".join(words) for words in (CRANE, DRIVER, LEFT)], min_frequency=1)
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
-    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    params = drawn_params(Bert(config))
     return Encoder(config, jax.tree.map(lambda leaf: 8 * leaf, params), tokenizer)
 
 
@@ -102,7 +103,7 @@ def test_a_mesh_gives_the_vectors_of_one_device(encoder: Encoder, devices: Calla
     texts = ["a crane is flying", "", "he just left", *["a crane", "driver"] * 20]
     np.testing.assert_allclose(split.encode(texts), alone.encode(texts), rtol=1e-5, atol=1e-5)
     for ours, one in zip(split.fill_mask("a <mask>", top=20)[0], alone.fill_mask("a <mask>", top=20)[0], strict=True):
-        assert ours.word == one.word and abs(ours.probability - one.probability) < 1e-6
+        assert ours.word == one.word and abs(ours.probability - one.probability) < 1e-5
     assert split.fingerprint() == alone.fingerprint()
 
 
@@ -221,7 +222,7 @@ def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
 
 def test_whatever_the_lengths_there_are_at_most_seven_programs() -> None:
     config = BertConfig(hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=300, vocab_size=20)
-    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    params = drawn_params(Bert(config))
     encoder = Encoder(config, params, Tokenizer.train(["a b c"], min_frequency=1))
     rng = np.random.default_rng(0)
     for texts in (1, 3, 30, 300):
@@ -315,7 +316,7 @@ def test_all_words_for_many_masks_add_up(encoder: Encoder) -> None:
 def test_a_mask_is_one_whatever_its_name(kind: Any, special: tuple[str, ...]) -> None:
     tokenizer = Tokenizer.train([" ".join(CRANE)], min_frequency=1, rules=Rules(kind, special=special))
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size + 3)  # some rows have no token
-    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    params = drawn_params(Bert(config))
     encoder = Encoder(config, params, tokenizer)
     (guesses,) = encoder.fill_mask("a <mask> is flying", top=100)
     assert len(guesses) == tokenizer.vocab_size and sum(guess.probability for guess in guesses) < 1
@@ -360,7 +361,7 @@ def test_a_word_of_several_pieces() -> None:
         Rules("wordpiece"),
     )
     config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
-    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    params = drawn_params(Bert(config))
     encoder = Encoder(config, params, tokenizer)
     texts = ["a crane.", "Cranes cranemans", "cranes. a"]
     assert [(use.text, use.position) for use in encoder.word_vectors("crane", texts)] == [(0, 2)]

@@ -5,13 +5,14 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.cli.encode import POOLINGS
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.data.reader import TokenIds
 from bertjax.inference.engine import _ALONE, Engine, Pooling, Recipe, delayed, local_mesh
 from bertjax.models import sentence
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=40, dropout=0.5
@@ -19,7 +20,7 @@ CONFIG = BertConfig(
 
 
 def engine() -> Engine:
-    params = jax.jit(lambda key: init_params(Bert(CONFIG), key))(jax.random.key(0))
+    params = drawn_params(Bert(CONFIG))
     return Engine(CONFIG, params, "float32", local_mesh(MeshConfig(), CONFIG))
 
 

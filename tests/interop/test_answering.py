@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from asked_questions import answer_examples
+from drawn_params import drawn_params
 from torch_weights import filled
 
 from bertjax import Answerer
@@ -21,7 +22,7 @@ from bertjax.hub.folder import FAMILIES, leaves, read_model_config, write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import init_params, params_template
+from bertjax.models.parameters import params_template
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.answering import answering_objective
 from bertjax.objectives.tagging import token_logits
@@ -127,7 +128,7 @@ def test_an_exported_folder_tells_the_same_and_theirs_is_read(name: str, tmp_pat
     how: dict[str, Any] = {"positions": "rotary"} if name == "RoFormer" else {}
     how |= {"token_types": 0} if name == "DistilBERT" else {}
     ours = TokenClassifier(Bert(BertConfig(made.vocab_size, 24, 2, 3, 40, 64, init_scale=0.3, **how)), 2)
-    params = jax.device_get(init_params(ours, jax.random.key(0)))
+    params = jax.device_get(drawn_params(ours))
     folder, head = tmp_path / "folder", TaskHead("answer", spans)
     write_folder(ours.bert.config, params, made, folder, card="", families=(family,), head=head, max_length=48)
     theirs, loading = transformers.AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)

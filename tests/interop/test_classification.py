@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from torch_weights import filled
 
 from bertjax import Classifier, Matcher
@@ -21,7 +22,7 @@ from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params, params_template
+from bertjax.models.parameters import params_template
 from bertjax.objectives.classification import classification_objective
 from bertjax.objectives.sequence_logits import sequence_logits
 
@@ -96,7 +97,7 @@ def test_an_exported_folder_tells_the_same(tmp_path: Path, kind: str) -> None:
     ours = SequenceClassifier(
         Bert(BertConfig(tokenizer.vocab_size, 24, 2, 3, 40, 16, init_scale=0.4)), targets.num_outputs
     )
-    params = jax.device_get(init_params(ours, jax.random.key(0)))
+    params = jax.device_get(drawn_params(ours))
     folder = tmp_path / "folder"
     write_folder(ours.bert.config, params, tokenizer, folder, card="", head=head, max_length=12)
     pairs = [("one two three", "four"), ("six", "five five one"), ("one " * 30, "two")]

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from tagged_sentences import tagged_examples
 from torch_weights import filled
 
@@ -21,7 +22,7 @@ from bertjax.hub.folder import leaves, read_model_config, write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.hub.tensors import read_tensors
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import init_params, params_template
+from bertjax.models.parameters import params_template
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.tagging import tagging_objective, token_logits
 
@@ -119,7 +120,7 @@ def test_an_exported_folder_tells_the_same(tmp_path: Path) -> None:
         rules=Rules("wordpiece", special=BERTS_SPECIAL_TOKENS),
     )
     ours = TokenClassifier(Bert(BertConfig(tokenizer.vocab_size, 24, 2, 3, 40, 32, init_scale=0.6)), len(tags))
-    params = jax.device_get(init_params(ours, jax.random.key(0)))
+    params = jax.device_get(drawn_params(ours))
     folder = tmp_path / "folder"
     write_folder(
         ours.bert.config, params, tokenizer, folder, card="", head=TaskHead("tag", Labels(tags)), max_length=24

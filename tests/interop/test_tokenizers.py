@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from odd_lines import odd_lines, odd_vocabulary
 from whole_tokenizers import ROLES, bpe, framed, unigram, write
 
@@ -17,7 +18,7 @@ from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.own_words import with_words_of
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Added, Rules, Tokenizer
 from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
 transformers = pytest.importorskip("transformers", reason="it is not installed; make test-interop installs it")
@@ -83,7 +84,7 @@ def test_a_tokenizer_json_beside_flags(tmp_path: Path, kind: str, flags: dict[st
 def test_what_we_write_is_read_alike_by_every_class(tmp_path: Path, name: str) -> None:
     tokenizer = Tokenizer.from_vocab(VOCABULARY, RULES[name])
     config = BertConfig(tokenizer.vocab_size, 4, 1, 1, 4, 8)
-    params = jax.tree.map(np.asarray, init_params(Bert(config), jax.random.key(0)))
+    params = jax.tree.map(np.asarray, drawn_params(Bert(config)))
     write_folder(config, params, tokenizer, tmp_path / "out", card="")
     ours = tokenizer.encode_sentences(LINES)
     for kind in (transformers.AutoTokenizer, transformers.BertTokenizer):
@@ -152,7 +153,7 @@ def test_tokenizers_that_tell_all(tmp_path: Path, name: str, split: bool) -> Non
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     ours = load_tokenizer(tmp_path / "theirs")
     config = BertConfig(ours.vocab_size, 4, 1, 1, 4, 8)
-    params = jax.tree.map(np.asarray, init_params(Bert(config), jax.random.key(0)))
+    params = jax.tree.map(np.asarray, drawn_params(Bert(config)))
     write_folder(config, params, ours, tmp_path / "ours", card="")
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
     for number, line in enumerate(OTHERS):

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.sources import python_docs
@@ -23,7 +24,7 @@ from bertjax.hub.family import HEADS
 from bertjax.hub.folder import write_folder
 from bertjax.inference.encoder import Encoder
 from bertjax.inference.pretrained import Pretrained, load
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
 torch = pytest.importorskip("torch", reason="torch is not installed; make test-interop installs it")
@@ -104,7 +105,7 @@ def shake(model: typing.Any, noise: float = 0.3) -> None:
 
 def random_params(config: BertConfig, noise: float = 0.3) -> dict:
     rng = np.random.default_rng(1)
-    params = jax.jit(lambda key: init_params(Bert(config), key))(jax.random.key(0))
+    params = drawn_params(Bert(config))
     return jax.tree.map(lambda leaf: np.asarray(leaf + rng.normal(0, noise, leaf.shape), np.float32), params)
 
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 
 CONFIG = BertConfig(25, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_position=8, dropout=0.1)
 
@@ -14,7 +15,7 @@ CONFIG = BertConfig(25, hidden_size=16, num_layers=2, num_heads=2, intermediate_
 @pytest.mark.parametrize("changes", [{}, {"positions": "rotary", "norm": "pre"}], ids=["bert", "modern"])
 def test_weights_are_those_the_model_takes_its_means_by(changes: dict) -> None:
     model = Bert(BertConfig(**{**CONFIG.__dict__, **changes}))
-    params = init_params(model, jax.random.key(0))
+    params = drawn_params(model)
     sequences_bt = jnp.array([[1, 1, 1, 2, 2, 0]])
     tokens_bt, positions_bt = jnp.array([[5, 6, 7, 8, 9, 0]]), jnp.array([[0, 1, 2, 0, 1, 0]])
 

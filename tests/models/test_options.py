@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.models.bert import Bert, init_params, params_template
@@ -57,6 +58,17 @@ def fresh_params(config: BertConfig) -> dict:
     return init_params(Bert(config), KEY)
 
 
+@functools.partial(jax.jit, static_argnames="module")
+def applied(module: Any, variables: dict, *args: jax.Array) -> jax.Array:
+    """What a layer makes of its arguments, without dropout."""
+    return module.apply(variables, *args, train=False)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def looked_at(model: Bert, params: dict, *args: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, *args, method="attention_weights")
+
+
 # Layers that differ.
 
 
@@ -64,12 +76,12 @@ def test_layers_see_what_is_in_their_window_however_they_are_compiled() -> None:
     """Four layers, of which the second to fourth see one token to either side, and the first has no norm."""
     c = small(num_layers=4, norm="pre", positions="rotary", window=1, global_every=4, token_types=0)
     c = dataclasses.replace(c, first_attention_norm=False, local_rotary_theta=50.0, init_scale=0.3)
-    params = fresh_params(c)
+    params = drawn_params(Bert(c))
     assert "segment_embedding" not in params and "attention_norm" not in params["block_0"]
     tokens_bt, *rest = inputs()
-    looked_at = Bert(c).apply({"params": params}, tokens_bt, *rest, method="attention_weights")
+    looks = np.asarray(looked_at(Bert(c), params, tokens_bt, *rest))
     far_ts = np.abs(np.arange(T)[:, None] - np.arange(T)[None]) > 1
-    assert np.asarray(looked_at[0])[..., far_ts].min() > 0 == np.asarray(looked_at[1:])[..., far_ts].max()
+    assert looks[0][..., far_ts].min() > 0 == looks[1:][..., far_ts].max()
     found = encode(c, params, tokens_bt, *rest)
     scanned = encoded(Bert(c, scan_layers=True), params, tokens_bt, *rest)
     np.testing.assert_allclose(found, scanned, atol=1e-5)
@@ -79,12 +91,12 @@ def test_layers_see_what_is_in_their_window_however_they_are_compiled() -> None:
 
 def test_layers_that_share_parameters_are_as_those_that_have_copies_of_them() -> None:
     shared, plain = small(share_layers=True, num_layers=3), small(num_layers=3)
-    params = fresh_params(shared)
+    params = drawn_params(Bert(shared))
     copies = params | {f"block_{layer}": params["block_0"] for layer in range(3)}
     assert names(plain) - names(shared) == {name for name in names(plain) if re.match("block_[12]/", name)}
     np.testing.assert_array_equal(encode(shared, params, *inputs()), encode(plain, copies, *inputs()))
-    looked_at = Bert(shared).apply({"params": params}, *inputs(), method="attention_weights")
-    assert looked_at.shape == (3, B, 2, T, T) and np.abs(looked_at[2] - looked_at[0]).max() > 0
+    looks = np.asarray(looked_at(Bert(shared), params, *inputs()))
+    assert looks.shape == (3, B, 2, T, T) and np.abs(looks[2] - looks[0]).max() > 0
 
 
 # Positions.
@@ -95,11 +107,11 @@ def test_rotary_attention_depends_on_distances_alone() -> None:
     x_nd, sequences_bt = jax.random.normal(KEY, (B * T, 16)), jnp.ones((B, T), jnp.int32)
     attention = Attention(config, jnp.float32)
     positions_bt = inputs()[2]
-    variables = attention.init(KEY, x_nd, positions_bt, sequences_bt, train=False)
+    variables = jax.jit(attention.init, static_argnames="train")(KEY, x_nd, positions_bt, sequences_bt, train=False)
     variables = jax.tree.map(lambda leaf: 20 * leaf, variables)  # else all weights are near 1/t
 
     def attend(positions_bt: jax.Array) -> jax.Array:
-        return attention.apply(variables, x_nd, positions_bt, sequences_bt, train=False)
+        return applied(attention, variables, x_nd, positions_bt, sequences_bt)
 
     here = attend(positions_bt)
     np.testing.assert_allclose(attend(positions_bt + 1000), here, atol=2e-3)
@@ -122,7 +134,7 @@ def test_rotary_has_no_table_of_positions_but_tells_them_apart() -> None:
     config = small(positions="rotary")
     assert names(SMALL) - names(config) == {"position_embedding"}
     tokens_bt, *rest = inputs()
-    params = jax.tree.map(lambda leaf: 10 * leaf, fresh_params(config))
+    params = jax.tree.map(lambda leaf: 10 * leaf, drawn_params(Bert(config)))
     swapped_bt = tokens_bt.at[:, 2].set(tokens_bt[:, 3]).at[:, 3].set(tokens_bt[:, 2])
     plain, swapped = (encode(config, params, tokens, *rest) for tokens in (tokens_bt, swapped_bt))
     assert float(jnp.abs(plain[:, 0] - swapped[:, 0]).max()) > 1e-3
@@ -133,19 +145,18 @@ def test_biases_that_look(features: int) -> None:
     """The score of the place looked at is 1 above those beside it, and no place further away comes near it."""
     offset_h = (-1, 1, 3)
     query_he, key_he = (bias.reshape(3, features) for bias in biases_that_look(offset_h, features))
-    positions_bt = jnp.arange(64)[None]
-    query_bhte, key_bhse = (
-        apply_rotary(jnp.broadcast_to(bias_he[None, :, None], (1, 3, 64, features)), positions_bt)
-        for bias_he in (query_he, key_he)
-    )
-    scores_hs = jnp.einsum("bhte,bhse->bhts", query_bhte, key_bhse)[0, :, 30] * features**-0.5
+
+    @jax.jit
+    def turned(bias_he: jax.Array) -> jax.Array:
+        x_bhte = jnp.broadcast_to(bias_he[None, :, None], (1, 3, 64, features))
+        return apply_rotary(x_bhte, jnp.arange(64)[None])
+
+    query_bhte, key_bhse = (np.asarray(turned(bias_he)) for bias_he in (query_he, key_he))
+    scores_hs = np.einsum("he,hse->hs", query_bhte[0, :, 30], key_bhse[0]) * features**-0.5
     for offset, score_s in zip(offset_h, scores_hs, strict=True):
         at = 30 + offset
-        np.testing.assert_allclose(score_s[at] - score_s[jnp.array([at - 1, at + 1])], 1, atol=1e-3)
-        assert (
-            int(score_s.argmax()) == at
-            and float(score_s[at] - jnp.delete(score_s, jnp.arange(at - 1, at + 2)).max()) > 2
-        )
+        np.testing.assert_allclose(score_s[at] - score_s[[at - 1, at + 1]], 1, atol=1e-3)
+        assert score_s.argmax() == at and score_s[at] - np.delete(score_s, range(at - 1, at + 2)).max() > 2
 
 
 def test_attention_that_starts_at_neighbours() -> None:
@@ -178,16 +189,16 @@ def test_pre_norm_leaves_the_residual_alone() -> None:
     block = Block(small(norm="pre"), jnp.float32)
     x_nd = jax.random.normal(KEY, (B * T, 16)) * 7
     _, _, positions_bt, sequences_bt = inputs()
-    variables = block.init(KEY, x_nd, positions_bt, sequences_bt, train=False)
+    variables = jax.jit(block.init, static_argnames="train")(KEY, x_nd, positions_bt, sequences_bt, train=False)
     silent = jax.tree.map_with_path(lambda path, leaf: leaf * (path[-2].key != "out"), variables)
-    np.testing.assert_array_equal(block.apply(silent, x_nd, positions_bt, sequences_bt, train=False), x_nd)
-    scaled = [block.apply(variables, x, positions_bt, sequences_bt, train=False) - x for x in (x_nd, 3 * x_nd)]
+    np.testing.assert_array_equal(applied(block, silent, x_nd, positions_bt, sequences_bt), x_nd)
+    scaled = [applied(block, variables, x, positions_bt, sequences_bt) - x for x in (x_nd, 3 * x_nd)]
     np.testing.assert_allclose(*scaled, atol=1e-4)  # what a sublayer reads is normalised
 
 
 def test_pre_norm_ends_with_a_norm() -> None:
     assert names(small(norm="pre")) - names(SMALL) == {"final_norm/scale", "final_norm/bias"}
-    encoded = encode(small(norm="pre"), fresh_params(small(norm="pre")), *inputs())
+    encoded = encode(small(norm="pre"), drawn_params(Bert(small(norm="pre"))), *inputs())
     np.testing.assert_allclose(encoded.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(encoded.std(-1), 1, atol=1e-3)
 
@@ -209,11 +220,14 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square() -> None:
 )
 def test_gated_layers_multiply_two_products(name: str, activation: Any) -> None:
     layer, x_nd = FeedForward(small(hidden_act=name), jnp.float32), jax.random.normal(KEY, (3, 16))
-    variables = layer.init(KEY, x_nd)
-    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), variables)
+    rng = np.random.default_rng(1)
+    template = jax.eval_shape(layer.init, KEY, x_nd)
+    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), template)
     inner, gate, out = (variables["params"][part] for part in ("in", "gate", "out"))
     product = activation(x_nd @ inner["kernel"] + inner["bias"][None]) * (x_nd @ gate["kernel"] + gate["bias"][None])
-    np.testing.assert_allclose(layer.apply(variables, x_nd), product @ out["kernel"] + out["bias"][None], atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(layer.apply)(variables, x_nd), product @ out["kernel"] + out["bias"][None], atol=1e-5
+    )
 
 
 def test_without_biases_there_is_the_vocabularys_alone() -> None:
@@ -235,11 +249,12 @@ def test_initial_scale() -> None:
 def test_compared_means() -> None:
     x_btd = jax.random.normal(KEY, (1, 6, 4))
     segments_bt, sequences_bt = jnp.array([[0, 0, 1, 0, 1, 0]]), jnp.array([[1, 1, 1, 2, 2, 0]])
-    found = compared(x_btd, segments_bt, sequences_bt, num_sequences=3)
+    found = jax.jit(compared, static_argnames="num_sequences")(x_btd, segments_bt, sequences_bt, num_sequences=3)
+    x_btd, found = np.asarray(x_btd), np.asarray(found)
     for sequence, (first, second) in enumerate([((0, 1), (2,)), ((3,), (4,))]):
         a, b = (x_btd[0, list(tokens)].mean(0) for tokens in (first, second))
-        np.testing.assert_allclose(found[0, sequence], jnp.concatenate((a * b, jnp.abs(a - b), a + b)), atol=1e-6)
-    np.testing.assert_array_equal(found[0, 2], jnp.zeros(12))
+        np.testing.assert_allclose(found[0, sequence], np.concatenate((a * b, np.abs(a - b), a + b)), atol=1e-6)
+    np.testing.assert_array_equal(found[0, 2], np.zeros(12))
 
 
 # All of them at once.
@@ -254,7 +269,7 @@ EVERY = {
 @pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
 def test_padding_and_neighbours_change_nothing(options: dict[str, Any]) -> None:
     config = small(**options)
-    params = fresh_params(config)
+    params = drawn_params(Bert(config))
     tokens_bt, segments_bt, positions_bt, sequences_bt = inputs()
     predictions_bp, cls_bk = jnp.full((B, 1), 2), jnp.zeros((B, 1), jnp.int32)
     apply = jax.jit(Bert(config).apply)
@@ -274,7 +289,7 @@ def test_padding_and_neighbours_change_nothing(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)
 def test_scanned_layers_are_the_same(options: dict[str, Any]) -> None:
     config = small(**options)
-    params = fresh_params(config)
+    params = drawn_params(Bert(config))
     for how in ({"scan_layers": True}, {"remat": True}):
         other = encoded(Bert(config, **how), params, *inputs())
         np.testing.assert_allclose(other, encode(config, params, *inputs()), atol=1e-5)
@@ -285,15 +300,16 @@ def test_a_head_for_labels_tells_the_same_of_packed_texts_and_of_their_vectors(p
     """And its pooler is what its settings say: an activation, then a norm."""
     c = small(biases=False, classifier_bias=True, pooler_act="relu", pooler_norm=True, classifier_pooling=pooling)
     model = SequenceClassifier(Bert(c), 3)
-    params = jax.tree.map(lambda leaf: 10 * leaf, init_params(model, KEY))
+    params = jax.tree.map(lambda leaf: 10 * leaf, drawn_params(model))
     assert {*params["pooler"], *params["classifier"]} == {"kernel", "norm", "bias"}
     rows, others = inputs(), inputs(seed=1)
     packed = [jnp.concatenate((x_bt[:1], x_bt[1:]), 1) for x_bt in rows]
     packed[3] = jnp.repeat(jnp.array([[1, 2]]), T, 1)
     cls_bk = jnp.array([[0, T]])
-    logits_1kc = model.apply({"params": params}, *packed, cls_bk)
+    apply = jax.jit(model.apply)
+    logits_1kc = apply({"params": params}, *packed, cls_bk)
     beside = [packed[0].at[:, T:].set(others[0][1]), *packed[1:]]
-    np.testing.assert_array_equal(model.apply({"params": params}, *beside, cls_bk)[:, 0], logits_1kc[:, 0])
+    np.testing.assert_array_equal(apply({"params": params}, *beside, cls_bk)[:, 0], logits_1kc[:, 0])
     encoded_btd = encode(c, params, *rows)
     vectors_b1d = pool((pooling,), encoded_btd, rows[2], rows[3], num_sequences=1)
     of_head = {part: params[part] for part in ("pooler", "classifier")}
@@ -312,13 +328,13 @@ def test_with_one_row_all_tokens_share_it_and_with_none_there_is_no_table() -> N
     assert names(small()) - names(small(token_types=0)) == {"segment_embedding"}
     tokens_bt, segments_bt, *rest = inputs()
     table_rd = jax.random.normal(KEY, (2, 16))
-    params = fresh_params(small(token_types=0))
+    params = drawn_params(Bert(small(token_types=0)))
 
     def embedded(rows: int, segments_bt: jax.Array) -> jax.Array:
         model = Bert(small(token_types=rows))
         there = params | ({"segment_embedding": table_rd[:rows]} if rows else {})
         embed = lambda bert: bert.embeddings(tokens_bt, segments_bt, rest[0], train=False)  # noqa: E731
-        return model.apply({"params": there}, method=embed)
+        return jax.jit(functools.partial(model.apply, method=embed))({"params": there})
 
     np.testing.assert_array_equal(embedded(1, segments_bt), embedded(2, 0 * segments_bt))
     assert np.abs(embedded(2, segments_bt) - embedded(1, segments_bt)).max() > 0.1

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 from asked_questions import answer_examples
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.answers import AnswerBatch, AnswerBatches
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import init_params
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.answering import answering_objective
 from bertjax.objectives.tagging import token_logits
@@ -25,7 +25,7 @@ EXAMPLES = answer_examples(LENGTHS)
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return init_params(MODEL, jax.random.key(1))
+    return drawn_params(MODEL, seed=1)
 
 
 @pytest.fixture(scope="module")

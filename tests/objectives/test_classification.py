@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
 from bertjax.data.examples import Examples
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params
 from bertjax.objectives.classification import classification_objective
 from bertjax.objectives.sequence_logits import sequence_logits
 
@@ -21,7 +21,7 @@ LENGTHS = [9, 3, 5, 12, 2, 7, 4, 4]
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return init_params(MODEL, jax.random.key(1))
+    return drawn_params(MODEL, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.tuples import TupleBatch, TupleBatches
 from bertjax.data.tuples import Tuples
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import init_params
 from bertjax.models.sentence_encoder import SentenceEncoder
 from bertjax.objectives.contrastive import (
     Contrast,
@@ -129,7 +129,7 @@ def packed() -> TupleBatch:
 
 @functools.cache
 def params() -> dict[str, Any]:
-    return init_params(MODEL, jax.random.key(1))
+    return drawn_params(MODEL, seed=1)
 
 
 def test_packed_vectors_are_those_of_single_texts() -> None:

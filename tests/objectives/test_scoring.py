@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.labelled import LabelledBatches
 from bertjax.data.examples import Examples
 from bertjax.models.bert import Bert
 from bertjax.models.classifier import SequenceClassifier
-from bertjax.models.parameters import init_params
 from bertjax.objectives.scoring import Loss, scoring_objective
 from bertjax.objectives.sequence_logits import sequence_logits
 
@@ -25,7 +24,7 @@ def binary(logits_n: Any, scores_n: Any) -> Any:
 @pytest.mark.parametrize("loss, expected", [("squared", lambda x, y: (x - y) ** 2), ("binary", binary)])
 def test_the_loss_is_pytorchs(loss: Loss, expected: Any) -> None:
     model = SequenceClassifier(Bert(BertConfig(60, 16, 1, 2, 32, 16, dropout=0.0, init_scale=0.5)), 1)
-    params = init_params(model, jax.random.key(1))
+    params = drawn_params(model, seed=1)
     lengths, scores_n = [9, 3, 5, 2], np.array([0.25, 1, 0, 0.5], np.float32)
     ids, starts_n = np.arange(5, 5 + sum(lengths), dtype=np.int32), np.concatenate(([0], np.cumsum(lengths)))
     batches = LabelledBatches(Examples("", "", ids, starts_n, np.array(lengths), scores_n), batch_size=4, seed=0)

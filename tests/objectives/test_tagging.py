@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from tagged_sentences import tagged_examples
 
 from bertjax.config import BertConfig
 from bertjax.data.batching.tagged import TaggedBatch, TaggedBatches
 from bertjax.models.bert import Bert
-from bertjax.models.parameters import init_params
 from bertjax.models.tagger import TokenClassifier
 from bertjax.objectives.tagging import tagging_objective, token_logits
 
@@ -22,7 +22,7 @@ LENGTHS = [9, 3, 5, 12, 2, 7, 4, 4]
 
 @pytest.fixture(scope="module")
 def params() -> dict[str, Any]:
-    return init_params(MODEL, jax.random.key(1))
+    return drawn_params(MODEL, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 
 torch = pytest.importorskip("torch", reason="torch is an optional install: pip install 'bertjax[peers]'")
 pytest.importorskip("transformers", reason="transformers is an optional install: pip install 'bertjax[peers]'")
@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="transformers is an optional install:
 from benchmarks.speed.text import prepare_text  # noqa: E402
 from benchmarks.speed.training_peers import TextbookBert, labels_everywhere, train  # noqa: E402
 from bertjax.config import BertConfig  # noqa: E402
-from bertjax.models.bert import Bert, init_params  # noqa: E402
+from bertjax.models.bert import Bert  # noqa: E402
 
 MODEL = dataclasses.replace(BertConfig.textbook(17), hidden_size=16, intermediate_size=32, max_position=32)
 
@@ -49,7 +49,7 @@ def with_our_weights(params: dict) -> TextbookBert:
 
 def test_textbook_model_equals_ours(tiny, tmp_path):
     batch = prepare_text(tiny, tmp_path / "bench")[0].train_batches.batch_at(0)
-    params = init_params(Bert(MODEL), jax.random.key(0))
+    params = drawn_params(Bert(MODEL))
     fields = (batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt)
     ours = Bert(MODEL).apply({"params": params}, *fields, batch.mlm_positions_bp, batch.cls_positions_bk)
     lengths_b = (batch.sequences_bt > 0).sum(axis=1)

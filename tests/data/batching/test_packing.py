@@ -6,6 +6,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from drawn_params import drawn_params
 from made_up import MAX_LENGTH, assert_same, joined, make, numbered, random_corpus, steps
 
 from bertjax.config import BertConfig
@@ -15,7 +16,7 @@ from bertjax.data.batching.packing import most_in_a_row, pack, spread
 from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.wikitext import WikiText2
 from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
-from bertjax.models.bert import Bert, init_params
+from bertjax.models.bert import Bert
 from bertjax.objectives.pretraining import batch_metrics
 
 REAL = os.environ.get("BERTJAX_DATA")
@@ -272,7 +273,7 @@ def test_losses_are_those_of_plain_rows(monkeypatch):
             max_position=MAX_LENGTH,
         )
     )
-    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
+    params = drawn_params(model)
     metrics = jax.jit(lambda batch: batch_metrics(model, params, batch))
 
     def totals(batches):
