@@ -105,7 +105,7 @@ def of_own_words(read: Any, ours: Tokenizer, folder: Path) -> None:
     (folder / "words.txt").write_text("\n".join(own), encoding="utf-8")
     more = with_words_of(ours, folder / "words.txt")
     config = BertConfig(more.vocab_size, 4, 1, 1, 4, 8)
-    params = jax.tree.map(np.asarray, init_params(Bert(config), jax.random.key(0)))
+    params = jax.tree.map(np.asarray, drawn_params(Bert(config)))
     write_folder(config, params, more, folder / "out", card="")
     theirs = read(folder / "out")
     assert len(theirs) == more.vocab_size
