@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Engine
 
 from bertjax.data.tokenizer.template import A, B
@@ -35,6 +35,18 @@ def unigram(lines: list[str] = LINES, size: int = 60, *, split: bool = True) -> 
     made.decoder = decoders.Metaspace()
     how: Any = {"vocab_size": size, "show_progress": False, "unk_token": "<unk>"}
     made.train_from_iterator(lines, trainers.UnigramTrainer(special_tokens=SPECIAL, **how))
+    return _framed(made)
+
+
+def pieces(lines: list[str] = LINES, size: int = 60) -> Engine:
+    """MPNet's."""
+    made = Engine(models.WordPiece(unk_token="<unk>", max_input_chars_per_word=100))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.train_from_iterator(
+        lines, trainers.WordPieceTrainer(special_tokens=SPECIAL, vocab_size=size, show_progress=False)
+    )
     return _framed(made)
 
 

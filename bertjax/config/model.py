@@ -8,7 +8,7 @@ from typing import Literal
 from bertjax.config.checks import require, require_at_least, require_types
 
 Family = Literal[
-    "bert", "roformer", "modernbert", "distilbert", "electra", "albert", "roberta", "xlm-roberta", "camembert"
+    "bert", "roformer", "modernbert", "distilbert", "electra", "albert", "roberta", "xlm-roberta", "camembert", "mpnet"
 ]
 
 # Some ten times what the largest encoders have.
@@ -74,6 +74,9 @@ class BertConfig:
     """with a window: every n-th layer, from the first on, sees whole texts, the others what is in the window"""
     local_rotary_theta: float | None = None
     """with a window: model.rotary_theta of the layers with local attention; by default the same"""
+    relative_attention_bias: bool = False
+    """whether attention has a learned bias for how far apart two tokens are, in 32 buckets of distances up to 128 and
+    more, which all layers share (as in MPNet; Raffel et al. 2020)"""
     first_attention_norm: bool = True
     """whether the first layer's attention has a norm where norms are before the sublayers; it follows the embeddings'
     norm (ModernBERT has none there)"""
@@ -148,6 +151,10 @@ class BertConfig:
                 f"model.attention_start=neighbours is of rotary positions and biases, not of model.positions="
                 f"{self.positions} and model.biases={self.biases}; change these, or give model.attention_start=random",
             )
+        require(
+            self.window == 0 or not self.relative_attention_bias,
+            f"model.window={self.window} has no place for model.relative_attention_bias=true; leave one of them out",
+        )
         require(
             self.token_types in (0, 1, 2),
             f"model.token_types={self.token_types} is impossible: texts have two segments at most; give 0, 1 or 2",

@@ -52,6 +52,7 @@ CARRIED = {
     "norm_kind": Carried(("layer",), "its norms are layer norms"),
     "embedding_norm": Carried((True,), "its embeddings are always normalised"),
     "positions": Carried(("learned",), "it has an embedding of each position"),
+    "relative_attention_bias": Carried((False,), "its attention has no bias of distances"),
     "share_layers": Carried((False,), "its layers have parameters of their own"),
     "embedding_size": Carried((None,), "its embeddings are as wide as its layers"),
     "token_types": Carried((2,), "it has an embedding of each segment"),

@@ -23,6 +23,7 @@ from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family, label_head
 from bertjax.hub.modernbert import MODERNBERT
+from bertjax.hub.mpnet import MPNET
 from bertjax.hub.onnx import Weights, check_installed, write_onnx
 from bertjax.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.hub.roformer import ROFORMER
@@ -36,7 +37,7 @@ from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (
     *(BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT),
-    *(ROBERTA, XLM_ROBERTA, CAMEMBERT),
+    *(ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET),
 )
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)

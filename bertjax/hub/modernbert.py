@@ -177,6 +177,7 @@ MODERNBERT = Family(
         "first_attention_norm": Carried((False,), "its first layer's attention has none"),
         "embedding_norm": Carried((True,), "its embeddings are always normalised"),
         "positions": Carried(("rotary",), "its positions are rotary"),
+        "relative_attention_bias": Carried((False,), "its attention has no bias of distances"),
         "biases": Carried((False,), "its linear layers and norms have no biases"),
         "hidden_act": Carried(("geglu", "swiglu"), "its feed-forward layers have a gate"),
         "share_layers": Carried((False,), "its layers have parameters of their own"),

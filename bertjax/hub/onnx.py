@@ -17,6 +17,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Head
 from bertjax.ops.activations import GATED
+from bertjax.ops.distances import MOST_DISTANCE, distance_buckets
 from bertjax.ops.rotary import speeds
 
 if TYPE_CHECKING:
@@ -216,11 +217,23 @@ def _embedded(graph: _Graph, pad: int | None) -> str:
 def _hidden(graph: _Graph, seen_b11s: str, window: int | None) -> str:
     """What is added to scores [b, h, t, s]: 0 where a token sees another, and what hides it where it does not."""
     node = graph.node
-    if window is None:
+    if window is None and not graph.config.relative_attention_bias:
         return node("Where", seen_b11s, 0.0, _UNSEEN)
     places_t = _places(graph)
-    apart_ts = node("Abs", node("Sub", node("Unsqueeze", places_t, [1]), node("Unsqueeze", places_t, [0])))
-    return node("Where", node("And", seen_b11s, node("LessOrEqual", apart_ts, float(window))), 0.0, _UNSEEN)
+    way_ts = node("Sub", node("Unsqueeze", places_t, [0]), node("Unsqueeze", places_t, [1]))
+    if window is None:
+        return node("Where", seen_b11s, _distance_bias(graph, way_ts), _UNSEEN)
+    near_ts = node("LessOrEqual", node("Abs", way_ts), float(window))
+    return node("Where", node("And", seen_b11s, near_ts), 0.0, _UNSEEN)
+
+
+def _distance_bias(graph: _Graph, way_ts: str) -> str:
+    """The bias of the way from each token to each other, [1, h, t, s]."""
+    node, most = graph.node, MOST_DISTANCE
+    of_ways = np.asarray(graph.params["relative_attention_bias"])[distance_buckets(2 * most + 1)[most]]
+    way_ts = node("Add", node("Clip", way_ts, float(-most), float(most)), float(most))
+    bias_tsh = node("Gather", graph.weight("bias of ways", of_ways), node("Cast", way_ts, to=_INT64))
+    return node("Unsqueeze", node("Transpose", bias_tsh, perm=[2, 0, 1]), [0])
 
 
 def _angles(graph: _Graph, theta: float) -> tuple[str, str]:

@@ -6,6 +6,7 @@ texts have tokens. A pooler, which a folder without a word head may have, is lef
 """
 
 import dataclasses
+import functools
 from collections.abc import Set
 from typing import Any
 
@@ -17,8 +18,8 @@ from bertjax.hub import bert
 from bertjax.hub.family import Carried, Family, transpose_kernels
 from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 
-_PAD = 1  # the number of padding
-_UNUSED = _PAD + 1  # rows of positions that no token has
+PAD = 1  # the number of padding
+_UNUSED = PAD + 1  # rows of positions that no token has
 _LAYOUT = Layout(
     "roberta",
     pooler=None,
@@ -37,7 +38,7 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     Raises:
       BertjaxError: it has a setting that we cannot compute, or a size that is not a number.
     """
-    for key, default, values in (("pad_token_id", _PAD, (_PAD,)), ("type_vocab_size", 2, (1, 2))):
+    for key, default, values in (("pad_token_id", PAD, (PAD,)), ("type_vocab_size", 2, (1, 2))):
         if (value := theirs.get(key, default)) not in values:
             raise BertjaxError(f"{key}={value!r} is not supported; only {' or '.join(map(str, values))} is")
     config = bert.read_config({"vocab_size": 50265} | theirs | {"type_vocab_size": 2})
@@ -51,21 +52,25 @@ def read_config(theirs: dict[str, Any]) -> BertConfig:
     return dataclasses.replace(config, max_position=positions, token_types=types)
 
 
-def _to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+def write_config(config: BertConfig, heads: Set[str], architecture: str) -> dict[str, Any]:
+    """Returns what config.json says of the model with these heads, whose class's name begins with `architecture`."""
+    named = {"architectures": [f"{architecture}{'ForMaskedLM' if 'mlm' in heads else 'Model'}"]}
+    return bert.write_config(config, heads) | named | {"max_position_embeddings": config.max_position + _UNUSED}
+
+
+def to_ours(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+    """Returns the parameter at one of our paths, made of their tensor."""
     return array[_UNUSED:] if path == "position_embedding" else transpose_kernels(config, path, array)
 
 
-def _to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+def to_theirs(config: BertConfig, path: str, array: np.ndarray) -> np.ndarray:
+    """Returns their tensor, made of the parameter at one of our paths."""
     if path == "position_embedding":
         return np.pad(array, ((_UNUSED, 0), (0, 0)))
     return transpose_kernels(config, path, array)
 
 
 def _family(name: str, model_type: str, architecture: str) -> Family:
-    def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:
-        named = {"architectures": [f"{architecture}{'ForMaskedLM' if 'mlm' in heads else 'Model'}"]}
-        return bert.write_config(config, heads) | named | {"max_position_embeddings": config.max_position + _UNUSED}
-
     return Family(
         name=name,
         model_type=model_type,
@@ -76,16 +81,16 @@ def _family(name: str, model_type: str, architecture: str) -> Family:
             "hidden_act": Carried(("gelu",), "its word head knows no other"),
         },
         read_config=read_config,
-        write_config=write_config,
+        write_config=functools.partial(write_config, architecture=architecture),
         names=_LAYOUT.names,
         text_head=text_head("classifier.dense", "classifier.out_proj", "tanh"),
         token_head=TOKEN_HEAD,
         answer_head=ANSWER_HEAD,
-        to_ours=_to_ours,
-        to_theirs=_to_theirs,
+        to_ours=to_ours,
+        to_theirs=to_theirs,
         after_reading=_LAYOUT.after_reading,
         before_writing=_LAYOUT.before_writing,
-        pad=_PAD,
+        pad=PAD,
     )
 
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.nn import initializers
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -19,6 +20,7 @@ from bertjax.config import BertConfig
 from bertjax.models.layers import Linear, Norm
 from bertjax.ops.activations import ACTIVATIONS, GATED
 from bertjax.ops.attention import Backend, attention, attention_weights
+from bertjax.ops.distances import NUM_BUCKETS, distance_bias
 from bertjax.ops.dropout import dropout
 from bertjax.ops.rotary import apply_rotary, biases_that_look
 from bertjax.parallel.sharding import gathered, on_rows
@@ -33,7 +35,9 @@ class Attention(nn.Module):
     layer: int = 0
 
     @nn.compact
-    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+    def __call__(
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None = None, *, train: bool
+    ) -> Array:
         c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
         linear = functools.partial(Linear, d, c, self.dtype)
         window, theta = c.window_of(self.layer), c.rotary_theta_of(self.layer)
@@ -54,10 +58,11 @@ class Attention(nn.Module):
         q_bhte, k_bhse, v_bhse = (heads(projected(name, x_nd)) for name in ("query", "key", "value"))
         if c.positions == "rotary":
             q_bhte, k_bhse = (apply_rotary(x, positions_bt, theta) for x in (q_bhte, k_bhse))
+        where: dict[str, Any] = {"bias_hts": bias_hts, "window": window}
         if self.is_mutable_collection("weights"):  # where somebody looks
-            self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt, window=window))
+            self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt, **where))
         key = self.make_rng("dropout") if train else None
-        how: dict[str, Any] = {"window": window, "dropout": c.dropout, "key": key, "backend": self.backend}
+        how: dict[str, Any] = where | {"dropout": c.dropout, "key": key, "backend": self.backend}
         mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, **how)
         return projected("out", mixed_bhte.swapaxes(1, 2).reshape(n, d))
 
@@ -86,13 +91,15 @@ class Block(nn.Module):
     layer: int = 0  # layers may differ in what they see, and the first one in its norm
 
     @nn.compact
-    def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
+    def __call__(
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None = None, *, train: bool
+    ) -> Array:
         c = self.config
         attention = Attention(c, self.dtype, self.backend, self.layer, name="attention")
         feed_forward = FeedForward(c, self.dtype, name="ffn")
 
         def attend(x_nd: Array) -> Array:
-            return attention(x_nd, positions_bt, sequences_bt, train=train)
+            return attention(x_nd, positions_bt, sequences_bt, bias_hts, train=train)
 
         for sublayer, name in ((attend, "attention_norm"), (feed_forward, "ffn_norm")):
             bare = c.norm == "pre" and name == "attention_norm" and self.layer == 0 and not c.first_attention_norm
@@ -121,31 +128,44 @@ class Encoder(nn.Module):
         self.block = [Block(self.config, self.dtype, self.backend, layer) for layer in layers]
         if self.config.norm == "pre":
             self.final_norm = Norm(self.config)
+        if self.config.relative_attention_bias:
+            shape = (NUM_BUCKETS, self.config.num_heads)
+            self.relative_attention_bias = self.param("relative_attention_bias", initializers.zeros, shape)
+
+    def _bias(self, sequences_bt: Array) -> Array | None:
+        """What is added to the scores of all layers, [h, t, s]."""
+        if not self.config.relative_attention_bias:
+            return None
+        # A sequence's tokens lie side by side in a row, so that their distances there are those of their positions.
+        return distance_bias(self.relative_attention_bias, sequences_bt.shape[1])
 
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
         """Returns the representations [n, d], float32 whatever the blocks compute in."""
         if jax.default_backend() != "cpu":  # there float32 arithmetic between the products is the faster
             x_nd = x_nd.astype(self.dtype)
+        inputs = (positions_bt, sequences_bt, self._bias(sequences_bt))
         if self.is_initializing():
             for block in self.block:
-                block(x_nd, positions_bt, sequences_bt, train=False)
+                block(x_nd, *inputs, train=False)
         else:
-            x_nd = self._apply_blocks(x_nd, positions_bt, sequences_bt, train)
+            x_nd = self._apply_blocks(x_nd, *inputs, train)
         if self.config.norm == "pre":
             x_nd = self.final_norm(x_nd)
         return x_nd.astype(jnp.float32)
 
     def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
         """Returns what each token looks at in each layer, float32 [l, b, h, t, s], without dropout."""
-        found = []
+        found, bias_hts = [], self._bias(sequences_bt)
         for layer, params in enumerate(self._params()):
             x_nd, kept = Block(self.config, self.dtype, layer=layer, parent=None).apply(
-                {"params": params}, x_nd, positions_bt, sequences_bt, train=False, mutable="weights"
+                {"params": params}, x_nd, positions_bt, sequences_bt, bias_hts, train=False, mutable="weights"
             )
             found.append(kept["weights"]["attention"]["bhts"][0])
         return jnp.stack(found)
 
-    def _apply_blocks(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, train: bool) -> Array:
+    def _apply_blocks(
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None, train: bool
+    ) -> Array:
         c = self.config
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
         layers = list(zip(self._params(), keys, strict=True))
@@ -155,7 +175,8 @@ class Encoder(nn.Module):
                 params, key = layer
                 params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
                 rngs = {"dropout": key} if train else None
-                return block.apply({"params": params}, x_nd, positions_bt, sequences_bt, train=train, rngs=rngs), None
+                inputs = (x_nd, positions_bt, sequences_bt, bias_hts)
+                return block.apply({"params": params}, *inputs, train=train, rngs=rngs), None
 
             return jax.checkpoint(apply_block, prevent_cse=not self.scan_layers) if self.remat else apply_block
 

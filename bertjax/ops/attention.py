@@ -1,7 +1,7 @@
 """Attention inside each sequence of a row (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1), by several backends.
 
-A backend is a function of (q, k, v, sequences, window, dropout, key), `_xla` and `_cudnn` here. To add one, write that
-function, name it in `Backend` and in `_BACKENDS`, and say in `choose_backend` where it can be had.
+A backend is a function of (q, k, v, sequences, bias, window, dropout, key), `_xla` and `_cudnn` here. To add one, write
+that function, name it in `Backend` and in `_BACKENDS`, and say in `choose_backend` where it can be had.
 
 Letters: b rows, t tokens of a row that look, s tokens of a row that are looked at, h heads, e features of a head.
 """
@@ -27,42 +27,53 @@ def attention(
     v_bhse: Array,
     sequences_bt: Array,
     *,
+    bias_hts: Array | None = None,
     window: int | None = None,
     dropout: float = 0.0,
     key: Array | None = None,
     backend: Backend = "xla",
 ) -> Array:
-    """Returns for each token the mean of the values it sees, weighted by softmax(q @ k / sqrt(e)): [b, h, t, e].
+    """Returns for each token the mean of the values it sees, weighted by softmax(q @ k / sqrt(e) + bias): [b, h, t, e].
 
     A token sees those of its own sequence, and with a window only those near it. One that sees none, which is padding,
     gets the mean of all values in its row, or of those near it.
 
     Args:
       sequences_bt: int32, which of the row's sequences a token belongs to, 1 or more; 0 is padding.
+      bias_hts: what is added to scores, in rows without a window; by default nothing.
       window: tokens to either side that are seen at most; by default all.
       dropout: rate at which attention weights are dropped.
       key: a `jax.random.key` for the dropout; without it nothing is dropped.
       backend: what computes it, as `choose_backend` has it.
     """
     dropout = 0.0 if key is None else dropout
-    return _BACKENDS[backend](q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
+    return _BACKENDS[backend](q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
 
 
-def attention_weights(q_bhte: Array, k_bhse: Array, sequences_bt: Array, *, window: int | None = None) -> Array:
+def attention_weights(
+    q_bhte: Array,
+    k_bhse: Array,
+    sequences_bt: Array,
+    *,
+    bias_hts: Array | None = None,
+    window: int | None = None,
+) -> Array:
     """Returns what each value counts for in the means that `attention` makes, float32 [b, h, t, s].
 
     Args:
-      sequences_bt: as for `attention`, and so is the window.
+      sequences_bt: as for `attention`, and so are bias and window.
     """
     scores_bhts = jnp.einsum("bhte,bhse->bhts", q_bhte, k_bhse) * q_bhte.shape[-1] ** -0.5
     seen_b1ts = visible(sequences_bt, window)[:, None]
     # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
-    scores_bhts = jnp.where(seen_b1ts, scores_bhts.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    scores_bhts = scores_bhts.astype(jnp.float32)
+    scores_bhts = scores_bhts if bias_hts is None else scores_bhts + bias_hts[None]
+    scores_bhts = jnp.where(seen_b1ts, scores_bhts, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores_bhts)
 
 
 def choose_backend(
-    asked: Literal["auto"] | Backend, *, dtype: DTypeLike, head_size: int, dropout: float = 0.0
+    asked: Literal["auto"] | Backend, *, dtype: DTypeLike, head_size: int, dropout: float = 0.0, bias: bool = False
 ) -> Backend:
     """Returns the backend that was asked for, or for "auto" cuDNN's where that can be had on this machine.
 
@@ -70,13 +81,14 @@ def choose_backend(
       dtype: of queries, keys and values on an accelerator.
       head_size: features of a head.
       dropout: rate on attention weights; 0 where the model is not trained.
+      bias: whether something is added to scores.
 
     Raises:
       BertjaxError: the backend that was asked for cannot be had.
     """
     if asked == "xla":
         return "xla"
-    reason = _why_not_cudnn(jnp.dtype(dtype), head_size, dropout)
+    reason = _why_not_cudnn(jnp.dtype(dtype), head_size, dropout, bias)
     if asked == "cudnn" and reason:
         raise BertjaxError(f"model.attention=cudnn {reason}, or model.attention=auto")
     return "xla" if reason else "cudnn"
@@ -105,13 +117,14 @@ def _xla(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
+    bias_hts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
     t = sequences_bt.shape[1]  # a symbol in a program exported for all lengths, which is not differentiated
     compute = _recomputing if isinstance(t, int) and t >= _COMPUTED_AGAIN_FROM else _plain
-    return compute(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
+    return compute(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
 
 
 def _plain(
@@ -119,14 +132,16 @@ def _plain(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
+    bias_hts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
     t = sequences_bt.shape[1]
+    assert bias_hts is None or window is None, "BertConfig sees to it"
     if window is not None and isinstance(t, int) and t >= _IN_CHUNKS_FROM * max(window, _LEAST_CHUNK):
         return _in_chunks(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
-    weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, window=window)
+    weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, bias_hts=bias_hts, window=window)
     weights_bhts = drop(weights_bhts.astype(q_bhte.dtype), dropout, key)
     return jnp.einsum("bhts,bhse->bhte", weights_bhts, v_bhse)
 
@@ -176,7 +191,7 @@ def _in_chunks(
     return mixed_bhnce.reshape(b, h, n * c, e)[:, :, :t]
 
 
-_Inputs = tuple[Array, Array, Array, Array, Array | None]
+_Inputs = tuple[Array, Array, Array, Array, Array | None, Array | None]
 
 
 def _recomputing_forward(
@@ -184,30 +199,32 @@ def _recomputing_forward(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
+    bias_hts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> tuple[Array, _Inputs]:
-    mixed_bhte = _plain(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
-    return mixed_bhte, (q_bhte, k_bhse, v_bhse, sequences_bt, key)
+    mixed_bhte = _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
+    return mixed_bhte, (q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, key)
 
 
 def _recomputing_backward(
     window: int | None, dropout: float, inputs: _Inputs, grad_bhte: Array
-) -> tuple[Array, Array, Array, None, None]:
-    q_bhte, k_bhse, v_bhse, sequences_bt, key = inputs
+) -> tuple[Array, Array, Array, None, Array | None, None]:
+    q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, key = inputs
 
-    def mix(q_bhte: Array, k_bhse: Array, v_bhse: Array) -> Array:
-        return _plain(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
+    def mix(q_bhte: Array, k_bhse: Array, v_bhse: Array, bias_hts: Array | None) -> Array:
+        return _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
 
     # Told to wait for the gradient. XLA would else find that it has computed all this before, and keep it: on CPUs it
     # ignores the barrier that `jax.checkpoint` puts there.
     waiting_bhte = q_bhte + 0 * grad_bhte
-    grad_q_bhte, grad_k_bhse, grad_v_bhse = jax.vjp(mix, waiting_bhte, k_bhse, v_bhse)[1](grad_bhte)
-    return grad_q_bhte, grad_k_bhse, grad_v_bhse, None, None
+    pull_back = jax.vjp(mix, waiting_bhte, k_bhse, v_bhse, bias_hts)[1]
+    grad_q_bhte, grad_k_bhse, grad_v_bhse, grad_bias_hts = pull_back(grad_bhte)
+    return grad_q_bhte, grad_k_bhse, grad_v_bhse, None, grad_bias_hts, None
 
 
-_recomputing = jax.custom_vjp(_plain, nondiff_argnums=(4, 5))
+_recomputing = jax.custom_vjp(_plain, nondiff_argnums=(5, 6))
 _recomputing.defvjp(_recomputing_forward, _recomputing_backward)
 
 
@@ -219,11 +236,12 @@ def _cudnn(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
+    bias_hts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
-    assert dropout == 0, "choose_backend sees to it"
+    assert dropout == 0 and bias_hts is None, "choose_backend sees to it"
     t = sequences_bt.shape[1]
     # With a mask it wants an even number of tokens.
     q, k, v = (jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, t % 2), (0, 0), (0, 0))) for x in (q_bhte, k_bhse, v_bhse))
@@ -232,7 +250,7 @@ def _cudnn(
     return mixed_bthe[:, :t].swapaxes(1, 2)
 
 
-def _why_not_cudnn(dtype: jnp.dtype, head_size: int, dropout: float) -> str:
+def _why_not_cudnn(dtype: jnp.dtype, head_size: int, dropout: float, bias: bool) -> str:
     """Returns what cuDNN lacks here and what to change, or "" where it can be used."""
     device = jax.local_devices()[0]
     # Its fused attention is of compute capability 8.0 on. AMD's GPUs have names there, such as gfx942.
@@ -245,8 +263,10 @@ def _why_not_cudnn(dtype: jnp.dtype, head_size: int, dropout: float) -> str:
         return f"wants heads of 8, 16, … 128 features, not {head_size}; change model.num_heads"
     if dropout > 0:
         return f"cannot drop attention weights, and model.dropout={dropout}; use model.dropout=0"
+    if bias:
+        return "is not used with model.relative_attention_bias=true; use model.attention=xla"
     return ""
 
 
-_Compute = Callable[[Array, Array, Array, Array, int | None, float, Array | None], Array]
+_Compute = Callable[[Array, Array, Array, Array, Array | None, int | None, float, Array | None], Array]
 _BACKENDS: dict[Backend, _Compute] = {"xla": _xla, "cudnn": _cudnn}

@@ -37,6 +37,7 @@ RULES = (
     (r"attention/(query|key|value)/bias", PartitionSpec("tensor")),
     (r"attention/out/kernel", PartitionSpec("tensor", "fsdp")),
     (r"attention/out/bias", WHOLE),
+    (r"relative_attention_bias", PartitionSpec(None, "tensor")),
     (r"ffn/(in|gate)/kernel", PartitionSpec("fsdp", "tensor")),
     (r"ffn/(in|gate)/bias", PartitionSpec("tensor")),
     (r"ffn/out/kernel", PartitionSpec("tensor", "fsdp")),

@@ -17,7 +17,13 @@ from bertjax.models.parts import depths
 # Whether a parameter is decayed, by the last part of its path, which fits exactly one: matrices and embedding tables
 # are, biases and norms are not, as BERT's own optimiser has it; so are what LoRA multiplies. A new kind of parameter
 # needs its rule here.
-DECAYED = ((r"kernel", True), (r"\w+_embedding", True), (r"[ab]", True), (r"bias", False), (r"scale", False))
+DECAYED = (
+    (r"kernel", True),
+    (r"\w+_embedding", True),
+    (r"[ab]", True),
+    (r"(relative_attention_)?bias", False),
+    (r"scale", False),
+)
 
 NSP_HEAD = ("pooler", "nsp")  # the first parts of its parameters' paths
 

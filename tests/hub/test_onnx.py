@@ -33,6 +33,7 @@ CASES = {
     "BERT": TINY,
     "ALBERT": dataclasses.replace(TINY, share_layers=True, embedding_size=8, hidden_act="gelu_tanh"),
     "ModernBERT": MODERN,
+    "MPNet": dataclasses.replace(TINY, token_types=0, relative_attention_bias=True),
     "of no family": dataclasses.replace(
         TINY, norm="pre", norm_kind="rms", positions="rotary", hidden_act="swiglu", embedding_norm=False, token_types=1
     ),

@@ -29,7 +29,6 @@ REFUSED = {
     "nan_weights": r"layer.1.output.dense.weight has 1 of 2,048 numbers that are NaN or infinite",
     "pytorch_bin": "has no model.safetensors; pytorch_model.bin is a pickle",
     "roformer": "embed_positions.weight has other angles",  # random ones
-    "mpnet": "is a 'mpnet' model; only",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from whole_tokenizers import ROLES, bpe, unigram, write  # noqa: E402
+from whole_tokenizers import ROLES, bpe, pieces, unigram, write  # noqa: E402
 
 from bertjax import Classifier, finetune, load_config  # noqa: E402
 from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer  # noqa: E402
@@ -42,6 +42,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "roberta untied": {"tie_word_embeddings": False, "type_vocab_size": 2},
     "xlm-roberta": {},
     "camembert": {},
+    "mpnet": {},
+    "mpnet untied": {"tie_word_embeddings": False},
     "distilbert": {},
     "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
     "modernbert": {"local_attention": 4, "num_hidden_layers": 4},
@@ -50,10 +52,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-WHOLE = {  # families of RoBERTa's kind: what makes a tokenizer, and its class
+WHOLE = {  # families whose padding is token 1: what makes a tokenizer, and its class
     "roberta": (bpe, "RobertaTokenizer"),
     "xlm-roberta": (unigram, "XLMRobertaTokenizer"),
     "camembert": (unigram, "CamembertTokenizer"),
+    "mpnet": (pieces, "MPNetTokenizer"),
 }
 
 
@@ -206,6 +209,7 @@ OF_TEXTS: dict[str, dict[str, Any]] = {
     "roberta": {},
     "xlm-roberta": {},
     "camembert": {},
+    "mpnet": {},
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drawn_params import drawn_params
 from odd_lines import odd_lines, odd_vocabulary
-from whole_tokenizers import ROLES, bpe, framed, unigram, write
+from whole_tokenizers import ROLES, bpe, framed, pieces, unigram, write
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
@@ -138,6 +138,8 @@ WHOLE: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "bytes as the file has them": (bpe, "roberta", {"tokenizer_class": "PreTrainedTokenizerFast", **ADDING}),
     "XLM-RoBERTa's class": (unigram, "xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer", **ROLES}),
     "XLM-RoBERTa's by its model": (unigram, "xlm-roberta", {}),
+    "MPNet's class": (pieces, "mpnet", {"tokenizer_class": "MPNetTokenizer", **ROLES}),
+    "MPNet's by its model, in capitals too": (pieces, "mpnet", {"do_lower_case": True, **ROLES}),
     "CamemBERT's class": (unigram, "camembert", {"tokenizer_class": "CamembertTokenizer"}),
     "pieces as the file has them": (unigram, "xlm-roberta", {"tokenizer_class": "PreTrainedTokenizerFast", **ADDING}),
 }
@@ -147,7 +149,7 @@ WHOLE: dict[str, tuple[Any, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("split", [True, False])
 def test_tokenizers_that_tell_all(tmp_path: Path, name: str, split: bool) -> None:
     make, model_type, settings = WHOLE[name]
-    made = make(OTHERS * 2, 400, **({} if make is bpe else {"split": split}))
+    made = make(OTHERS * 2, 400, **({"split": split} if make is unigram else {}))
     write(tmp_path / "theirs", made, **settings)
     (tmp_path / "theirs" / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 500}))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")

@@ -55,7 +55,9 @@ def encoded(model: Bert, params: dict, *args: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="config")
 def fresh_params(config: BertConfig) -> dict:
-    return init_params(Bert(config), KEY)
+    params = init_params(Bert(config), KEY)
+    table = params.get("relative_attention_bias")  # which begins as nothing
+    return params if table is None else params | {"relative_attention_bias": jax.random.normal(KEY, table.shape)}
 
 
 @functools.partial(jax.jit, static_argnames="module")
@@ -261,7 +263,7 @@ def test_compared_means() -> None:
 
 EVERY = {
     "modern": {"norm": "pre", "norm_kind": "rms", "hidden_act": "geglu", "positions": "rotary", "biases": False},
-    "shared": {"embedding_size": 8, "share_layers": True},
+    "shared": {"embedding_size": 8, "share_layers": True, "relative_attention_bias": True},
     "compared": {"nsp_features": "pair", "hidden_act": "swiglu"},
 }
 

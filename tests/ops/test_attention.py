@@ -113,6 +113,24 @@ def test_gradients_are_those_of_the_definition(way_back: None, window: int | Non
         assert np.abs(other).max() > 0.1 or window == 0  # where a token sees itself alone its score is nothing to it
 
 
+def test_a_bias_is_added_to_scores(way_back: None) -> None:
+    """To those of tokens that are seen, with the gradient of the definition."""
+    q, k, v, g = inputs()
+    bias_hts = jax.random.normal(jax.random.key(1), (H, T, T))
+
+    def ours(bias_hts: jax.Array) -> jax.Array:
+        return (attention(q, k, v, SEQUENCES_BT, bias_hts=bias_hts) * g).sum()
+
+    def defined(bias_hts: jax.Array) -> jax.Array:
+        seen_bts = (SEQUENCES_BT[:, :, None] == SEQUENCES_BT[:, None]) & (SEQUENCES_BT[:, None] > 0)
+        scores_bhts = q @ k.swapaxes(2, 3) / E**0.5 + bias_hts[None]
+        return (jax.nn.softmax(jnp.where(seen_bts[:, None], scores_bhts, -1e30)) @ v * g).sum()
+
+    for one, other in zip(*(jax.jit(jax.value_and_grad(of))(bias_hts) for of in (ours, defined)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+        assert np.abs(other).max() > 0.1
+
+
 @pytest.mark.parametrize("window", [1, 4])
 def test_chunks_of_a_long_row_see_what_the_window_holds(
     way_back: None, monkeypatch: pytest.MonkeyPatch, window: int
@@ -236,6 +254,7 @@ def test_auto_is_cudnn_where_it_can_be_had(gpu: None) -> None:
         ({"head_size": 20}, "not 20; change model.num_heads"),
         ({"head_size": 192}, "not 192; change model.num_heads"),
         ({"dropout": 0.1}, "model.dropout=0.1; use model.dropout=0"),
+        ({"bias": True}, "model.relative_attention_bias=true; use model.attention=xla"),
     ],
 )
 def test_cudnn_has_rules(gpu: None, change: dict[str, Any], reason: str) -> None:

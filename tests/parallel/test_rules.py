@@ -35,6 +35,7 @@ ANSWERS = {
     "embedding_projection/bias": (WHOLE, False),
     "embedding_norm/scale": (WHOLE, False),
     "embedding_norm/bias": (WHOLE, False),
+    "relative_attention_bias": (PartitionSpec(None, "tensor"), False),
     "block/attention/query/kernel": (COLUMNS, True),
     "block/attention/query/bias": (INNER, False),
     "block/attention/key/kernel": (COLUMNS, True),
@@ -88,6 +89,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "norm_kind": ("layer", "rms"),
     "embedding_norm": (True, False),
     "positions": ("learned", "rotary"),
+    "relative_attention_bias": (False, True),
     "embedding_size": (None, 16),
     "biases": (True, False),
     "token_types": (2, 1, 0),
@@ -177,7 +179,7 @@ def test_how_deep_every_parameter_of_every_model_lies() -> None:
         assert top == blocks + 1, name
         for path, depth in leaves(found):
             layer = re.match(r"(?:lora/)?block_(\d+)/", path)
-            below = path.endswith("_embedding") or path.startswith("embedding_")
+            below = path.endswith("_embedding") or path.startswith(("embedding_", "relative_"))
             assert depth == (int(layer[1]) + 1 if layer else 0 if below else top), f"{path} of {name}"
         adapters, frozen = split(params, None)
         assert frozen is not None and not adapters.keys() - {"lora", "pooler", "nsp", "mlm", "classifier", "final_norm"}

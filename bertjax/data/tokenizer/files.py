@@ -172,7 +172,7 @@ def _of_json(settings: Settings) -> _Found:
         )
     del tree["model"]["vocab"]  # which lacks a token where two have one number
     vocabulary = engine.get_vocab(with_added_tokens=False)
-    if settings.berts:
+    if settings.berts or (settings.mpnets and pieces):
         rules = _rules_by_flags(settings)
     elif pieces:
         rules = _piece_rules(*(normalizer[key] for key in _FLAGS.values()))
@@ -275,7 +275,8 @@ def _check_parts(settings: Settings, found: _Found, rules: Rules) -> None:
 def _template(settings: Settings, found: _Found, tokenizer: Tokenizer) -> Template:
     """Returns what stands around texts, and which end of them is cut off."""
     template = berts = tokenizer.template
-    if not found.rules.tell_all and (settings.robertas or settings.file.name == "vocab.json"):
+    as_robertas = settings.robertas or settings.file.name == "vocab.json"
+    if settings.mpnets or (not found.rules.tell_all and as_robertas):
         template = robertas_template(tokenizer.vocabulary.cls, tokenizer.vocabulary.sep)
     elif found.tree and (found.tree["post_processor"] or (settings.kind and not settings.berts)):
         try:

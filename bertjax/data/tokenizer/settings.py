@@ -40,6 +40,11 @@ class Settings(NamedTuple):
         """Whether its class is RoBERTa's or one with its special tokens, and tokenizer.json tells not all."""
         return self.kind in _ROBERTAS
 
+    @property
+    def mpnets(self) -> bool:
+        """Whether its class is MPNet's, which splits text as BERT's does and sets special tokens as RoBERTa's does."""
+        return self.kind == "mpnet"
+
 
 def read_settings(file: Path) -> Settings:
     """Reads the settings beside a vocabulary, a tokenizer.json, vocab.txt or vocab.json, which need not be there.
