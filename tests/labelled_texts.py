@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from drawn_params import drawn_params
 
 from bertjax.config import BertConfig, Config
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
-from bertjax.models.bert import Bert
+from bertjax.models.bert import Bert, init_params
 
 WORDS = [f"word{number}" for number in range(12)]
 
@@ -39,7 +38,7 @@ def write_model(folder: Path, *, num_layers: int = 1) -> Path:
     """Writes a tiny BERT with random weights, as from elsewhere."""
     tokenizer = Tokenizer.train([" ".join([*WORDS, "redish greenish blueish"])], min_frequency=1)
     config = BertConfig(tokenizer.vocab_size, 16, num_layers, 2, 32, 16, init_scale=0.2)
-    params = jax.device_get(drawn_params(Bert(config), seed=5))
+    params = jax.device_get(init_params(Bert(config), jax.random.key(5)))
     params = {part: params[part] for part in params if part not in ("mlm", "nsp")}
     write_folder(config, params, tokenizer, folder, card="")
     return folder
