@@ -48,7 +48,7 @@ def make_task_card(
     )
     files = {"tag": ("sentences.conll", "tagged.conll"), "answer": ("questions.json", "answers.json")}
     source, out = files.get(head.kind, ("texts.csv", "predictions.csv"))
-    model = "A BERT" if run.init_from is None else f"`{public_name(run.init_from)}`"
+    model = "A BERT" if run.init_from is None else _start(run)
     return _TASK_CARD.format(
         pipeline=head.pipeline,
         what=what,
@@ -81,7 +81,7 @@ def make_card(
       ValueError, KeyError, TypeError, AttributeError: the environment is not what a run writes.
     """
     corpus, model, recipe = environment["corpus"], run.model, _recipe(run)
-    begun = f" It began with the weights of `{public_name(run.init_from)}`." if run.init_from else ""
+    begun = f" It began with the weights of {_start(run)}." if run.init_from else ""
     evaluation = "It was not evaluated."
     if held_out:
         of_heads = figures(held_out, run.data.heads, prefix="held_out_")
@@ -119,7 +119,7 @@ def make_embedding_card(
     recipe["task"] = {key: value for key, value in dataclasses.asdict(task).items() if key not in ("train", "eval")}
     return _EMBEDDING_CARD.format(
         **dataclasses.asdict(run.model) | {"vocab_size": tokenizer.vocab_size},
-        begun=public_name(run.init_from or ""),
+        begun=_start(run),
         text=corpus["train"]["name"],
         examples=corpus["train"]["examples"],
         learned=next((name for name, is_it in learned.items() if is_it), "texts that belong together, against others"),
@@ -132,11 +132,17 @@ def make_embedding_card(
     )
 
 
+def _start(run: Config) -> str:
+    """Names what a run started from, and the layers of it where they are not all."""
+    layers = "" if run.init_layers is None else f" (of its layers {', '.join(map(str, run.init_layers))})"
+    return f"`{public_name(run.init_from or '')}`{layers}"
+
+
 def _recipe(run: Config) -> dict[str, Any]:
     """Returns what others may read of a configuration."""
     recipe = dataclasses.asdict(run)
     data = {key: value for key, value in recipe["data"].items() if key not in _PRIVATE}
-    del recipe["tokenizer"]["path"]
+    del recipe["tokenizer"]["path"], recipe["tokenizer"]["add"]
     return {"seed": run.seed, "data": data} | {part: recipe[part] for part in ("tokenizer", "model", "optim", "train")}
 
 
@@ -150,7 +156,7 @@ tags: [bert, sentence-transformers]
 # Vectors of texts, learned with bertjax
 
 {num_layers} layers, {hidden_size} hidden, {num_heads} heads, {vocab_size:,} tokens in the vocabulary. It began with the
-weights of `{begun}`, and learned from {text}: {examples:,} examples, {learned}, for {steps:,} steps of {batch_size:,}.
+weights of {begun}, and learned from {text}: {examples:,} examples, {learned}, for {steps:,} steps of {batch_size:,}.
 {sizes}
 
 {evaluation}

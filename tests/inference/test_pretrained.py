@@ -135,6 +135,7 @@ def test_odd_names_from_end_to_end(
     words.unlink()
     pretrain(dataclasses.replace(more, train=dataclasses.replace(more.train, steps=5)), resume=True)
     export_run(RunFolder(on_and_on), tmp_path / "with words")
+    assert str(tmp_path) not in (tmp_path / "with words" / "README.md").read_text()  # others need not know the place
     for encoder in map(Encoder.load, (on_and_on, tmp_path / "with words")):
         assert encoder.tokenizer.rules.special == ODD and encoder.tokenizer.vocab_size == 26
         split = encoder.tokenizer.split("The noun1 sees noun3")
