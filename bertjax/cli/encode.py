@@ -9,6 +9,7 @@ from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of,
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
 from bertjax.storage.fetch import here
+from bertjax.storage.outputs import delivered, output
 from bertjax.storage.paths import url_of, user_path
 
 # Those of `inference.engine`, for which --help does not wait.
@@ -21,12 +22,12 @@ def encode(argv: list[str]) -> None:
     if (args.text is None) == (args.input is None):
         given = "both a text and --input are given" if args.text is not None else "there is no text"
         raise BertjaxError(f"{given}; give TEXT, or --input FILES for one on every line")
-    if args.out is not None and not is_ours(args.out):
+    if args.input is not None and args.out is None:
+        raise BertjaxError("--input needs --out; give a name in .npy, .safetensors, .parquet or .index")
+    if args.out is not None and not is_ours(args.out.path):
         return
-    if args.input is None:
-        _encode_one(args)
-    else:
-        _encode_files(args)
+    with delivered("--out", args.out) as args.out:
+        (_encode_one if args.input is None else _encode_files)(args)
 
 
 def _encode_parser() -> Parser:
@@ -66,9 +67,9 @@ def _add_files(parser: Parser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=user_path,
-        help="save the vectors: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy or .safetensors "
-        "(vectors), float32 [rows, size], as .parquet (what is kept, vector), or as an .index for 'bertjax search'",
+        type=output,
+        help="save the vectors, also at a URL: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy "
+        "or .safetensors (vectors), float32 [rows, size], as .parquet (what is kept, vector), or as an .index for 'bertjax search'",
     )
     parser.add_argument(
         "--keep",
@@ -112,8 +113,6 @@ def _add_how(parser: Parser) -> None:
 
 
 def _encode_files(args: argparse.Namespace) -> None:
-    if args.out is None:
-        raise BertjaxError("--input needs --out; give a name in .npy, .safetensors, .parquet or .index")
     from bertjax.inference.encode_file import check_out, encode_file
     from bertjax.inference.encoder import Encoder
     from bertjax.inference.rows import find_sources, parse_part

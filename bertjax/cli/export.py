@@ -9,7 +9,8 @@ from bertjax.cli.terminal import say
 from bertjax.config.model import Family
 from bertjax.errors import BertjaxError, shown
 from bertjax.storage.hub_models import model_folder
-from bertjax.storage.paths import user_path
+from bertjax.storage.outputs import delivered, output
+from bertjax.storage.paths import check_no_url, user_path
 
 if TYPE_CHECKING:
     from bertjax.hub.onnx import Weights
@@ -19,7 +20,7 @@ def export(argv: list[str]) -> None:
     """Runs `bertjax export`."""
     parser = Parser(prog="bertjax export", description="Write a trained model in a form that other tools load.")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run or of a BERT, or ORG/NAME on the hub")
-    parser.add_argument("out", metavar="OUT", type=user_path, help="folder to make, or for stablehlo the file")
+    parser.add_argument("out", metavar="OUT", type=output, help="folder or URL to make, or for stablehlo the file")
     parser.add_argument(
         "--format",
         choices=("hf", "onnx", "stablehlo"),
@@ -35,20 +36,24 @@ def export(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.int8 and args.format != "onnx":
         raise BertjaxError(f"--int8 is of --format onnx, not of {args.format}; leave it out, or give that")
-    if not is_ours(args.out):
+    if not is_ours(args.out.path):
         return
     if args.format == "stablehlo":
         if args.family is not None:
             raise BertjaxError(
                 f"--family {args.family} is of --format hf and onnx, not of stablehlo; leave one of them out"
             )
-        _export_stablehlo(args.run, args.out)
+        check_no_url(args.out.url or "", "OUT")
+        _export_stablehlo(args.run, args.out.path)
         return
     onnx: Weights | None = None if args.format == "hf" else "int8" if args.int8 else "float32"
-    _export(model_folder(args.run), args.out, args.family, onnx)
-    say(f"exported to {shown(args.out)}; transformers, sentence-transformers and 'bertjax encode' load it")
-    for file in sorted(args.out.glob("onnx/*.onnx")):
-        say(f"onnxruntime runs {shown(file)}, {file.stat().st_size / 1e6:,.1f} MB")
+    with delivered("OUT", args.out) as folder:
+        _export(model_folder(args.run), folder, args.family, onnx)
+        sizes = {file.relative_to(folder): file.stat().st_size for file in sorted(folder.glob("onnx/*.onnx"))}
+    place = shown(args.out.url or args.out.path)
+    say(f"exported to {place}; transformers, sentence-transformers and 'bertjax encode' load it")
+    for file, size in sizes.items():
+        say(f"onnxruntime runs {place}/{file.as_posix()}, {size / 1e6:,.1f} MB")
 
 
 def push(argv: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The commands of tasks: finetune, which learns one from labelled examples, and predict."""
 
+import argparse
 import itertools
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from bertjax.cli.terminal import say
 from bertjax.cli.train import parse_recipe, training_parser
 from bertjax.errors import BertjaxError
 from bertjax.storage.hub_models import model_folder
-from bertjax.storage.paths import user_path
+from bertjax.storage.outputs import delivered, output
 
 
 def finetune(argv: list[str]) -> None:
@@ -92,9 +93,9 @@ def predict(argv: list[str]) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=user_path,
+        type=output,
         required=True,
-        help="file to write, in .csv, .tsv, .jsonl or .parquet; of tags in .jsonl or .parquet, or as the input in "
+        help="file or URL to write, in .csv, .tsv, .jsonl or .parquet; of tags in .jsonl, .parquet, or as the input in "
         ".conll, .txt or .tsv; of answers also in .json, their texts by the questions' ids",
     )
     parser.add_argument("--task.text", dest="text", metavar="COLUMN", help="column of the text; by default the run's")
@@ -113,8 +114,13 @@ def predict(argv: list[str]) -> None:
     )
     add_mesh(parser, "each device has the whole model, and texts of its own")
     args = parser.parse_args(argv)
-    if not is_ours(args.out):
+    if not is_ours(args.out.path):
         return
+    with delivered("--out", args.out) as args.out:
+        _predict(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
     check_new("--out", args.out)
     import dataclasses
 

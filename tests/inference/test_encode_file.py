@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import jax
 import numpy as np
 import pyarrow.parquet
@@ -18,6 +19,7 @@ import pytest
 import safetensors.numpy
 from drawn_params import drawn_params
 
+from bertjax.cli.main import main
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
@@ -442,3 +444,25 @@ def test_the_rate_is_without_compilation(
         f" s, {64 / (clock[0] - compiling):,.0f} texts/s (compilation took {compiling:,.1f} s more);"
         in caplog.messages[-1]
     )
+
+
+def test_texts_and_vectors_at_urls(
+    encoder: Encoder,
+    texts: str,
+    tmp_path: Path,
+    store: Any,
+    kill_after: Callable[[int, BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a kill cuts short goes on by the same command, and is uploaded whole."""
+    encode_file(encoder, texts, tmp_path / "here.npy")
+    monkeypatch.setattr(Encoder, "load", lambda *_, **__: encoder)
+    memory, append = fsspec.filesystem("memory"), PartialVectors.append
+    memory.put(texts, "/bucket/texts.txt")
+    command = ["encode", "model", "--input", "memory://bucket/texts.txt", "--out", "memory://bucket/there.npy"]
+    kill_after(2, KeyboardInterrupt())
+    assert main(command) == 130 and memory.ls("/bucket", detail=False) == ["/bucket/texts.txt"]
+    appended: list[Any] = []
+    monkeypatch.setattr(PartialVectors, "append", lambda *args: appended.append(append(*args)))
+    assert main(command) == 0 and 0 < len(appended) <= len(LINES) // WINDOW - 1
+    assert memory.cat("/bucket/there.npy") == (tmp_path / "here.npy").read_bytes()
