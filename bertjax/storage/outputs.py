@@ -14,7 +14,7 @@ from bertjax.storage.remote import Remote
 
 logger = logging.getLogger(__name__)
 
-_LAST = "config.json"  # makes a folder a model's: until it is there, nobody takes the folder for one
+_LAST = ("config.json", "index.json")  # make a folder a model or an index: until it is there, nobody takes it for one
 
 
 class Output(NamedTuple):
@@ -69,6 +69,6 @@ def _upload(path: Path, remote: Remote) -> None:
     if path.is_file():
         remote.upload(path)
         return
-    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: (file.name == _LAST, file))
+    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: (file.name in _LAST, file))
     for file in files:
         remote.upload(file, file.relative_to(path).as_posix())
