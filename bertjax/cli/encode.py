@@ -69,7 +69,8 @@ def _add_files(parser: Parser) -> None:
         metavar="FILE",
         type=output,
         help="save the vectors, also at a URL: for one text as .npy, float32 [1, tokens, hidden]; for --input as .npy "
-        "or .safetensors (vectors), float32 [rows, size], as .parquet (what is kept, vector), or as an .index for 'bertjax search'",
+        "or .safetensors (vectors), float32 [rows, size], as .parquet (what is kept, vector), or as an .index for "
+        "'bertjax search'",
     )
     parser.add_argument(
         "--keep",
