@@ -179,7 +179,8 @@ def _encode(setting: Setting) -> dict[str, Contender]:
     }
     if setting.peers:
         run(Contender("export_to_peers", common, setting.plain_environment))
-        for name in ("transformers_float32", "transformers_bf16", "sentence_transformers", "onnxruntime"):
+        onnx = ("onnxruntime", "onnxruntime_ours", "onnxruntime_ours_int8")
+        for name in ("transformers_float32", "transformers_bf16", "sentence_transformers", *onnx):
             contenders[name] = Contender("encode_peer", {**common, "name": name}, setting.plain_environment)
     return contenders
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,10 @@ Encode = Callable[[list[str]], np.ndarray]
 
 
 def export(*, config: str, folder: str) -> dict[str, Any]:
-    """Writes our weights as a folder of transformers' and as an ONNX file."""
+    """Writes our weights as we export them, and as an ONNX file that PyTorch makes of transformers' model."""
     shared = SharedFolder(folder)
-    write_folder(
-        load_config(config).model, nested(shared.weights()), load_tokenizer(shared.tokenizer), shared.exported, card=""
-    )
+    params, tokenizer = nested(shared.weights()), load_tokenizer(shared.tokenizer)
+    write_folder(load_config(config).model, params, tokenizer, shared.exported, card="", onnx="int8")
     _export_onnx(transformers.BertModel.from_pretrained(shared.exported, add_pooling_layer=False).eval(), shared)
     return {}
 
@@ -42,7 +42,9 @@ def encode(*, config: str, folder: str, name: str) -> dict[str, Any]:
         "transformers_float32": lambda: _transformers(shared, contextlib.nullcontext),
         "transformers_bf16": lambda: _transformers(shared, lambda: torch.autocast(DEVICE, torch.bfloat16)),
         "sentence_transformers": lambda: _sentence_transformers(shared),
-        "onnxruntime": lambda: _onnxruntime(shared),
+        "onnxruntime": lambda: _onnxruntime(shared, shared.onnx),
+        "onnxruntime_ours": lambda: _onnxruntime(shared, shared.exported / "onnx" / "model.onnx"),
+        "onnxruntime_ours_int8": lambda: _onnxruntime(shared, shared.exported / "onnx" / "model_quantized.onnx"),
     }[name]()
     texts = shared.texts()
     start = time.perf_counter()
@@ -80,9 +82,9 @@ def _sentence_transformers(shared: SharedFolder) -> Encode:
     return lambda texts: net.encode(texts, batch_size=ROWS, show_progress_bar=False)
 
 
-def _onnxruntime(shared: SharedFolder) -> Encode:
+def _onnxruntime(shared: SharedFolder, file: Path) -> Encode:
     provider = "CUDAExecutionProvider" if DEVICE == "cuda" else "CPUExecutionProvider"
-    session = onnxruntime.InferenceSession(shared.onnx, providers=[provider])
+    session = onnxruntime.InferenceSession(file, providers=[provider])
     tokenizer = transformers.AutoTokenizer.from_pretrained(shared.exported)
 
     def run(texts: list[str]) -> np.ndarray:
