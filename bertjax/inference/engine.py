@@ -70,6 +70,39 @@ class Recipe(NamedTuple):
 TOKENS = Recipe(("tokens",))
 
 
+class _EnginePrograms(NamedTuple):
+    """Apart from what is made of the representations, which is soon compiled, the model is compiled once a shape."""
+
+    forward: Callable[[Any, Array | np.ndarray], Array]
+    pool: Callable[..., Array]
+    words: Callable[..., Array]
+
+
+@functools.lru_cache(maxsize=16)  # another engine of an equal model, loaded anew, compiles nothing
+def _make_programs(config: BertConfig, precision: Precision, mesh: Mesh, shortest: int) -> _EnginePrograms:
+    """Makes the programs of all engines of equal settings, which have placed their parameters."""
+    model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
+    of_batch, whole, as_placed = _of_batch(mesh), replicated(mesh), None
+    return _EnginePrograms(
+        jax.jit(functools.partial(_encode, model), in_shardings=(as_placed, of_batch), out_shardings=by_rows(mesh)),
+        jax.jit(
+            functools.partial(_pool, shortest),
+            static_argnums=(0, 1),
+            in_shardings=(whole, by_rows(mesh), of_batch),
+            out_shardings=by_rows(mesh),
+        ),
+        jax.jit(
+            functools.partial(_words, model),
+            in_shardings=(as_placed, by_rows(mesh), whole, whole),
+            out_shardings=whole,
+        ),
+    )
+
+
+def _of_batch(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+
+
 class Engine:
     """A model without dropout, its parameters on a mesh by their names; batches are split by rows.
 
@@ -88,27 +121,9 @@ class Engine:
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
-        self._replicated, self._of_batch = replicated(mesh), NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
-        of_params = by_name(cast, mesh)
-        self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, of_params)
-        model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
-        # Apart from what is made of the representations, which is soon compiled, the model is compiled once a shape.
-        self.forward = jax.jit(
-            functools.partial(_encode, model),
-            in_shardings=(of_params, self._of_batch),
-            out_shardings=by_rows(mesh),
-        )
-        self._pool = jax.jit(
-            functools.partial(_pool, shortest),
-            static_argnums=(0, 1),
-            in_shardings=(self._replicated, by_rows(mesh), self._of_batch),
-            out_shardings=by_rows(mesh),
-        )
-        self._words = jax.jit(
-            functools.partial(_words, model),
-            in_shardings=(of_params, by_rows(mesh), self._replicated, self._replicated),
-            out_shardings=self._replicated,
-        )
+        self._replicated, self._of_batch = replicated(mesh), _of_batch(mesh)
+        self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, by_name(cast, mesh))
+        self.forward, self._pool, self._words = _make_programs(config, precision, mesh, shortest)
         self._programs: set[tuple[Any, ...]] = set()
         self.compile_seconds = 0.0  # in which programs were made; what runs on a device is not waited for
         self.tokens_per_batch = _tokens_per_batch() * self.row_shards

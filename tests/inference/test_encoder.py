@@ -211,6 +211,8 @@ def test_text_longer_than_the_positions(encoder: Encoder) -> None:
 
 def test_new_lengths_seldom_mean_a_new_compilation(encoder: Encoder) -> None:
     fresh = Encoder(encoder.config, encoder._params, encoder.tokenizer)
+    assert fresh.engine.forward is encoder.engine.forward  # nor does a new encoder of an equal model
+    fresh.engine.forward.clear_cache()
     for words in range(1, 39):
         fresh.encode_tokens(["a"] * words)
     assert fresh.engine.forward._cache_size() == 2  # lengths 16 and 40
