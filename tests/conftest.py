@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import Mesh
 
 from bertjax.cli.terminal import shown_on_terminal
 from bertjax.config import BertConfig, Config, DataConfig, LoggingConfig, OptimConfig, TokenizerConfig, TrainConfig
 from bertjax.data.prepare import Prepared, prepare
-from bertjax.evaluation.evaluate import EvalStep
+from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.objectives.objective import Objective
 from bertjax.runs.folder import RunFolder
 from bertjax.train.programs import Programs, make_programs
@@ -72,11 +73,10 @@ def trace_each_program_once() -> Iterator[None]:
     """Runs of one recipe share their jitted functions, which JAX else traces anew for each: seconds of Python."""
     made: dict[Any, Programs] = {}
     eval_steps: dict[Any, EvalStep] = {}
+    alone: dict[Any, EvalStep] = {}
 
     def shared(config: Config, objective: Objective, mesh: Mesh) -> Programs:
-        of_model: Any = objective.metrics  # unlike objects for unlike tasks; of one recipe's pretraining they are equal
-        if isinstance(objective.metrics, functools.partial):
-            of_model = (objective.metrics.func, objective.metrics.args, *objective.metrics.keywords.items())
+        of_model = kind_of(objective.metrics)
         steps = None if config.optim.schedule == "constant" else config.train.steps  # that a program depends on
         train = (steps, config.train.gradient_accumulation_steps, *objective.loss_weights.items())
         key = (config.optim, config.lora, train, of_model, mesh)
@@ -89,9 +89,23 @@ def trace_each_program_once() -> Iterator[None]:
             made[key] = programs._replace(eval_step=eval_step)
         return made[key]
 
+    def shared_eval_step(mesh: Mesh, objective: Objective) -> EvalStep:
+        key = (kind_of(objective.metrics), mesh)
+        if key not in alone:
+            alone[key] = compile_eval_step(mesh, objective)
+        return alone[key]
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("bertjax.train.loop.make_programs", shared)
+        patched.setattr("bertjax.evaluation.evaluate.compile_eval_step", shared_eval_step)
         yield
+
+
+def kind_of(value: Any) -> Any:
+    """What is equal for functions that compute the same: unlike objects for unlike tasks, parts of partial ones."""
+    if isinstance(value, functools.partial):
+        return (value.func, *map(kind_of, value.args), *value.keywords.items())
+    return (value.tobytes(), value.shape) if isinstance(value, np.ndarray) else value
 
 
 @pytest.fixture(autouse=True)
