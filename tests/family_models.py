@@ -36,6 +36,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "roberta untied": {"tie_word_embeddings": False, "type_vocab_size": 2},
     "xlm-roberta": {},
     "camembert": {},
+    "nomic_bert": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "nomic_bert gelu": {"hidden_act": "gelu", "type_vocab_size": 1},
+    "jina_embeddings_v3": {},
+    "jina_embeddings_v3 untied": {"tie_word_embeddings": False, "type_vocab_size": 2},
     "mpnet": {},
     "mpnet untied": {"tie_word_embeddings": False},
     "distilbert": {},
@@ -56,6 +60,8 @@ HEADS: dict[str, dict[str, Any]] = {  # where heads for labels and answers are t
     "roberta": {},
     "xlm-roberta": {},
     "camembert": {},
+    "nomic_bert": {},
+    "jina_embeddings_v3": {},
     "mpnet": {},
 }
 

@@ -8,7 +8,18 @@ from typing import Literal
 from bertjax.config.checks import require, require_at_least, require_types
 
 Family = Literal[
-    "bert", "roformer", "modernbert", "distilbert", "electra", "albert", "roberta", "xlm-roberta", "camembert", "mpnet"
+    "bert",
+    "roformer",
+    "modernbert",
+    "distilbert",
+    "electra",
+    "albert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "nomic_bert",
+    "jina_embeddings_v3",
 ]
 
 # Some ten times what the largest encoders have.
@@ -82,6 +93,8 @@ class BertConfig:
     norm (ModernBERT has none there)"""
     biases: bool = True
     """whether linear layers and norms have biases (as in BERT); the MLM head's output always has one for each token"""
+    block_biases: bool = True
+    """with model.biases: whether the linear layers of the encoder's layers have them too (not in Nomic BERT)"""
     nsp_features: Literal["cls", "pair"] = "cls"
     """input of the NSP head: the vector of <cls> (as in BERT), or that together with how the means of the two
     sentences' tokens differ"""
@@ -147,9 +160,10 @@ class BertConfig:
         )
         if self.attention_start == "neighbours":
             require(
-                self.positions == "rotary" and self.biases,
+                self.positions == "rotary" and self.biases and self.block_biases,
                 f"model.attention_start=neighbours is of rotary positions and biases, not of model.positions="
-                f"{self.positions} and model.biases={self.biases}; change these, or give model.attention_start=random",
+                f"{self.positions}, model.biases={self.biases} and model.block_biases={self.block_biases}; change "
+                "these, or give model.attention_start=random",
             )
         require(
             self.window == 0 or not self.relative_attention_bias,

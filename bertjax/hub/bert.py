@@ -57,6 +57,7 @@ CARRIED = {
     "embedding_size": Carried((None,), "its embeddings are as wide as its layers"),
     "token_types": Carried((2,), "it has an embedding of each segment"),
     "biases": Carried((True,), "its linear layers and norms have biases"),
+    "block_biases": Carried((True,), "its layers' linear layers have biases"),
     "window": Carried((0,), "its layers see whole texts"),
     "hidden_act": Carried(tuple(ACTIVATIONS), "its feed-forward layers have no gate"),
 }

@@ -143,5 +143,24 @@ def read_settings(theirs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[st
     return found
 
 
+def read_theta(rope: Mapping[str, Any], key: str, default: Any) -> float:
+    """Returns the base of rotary positions' angles that a config.json gives.
+
+    Args:
+      rope: its `rope_parameters`.
+      key: what an error calls the base.
+      default: the base where it is not there.
+
+    Raises:
+      BertjaxError: it is not a number, or the angles are of another kind.
+    """
+    if (how := rope.get("rope_type", "default")) != "default":
+        raise BertjaxError(f"rope_parameters: rope_type={how!r} is not supported; only 'default' is")
+    theta = rope.get("rope_theta", default)
+    if isinstance(theta, bool) or not isinstance(theta, int | float):
+        raise BertjaxError(f"{key}={theta!r} is not a number; fetch it again")
+    return float(theta)
+
+
 def _written(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -22,8 +22,10 @@ from bertjax.hub.bert import BERT
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family, label_head
+from bertjax.hub.jina_embeddings_v3 import JINA_EMBEDDINGS_V3
 from bertjax.hub.modernbert import MODERNBERT
 from bertjax.hub.mpnet import MPNET
+from bertjax.hub.nomic_bert import NOMIC_BERT
 from bertjax.hub.onnx import Weights, check_installed, write_onnx
 from bertjax.hub.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.hub.roformer import ROFORMER
@@ -37,7 +39,7 @@ from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (
     *(BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT),
-    *(ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET),
+    *(ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, NOMIC_BERT, JINA_EMBEDDINGS_V3),
 )
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)

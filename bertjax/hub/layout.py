@@ -53,6 +53,7 @@ class Layout(NamedTuple):
     layers: str = "encoder.layer"
     linears: Mapping[str, str] = _LINEARS  # of a layer
     norms: Mapping[str, str] = _NORMS  # of a layer
+    embedding_norm: str = "embeddings.LayerNorm"  # after the base
     projection: str = "embeddings_project"  # after the base; of embeddings that are not as wide as the layers
     pooler: str | None = "pooler.dense"  # after the base; None where there is none
     nsp: str | None = "cls.seq_relationship"  # None where there is none
@@ -74,12 +75,14 @@ class Layout(NamedTuple):
         def add(ours: str, theirs: str, leaf: str) -> None:
             table[f"{ours}/{leaf}"], table[f"{ours}/bias"] = f"{theirs}.weight", f"{theirs}.bias"
 
-        add("embedding_norm", f"{self.base}.embeddings.LayerNorm", "scale")
+        add("embedding_norm", f"{self.base}.{self.embedding_norm}", "scale")
         if config.embedding_size is not None:
             add("embedding_projection", f"{self.base}.{self.projection}", "kernel")
         for number in range(config.num_blocks):
             for ours, theirs in self.linears.items():
                 add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "kernel")
+                if not config.block_biases:
+                    del table[f"block_{number}/{ours}/bias"]
             for ours, theirs in self.norms.items():
                 add(f"block_{number}/{ours}", f"{self.base}.{self.layers}.{number}.{theirs}", "scale")
         if config.nsp_features == "cls" and self.pooler is not None:
@@ -134,5 +137,6 @@ class Layout(NamedTuple):
         """Returns today's name: old folders have TensorFlow's names for norms, those without heads lack the base."""
         if name.endswith(("LayerNorm.gamma", "LayerNorm.beta")):
             name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        parts = ("embeddings.", f"{self.layers.partition('.')[0]}.", "pooler.", f"{self.projection}.")
+        own = (self.layers.partition(".")[0], self.embedding_norm.partition(".")[0], self.projection)
+        parts = ("embeddings.", "pooler.", *(f"{part}." for part in own))
         return f"{self.base}.{name}" if name.startswith(parts) else name

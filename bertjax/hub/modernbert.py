@@ -10,7 +10,7 @@ from typing import Any
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
-from bertjax.hub.family import Carried, Family, LabelHead, read_settings
+from bertjax.hub.family import Carried, Family, LabelHead, read_settings, read_theta
 from bertjax.hub.tensors import Tensors
 
 SETTINGS = {
@@ -107,12 +107,7 @@ def _global_every(theirs: dict[str, Any], num_layers: int) -> int:
 def _theta(theirs: dict[str, Any], kind: str, old_key: str, default: float) -> float:
     """The base of the angles in layers of a kind, under its new name or the old one."""
     rope = (theirs.get("rope_parameters") or {}).get(kind) or {}
-    if (how := rope.get("rope_type", "default")) != "default":
-        raise BertjaxError(f"rope_parameters: rope_type={how!r} is not supported; only 'default' is")
-    theta = rope.get("rope_theta", theirs.get(old_key, default))
-    if isinstance(theta, bool) or not isinstance(theta, int | float):
-        raise BertjaxError(f"{old_key}={theta!r} is not a number; fetch it again")
-    return float(theta)
+    return read_theta(rope, old_key, theirs.get(old_key, default))
 
 
 def write_config(config: BertConfig, heads: Set[str]) -> dict[str, Any]:

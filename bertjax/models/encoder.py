@@ -3,6 +3,7 @@
 Letters: b rows, t and s tokens of a row, n = b*t, h heads, e features of a head, d hidden, f features inside a layer.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None = None, *, train: bool
     ) -> Array:
         c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
-        linear = functools.partial(Linear, d, c, self.dtype)
+        linear = functools.partial(Linear, d, _of_block(c), self.dtype)
         window, theta = c.window_of(self.layer), c.rotary_theta_of(self.layer)
 
         def heads(y_nd: Array) -> Array:
@@ -75,11 +76,16 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x_nd: Array) -> Array:
-        c = self.config
+        c = _of_block(self.config)
         inner_nf = ACTIVATIONS[c.hidden_act](Linear(c.intermediate_size, c, self.dtype, name="in")(x_nd))
         if c.hidden_act in GATED:
             inner_nf *= Linear(c.intermediate_size, c, self.dtype, name="gate")(x_nd)
         return Linear(x_nd.shape[-1], c, self.dtype, name="out")(inner_nf)
+
+
+def _of_block(config: BertConfig) -> BertConfig:
+    """The settings of linear layers in an encoder layer."""
+    return dataclasses.replace(config, biases=config.biases and config.block_biases)
 
 
 class Block(nn.Module):

@@ -41,7 +41,7 @@ def test_labels_of_tokens_are_read_and_written(name: str, tmp_path: Path, tell: 
         np.testing.assert_array_equal(again.eval()(**inputs).logits.softmax(-1)[0, 1:-1], expected)
 
 
-@pytest.mark.parametrize("name", OF_TOKENS)
+@pytest.mark.parametrize("name", [name for name in OF_TOKENS if name != "nomic_bert"])  # which has no such head
 def test_answers_are_read_and_written(name: str, tmp_path: Path, tell: Tell) -> None:
     kind = transformers.AutoModelForQuestionAnswering
     model = saved(tmp_path / "theirs", name, HEADS[name], kind)

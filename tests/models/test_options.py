@@ -239,6 +239,12 @@ def test_without_biases_there_is_the_vocabularys_alone() -> None:
         assert names(small(biases=False, **options)) < names(small(**options))
 
 
+def test_encoder_layers_alone_may_lack_biases() -> None:
+    gone = names(small()) - names(small(block_biases=False))
+    of_block = ("attention/query", "attention/key", "attention/value", "attention/out", "ffn/in", "ffn/out")
+    assert gone == {f"block_{layer}/{part}/bias" for layer in range(2) for part in of_block}
+
+
 def test_initial_scale() -> None:
     params = fresh_params(small(init_scale=0.5, vocab_size=2000))
     for leaf in (params["token_embedding"], params["block_0"]["ffn"]["in"]["kernel"]):

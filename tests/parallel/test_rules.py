@@ -92,6 +92,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "relative_attention_bias": (False, True),
     "embedding_size": (None, 16),
     "biases": (True, False),
+    "block_biases": (True, False),
     "token_types": (2, 1, 0),
     "hidden_act": ("gelu", "gelu_tanh", "relu", "silu", "geglu", "swiglu"),
     "nsp_features": ("cls", "pair"),
