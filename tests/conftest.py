@@ -83,6 +83,7 @@ def trace_each_program_once() -> Iterator[None]:
         of_model = kind_of(objective.metrics)
         steps = None if config.optim.schedule == "constant" else config.train.steps  # that a program depends on
         train = (steps, config.train.gradient_accumulation_steps, *objective.loss_weights.items())
+        of_model = (of_model, id(objective.constants))  # which the programs hold
         key = (config.optim, config.lora, train, of_model, mesh)
         if key not in made:
             programs = make_programs(config, objective, mesh)

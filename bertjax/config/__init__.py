@@ -7,6 +7,7 @@ from bertjax.config.data import Objective as Objective
 from bertjax.config.data import Source as Source
 from bertjax.config.data import Split as Split
 from bertjax.config.data import TokenizerConfig as TokenizerConfig
+from bertjax.config.distill import DistillConfig as DistillConfig
 from bertjax.config.lora import LoraConfig as LoraConfig
 from bertjax.config.model import BertConfig as BertConfig
 from bertjax.config.optim import OptimConfig as OptimConfig

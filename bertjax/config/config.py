@@ -5,6 +5,7 @@ from typing import Literal
 
 from bertjax.config.checks import expand_homes, require, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
+from bertjax.config.distill import DistillConfig
 from bertjax.config.lora import LoraConfig
 from bertjax.config.model import BertConfig
 from bertjax.config.optim import OptimConfig
@@ -37,6 +38,7 @@ class Config:
     model: BertConfig = dataclasses.field(default_factory=BertConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    distill: DistillConfig = dataclasses.field(default_factory=DistillConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -59,6 +61,7 @@ class Config:
             self.tokenizer.add is None or self.task.kind == "pretrain",
             f"tokenizer.add={self.tokenizer.add} is of pretraining; pretrain with it, and fine-tune that run",
         )
+        self._check_distill()
         require(
             self.tokenizer.add is None or bool(self.init_from or self.tokenizer.path),
             f"tokenizer.add={self.tokenizer.add} adds to a vocabulary that is read; give init_from or tokenizer.path, "
@@ -119,6 +122,17 @@ class Config:
             f"{given} does not name layers from 0 on, each once and in their order; give some such as [0, 2, 4]",
         )
 
+    def _check_distill(self) -> None:
+        given = f"distill.teacher={self.distill.teacher}"
+        require(
+            self.distill.teacher is None or self.task.kind == "pretrain",
+            f"{given} teaches in pretraining; pretrain with it, and fine-tune that run",
+        )
+        require(
+            self.distill.teacher is None or self.tokenizer.add is None,
+            f"tokenizer.add={self.tokenizer.add} adds words that {given} does not know; leave one of them out",
+        )
+
     def check_model(self) -> None:
         """Raises BertjaxError where sequences are longer than the model's positions, or layers asked for lack."""
         whose = f" of {self.init_from}" if self.init_from else ""
@@ -133,6 +147,12 @@ class Config:
         given = f"1 ({given}, which share their parameters)" if self.model.share_layers else given
         for key, layers in of_layers.items():
             require(layers is None or layers <= most, f"{key}={layers} is above {given}; give as many at most")
+        taught = self.distill.layers or (0,)
+        require(
+            taught[-1] < self.model.num_layers,
+            f"distill.layers={list(taught)}: model.num_layers={self.model.num_layers}{whose}, whose layers are 0 to "
+            f"{self.model.num_layers - 1}; give some of these",
+        )
         fresh, frozen = self.task.reinit_layers, self.optim.freeze_layers or 0
         require(
             fresh + frozen <= most,

@@ -50,6 +50,7 @@ class Prepared(NamedTuple):
     train_batches: Batches
     held_out_batches: Batches
     instead_of: str | None  # why the fallback was taken; None where it was not
+    teacher: Any = None  # whom it learns from too, `train.teacher.Teacher`; None where nobody teaches
 
     def told(self) -> dict[str, Any]:
         """Returns what a run's environment.json tells of its text."""
@@ -58,12 +59,13 @@ class Prepared(NamedTuple):
             told = {"name": corpus.name, "digest": corpus.digest, "tokens": corpus.ids.size}
             return told | ({"skipped": dict(corpus.skipped)} if corpus.skipped else {})
 
-        return {
+        told = {
             "source": self.config.data.source,
             "fallback_because": self.instead_of,
             "train": described(self.train),
             "held_out": described(self.held_out),
         }
+        return told if self.teacher is None else told | {"teacher": self.teacher.digest}
 
     def files(self) -> dict[str, bytes]:
         """Returns how often each word is in the training text, as a run keeps it."""
@@ -87,7 +89,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     instead_of = None
     if source is None:
         source, instead_of = open_source(data, list(dict.fromkeys((data.train_split, data.eval_split))), _cache(config))
-    there = config.init_from or config.tokenizer.path
+    there = config.init_from or config.tokenizer.path or config.distill.teacher
     if tokenizer is None:
         tokenizer = read_tokenizer(there) if there else _train_tokenizer(config, source)
         if (words := config.tokenizer.add) is not None:

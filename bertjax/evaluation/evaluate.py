@@ -21,7 +21,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.models.bert import make_model
 from bertjax.objectives.metrics import Metrics, RunningMeans
-from bertjax.objectives.objective import Objective, Params
+from bertjax.objectives.objective import Bound, Objective, Params
 from bertjax.objectives.pretraining import metrics_by_class, pretraining_objective
 from bertjax.parallel.sharding import Rows, by_name, by_rows, find_devices, make_mesh, place_rows, replicated, rows_here
 from bertjax.runs.folder import RunFolder
@@ -40,11 +40,12 @@ def compile_eval_step(mesh: Mesh, objective: Objective) -> EvalStep:
       objective: one made for this mesh.
     """
     template = jax.eval_shape(objective.init, jax.random.key(0))
-    return jax.jit(
-        lambda params, batch: objective.metrics(params, batch, None),
-        in_shardings=(by_name(template, mesh), by_rows(mesh)),
+    program = jax.jit(
+        lambda params, batch, constants: objective.holding(constants).metrics(params, batch, None),
+        in_shardings=(by_name(template, mesh), by_rows(mesh), by_name(objective.constants, mesh)),
         out_shardings=replicated(mesh),
     )
+    return Bound(program, objective.constants)
 
 
 def evaluate(eval_step: EvalStep, params: Params, batches: Iterable[Any], rows: Rows, mesh: Mesh) -> dict[str, float]:

@@ -99,17 +99,27 @@ class Bert(nn.Module):
           cls_positions_bk: int32, places in the row of the `<cls>` tokens.
         """
         encoded_btd = self.encode(tokens_bt, segments_bt, positions_bt, sequences_bt, train=train)
-        at_predictions_bpd = jnp.take_along_axis(encoded_btd, mlm_positions_bp[:, :, None], axis=1)
+        words = self._words_at(encoded_btd, mlm_positions_bp)
         of_pairs_bkf = jnp.take_along_axis(encoded_btd, cls_positions_bk[:, :, None], axis=1)
         if self.config.nsp_features == "pair":
             compared_bkf = compared(encoded_btd, segments_bt, sequences_bt, num_sequences=cls_positions_bk.shape[1])
             of_pairs_bkf = jnp.concatenate((of_pairs_bkf, compared_bkf), -1)
-        d = self.config.hidden_size
-        mlm_hidden_md, kernel_dv, bias_v = self.mlm(at_predictions_bpd.reshape(-1, d), self.embeddings.token_embedding)
         nsp_logits_m2 = self.pairs(of_pairs_bkf.reshape(-1, of_pairs_bkf.shape[-1]))
         nsp_logits_bk2 = nsp_logits_m2.reshape(*cls_positions_bk.shape, 2)
-        mlm_hidden_bpd = mlm_hidden_md.reshape(*mlm_positions_bp.shape, -1)
-        return Predictions(mlm_hidden_bpd, kernel_dv, bias_v, nsp_logits_bk2)
+        return Predictions(*words, nsp_logits_bk2)
+
+    def predict_words(
+        self, tokens_bt: Array, segments_bt: Array, positions_bt: Array, sequences_bt: Array, mlm_positions_bp: Array
+    ) -> tuple[Array, Array, Array]:
+        """Returns what the MLM head alone says, as `predict` does; the arguments are its own."""
+        return self._words_at(self.encode(tokens_bt, segments_bt, positions_bt, sequences_bt), mlm_positions_bp)
+
+    def _words_at(self, encoded_btd: Array, places_bp: Array) -> tuple[Array, Array, Array]:
+        """Logits of the MLM head at some tokens, but for the last product: [b, p, d], [d, v] and [v]."""
+        at_places_bpd = jnp.take_along_axis(encoded_btd, places_bp[:, :, None], axis=1)
+        at_places_md = at_places_bpd.reshape(-1, at_places_bpd.shape[-1])
+        hidden_md, kernel_dv, bias_v = self.mlm(at_places_md, self.embeddings.token_embedding)
+        return hidden_md.reshape(*places_bp.shape, -1), kernel_dv, bias_v
 
     def words(self, encoded_md: Array) -> Array:
         """Returns logits of the MLM head for the representations of m tokens, float32 [m, v]."""

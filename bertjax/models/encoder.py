@@ -26,6 +26,8 @@ from bertjax.ops.dropout import dropout
 from bertjax.ops.rotary import apply_rotary, biases_that_look
 from bertjax.parallel.sharding import gathered, on_rows
 
+STATES = "states"  # the collection of layers' hidden states, kept where `apply` is told that it is mutable
+
 
 class Attention(nn.Module):
     """Multi-head self-attention inside each sequence of a row (Vaswani et al. 2017, section 3.2.2)."""
@@ -154,9 +156,11 @@ class Encoder(nn.Module):
             for block in self.block:
                 block(x_nd, *inputs, train=False)
         else:
-            x_nd = self._apply_blocks(x_nd, *inputs, train)
+            x_nd, *states = self._apply_blocks(x_nd, *inputs, train)
         if self.config.norm == "pre":
             x_nd = self.final_norm(x_nd)
+        if self.is_mutable_collection(STATES) and not self.is_initializing():
+            self.sow(STATES, "layers", [*states[:-1], x_nd])
         return x_nd.astype(jnp.float32)
 
     def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
@@ -171,18 +175,21 @@ class Encoder(nn.Module):
 
     def _apply_blocks(
         self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None, train: bool
-    ) -> Array:
+    ) -> tuple[Array, ...]:
+        """Returns what comes of the last block, and then, where somebody looks, of each."""
         c = self.config
+        looked_at, states = self.is_mutable_collection(STATES), list[Array]()
         keys = jax.random.split(self.make_rng("dropout"), c.num_layers) if train else [None] * c.num_layers
         layers = list(zip(self._params(), keys, strict=True))
 
-        def applied(block: Block) -> Callable[[Array, Any], tuple[Array, None]]:
-            def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, None]:
+        def applied(block: Block) -> Callable[[Array, Any], tuple[Array, Array | None]]:
+            def apply_block(x_nd: Array, layer: tuple[dict[str, Any], Array | None]) -> tuple[Array, Array | None]:
                 params, key = layer
                 params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
                 rngs = {"dropout": key} if train else None
                 inputs = (x_nd, positions_bt, sequences_bt, bias_hts)
-                return block.apply({"params": params}, *inputs, train=train, rngs=rngs), None
+                x_nd = block.apply({"params": params}, *inputs, train=train, rngs=rngs)
+                return x_nd, x_nd if looked_at else None
 
             return jax.checkpoint(apply_block, prevent_cse=not self.scan_layers) if self.remat else apply_block
 
@@ -190,27 +197,28 @@ class Encoder(nn.Module):
             first, *_ = numbers = list(alike)
             apply_block = applied(Block(c, self.dtype, self.backend, first, parent=None))
             if self.scan_layers and len(numbers) > 1:
-                x_nd = self._scan(apply_block, x_nd, [layers[number] for number in numbers])
+                x_nd, each = self._scan(apply_block, x_nd, [layers[number] for number in numbers])
+                states += each if looked_at else ()
                 continue
             for number in numbers:
-                x_nd, _ = apply_block(x_nd, layers[number])
-        return x_nd
+                x_nd, state = apply_block(x_nd, layers[number])
+                states += () if state is None else (state,)
+        return x_nd, *states
 
     def _params(self) -> list[dict[str, Any]]:
         """The parameters of each layer."""
         of_blocks = [block.variables["params"] for block in self.block]
         return [of_blocks[layer % len(of_blocks)] for layer in range(self.config.num_layers)]
 
-    def _scan(self, apply_block: Callable[..., Any], x_nd: Array, layers: list[tuple[dict[str, Any], Any]]) -> Array:
-        """Applies layers that are alike by one program."""
+    def _scan(self, apply_block: Callable[..., Any], x_nd: Array, layers: list[tuple[dict[str, Any], Any]]) -> Any:
+        """Applies layers that are alike by one program; returns what comes of the last, and of each or None."""
         shared = layers[0][0] if self.config.share_layers else None
         # Stacked here, not in the parameters: their paths stay as they are, for the price of a copy.
         of_each = layers if shared is None else [({}, key) for _, key in layers]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_each)
-        result: Array = jax.lax.scan(
+        return jax.lax.scan(
             lambda x_nd, layer: apply_block(x_nd, (shared or layer[0], layer[1])), x_nd, stacked, length=len(layers)
-        )[0]
-        return result
+        )
 
     def _kind(self, layer: int) -> tuple[int | None, bool]:
         """What sets a layer apart from others: layers that are alike are one program."""

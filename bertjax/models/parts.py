@@ -14,7 +14,7 @@ Params = dict[str, Any]
 DEPTHS = (
     (r"\w+_embedding|embedding_(norm|projection)/\w+|relative_attention_bias", "embeddings"),
     (rf"(?:{LORA}/)?block_(\d+)/.+", "layer"),
-    (r"(final_norm|mlm|pooler|nsp|classifier)/.+", "head"),
+    (r"(final_norm|mlm|pooler|nsp|classifier|teacher_projection)/.+", "head"),
 )
 
 

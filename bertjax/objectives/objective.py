@@ -1,5 +1,6 @@
 """The seam for what is learned: a batch becomes named losses and metrics, and the training loop knows no more."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -26,8 +27,9 @@ class Objective(NamedTuple):
     init: Callable[[Array], Params]
     """Makes fresh parameters from a `jax.random.key`: a nested dict of float32 arrays."""
 
-    metrics: Callable[[Params, Any, Array | None], Metrics]
-    """Computes losses and metrics of a batch; dropout is on where there is a key for it."""
+    metrics: Callable[..., Metrics]
+    """Computes losses and metrics of parameters, a batch and a key; dropout is on where there is one. It takes
+    `constants` too, by that name, where the objective has some."""
 
     loss_counts: Callable[[Any], Mapping[str, Array]]
     """Counts what each loss is the mean over, from the batch alone: the weights of `metrics`, before a batch is cut
@@ -36,6 +38,36 @@ class Objective(NamedTuple):
     cut_by_step: bool = True
     """Whether the step may cut a batch by rows and add up what comes of the parts. Where the losses are no sums over
     rows, `metrics` sees whole batches, and saves memory in a way of its own."""
+
+    constants: Params | None = None
+    """Parameters over the mesh that nothing changes, such as a teacher's: they are inputs of the programs, in no state
+    and in no checkpoint."""
+
+    aside: tuple[str, ...] = ()
+    """Parts of the parameters that are learned to learn the others by, and left behind with the run's checkpoints."""
+
+    def holding(self, constants: Params | None) -> "Objective":
+        """Returns the objective with its constants, as they are inside a program, given to `metrics`."""
+        if constants is None:
+            return self
+        return self._replace(metrics=functools.partial(self.metrics, constants=constants), constants=None)
+
+
+class Bound:
+    """A jitted program whose last arguments are given already.
+
+    Those are inputs as the others are: a function that closes over arrays would have them written into its program.
+    """
+
+    def __init__(self, program: Any, *last: Any):
+        self._program, self._last = program, last
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._program(*arguments, *self._last)
+
+    def lower(self, *arguments: Any) -> Any:
+        """Does what a jitted function's `lower` does."""
+        return self._program.lower(*arguments, *self._last)
 
 
 class BatchStream(Protocol):

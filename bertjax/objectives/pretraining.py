@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -78,15 +79,23 @@ def apply_heads(model: Bert, params: Params, batch: Batch, dropout_key: Array | 
     Args:
       dropout_key: dropout is on where there is one.
     """
-    predictions: Predictions = model.apply(
+    predictions: Predictions = apply_model(model, params, batch, dropout_key)
+    return predictions
+
+
+def apply_model(
+    model: Bert, params: Params, batch: Batch, dropout_key: Array | None = None, *, mutable: bool | str = False
+) -> Any:
+    """Does what `apply_heads` does, and returns a collection of what the model keeps too, where one is named."""
+    return model.apply(
         {"params": gathered_outside_layers(params, model.mesh)},
         *(batch.tokens_bt, batch.segments_bt, batch.positions_bt, batch.sequences_bt),
         *(batch.mlm_positions_bp, batch.cls_positions_bk),
         train=dropout_key is not None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
         method="predict",
+        mutable=mutable,
     )
-    return predictions
 
 
 def compute_metrics(model: Bert, predictions: Predictions, batch: Batch, *, z_loss: float = 0.0) -> Metrics:

@@ -23,6 +23,11 @@ _BLOCK = 2**28
 _WORDS = "tensor"  # the mesh's axis that splits the vocabulary
 
 
+def logits_at_once() -> int:
+    """Returns how many logits a device holds at once."""
+    return _BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK
+
+
 def blockwise_cross_entropy(
     hidden_md: Array,
     kernel_dv: Array,
@@ -95,7 +100,7 @@ def _on_a_device(
       split: axes of the mesh over which the work is split; `_WORDS` is among them where the vocabulary is.
     """
     if block_rows is None:
-        block_rows = max(1, (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK) // len(bias_v))
+        block_rows = max(1, logits_at_once() // len(bias_v))
     m = len(labels_m)
     blocks = -(-m // block_rows)
     c = -(-m // blocks)

@@ -48,6 +48,7 @@ RULES = (
     (r"lora/.+/(attention|ffn)/out/b", PartitionSpec(None, "fsdp")),
     (r"(pooler|nsp|classifier|mlm/hidden|embedding_projection)/kernel", PartitionSpec("fsdp", None)),
     (r"(pooler|nsp|classifier|mlm/hidden|embedding_projection)/bias", WHOLE),
+    (r"teacher_projection/kernel", PartitionSpec("fsdp", None)),
     (r"mlm/vocab/kernel", PartitionSpec("fsdp", "tensor")),
     (r"mlm/(vocab/)?bias", PartitionSpec("tensor")),
     (r"ns_coeffs", WHOLE),  # no parameter: three numbers in Muon's state

@@ -67,10 +67,10 @@ class CheckpointWriter(Checkpoints):
         self._finish()
         return super().first_sound(order)
 
-    def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
+    def restore(self, step: int, templates: dict[str, Any], *, partial: bool = False) -> dict[str, Any]:
         """Returns what `Checkpoints` does, with the last save finished."""
         self._finish()
-        return super().restore(step, templates)
+        return super().restore(step, templates, partial=partial)
 
     def _set_aside(self, step: int) -> str:
         if jax.process_index() != 0:

@@ -100,8 +100,11 @@ class Checkpoints:
         """Does with a damaged checkpoint what is to be done, and says it in words: here it stays where it is."""
         return ""
 
-    def restore(self, step: int, templates: dict[str, Any]) -> dict[str, Any]:
+    def restore(self, step: int, templates: dict[str, Any], *, partial: bool = False) -> dict[str, Any]:
         """Returns trees like the templates, whose leaves are `jax.ShapeDtypeStruct`s with their shardings.
+
+        Args:
+          partial: whether the checkpoint's trees may have more in them.
 
         Raises:
           BertjaxError: this checkpoint is damaged, or does not hold such trees.
@@ -116,7 +119,9 @@ class Checkpoints:
         for name, template in templates.items():
             # Told no dtype and no shape: Orbax would cast to the one, some day pad to the other, and say nothing.
             places = jax.tree.map(lambda leaf: ocp.ArrayRestoreArgs(sharding=leaf.sharding), template)
-            args[name] = ocp.args.PyTreeRestore(jax.tree.map(lambda _: 0, template), restore_args=places)
+            args[name] = ocp.args.PyTreeRestore(
+                jax.tree.map(lambda _: 0, template), restore_args=places, partial_restore=partial
+            )
         reason = ""
         with contextlib.ExitStack() as failed, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as orbax:
             try:

@@ -36,7 +36,10 @@ def load_params(run: RunFolder, config: Config, mesh: Mesh) -> dict[str, Any]:
     learning, frozen = split(adapted, config.optim.freeze_layers)
     trees = {name: learning} if frozen is None else {name: learning, "frozen": frozen}
     with run.checkpoints() as checkpoints:
-        found = checkpoints.restore(_step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh)))
+        # Of a run that had a teacher the projection to its hidden states stays behind.
+        partial = config.distill.teacher is not None
+        step, trees = _step(run, config, checkpoints), with_sharding(trees, by_name(trees, mesh))
+        found = checkpoints.restore(step, trees, partial=partial)
     return merge_over(mesh, plain, config.lora)(joined(found[name], found.get("frozen")))
 
 

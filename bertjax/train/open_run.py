@@ -33,6 +33,7 @@ class Prepare(Protocol[P_co]):
 # Neither do more steps, but where the learning rate or the masking rate is on its way to the last one's.
 _MAY_CHANGE = {"run_dir", "train.log_every", "data.path", "data.eval_path", "task.train", "task.eval"}
 _MAY_CHANGE |= {"train.epochs"}  # train.steps, which come of it, tell
+_MAY_CHANGE |= {"distill.teacher"}  # whose parameters are known again
 _MAY_CHANGE |= {"data.cache", "data.fallback", "data.workers"}
 _MAY_CHANGE |= {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 _MAY_CHANGE |= {"mesh.data", "mesh.fsdp", "mesh.tensor", "model.attention"}
@@ -91,8 +92,8 @@ def open_run(
 def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed: Collection[str] = ()) -> Config:
     """Returns the configuration with the model section of the folder that the run starts from, if it starts from one.
 
-    What a recipe says of the model falls away, with a word. A name on the hub gets its commit: that of a run that has
-    begun, else the one it has now.
+    What a recipe says of the model falls away, with a word. A name on the hub, a teacher's too, gets its commit: that
+    of a run that has begun, else the one it has now.
 
     Args:
       folder: the run's own; where it has begun, the other one is needed no more.
@@ -101,14 +102,19 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     Raises:
       BertjaxError: the folder has no model that can be read, or another than was typed; or too few positions or layers.
     """
+    if config.init_from is None and config.distill.teacher is None:
+        return config
+    begun = folder.config() if resume and folder.begun else None
+    teacher = _pinned(config.distill.teacher, begun.distill.teacher if begun else None)
+    config = dataclasses.replace(
+        config,
+        init_from=_pinned(config.init_from, begun.init_from if begun else None),
+        distill=dataclasses.replace(config.distill, teacher=teacher),
+    )
     if config.init_from is None:
         return config
-    begun = folder.config().init_from if resume and folder.begun else None
-    same = begun is not None and same_model(config.init_from, begun)
-    config = dataclasses.replace(config, init_from=begun if same else pinned(config.init_from))
-    assert config.init_from is not None
     asked = config.model
-    model = folder.config().model if resume and folder.begun else model_of_init(config, typed)
+    model = model_of_init(config, typed) if begun is None else begun.model
     free = (*_OF_HEADS, *(_OF_ROTARY if model.positions == "rotary" else ()))
     may_differ = {"dropout", "attention", *(key for key in free if f"model.{key}" in typed)}
     asked_for: dict[str, Any] = {key: getattr(asked, key) for key in may_differ}
@@ -124,6 +130,13 @@ def with_model_of_init(config: Config, folder: RunFolder, *, resume: bool, typed
     if other := [f"{key}={ours[key]}" for key in changed]:
         _logger.info(f"NOTICE:   the model is that of {config.init_from}; of the recipe fall away: {', '.join(other)}")
     return found
+
+
+def _pinned(name: str | None, begun: str | None) -> str | None:
+    """A model's name; on the hub with its commit, the one that the run began with if it is the same model."""
+    if name is None:
+        return None
+    return begun if begun is not None and same_model(name, begun) else pinned(name)
 
 
 def model_of_init(config: Config, typed: Collection[str] = ()) -> BertConfig:
@@ -161,7 +174,7 @@ def with_model(config: Config, model: BertConfig, typed: Collection[str]) -> Con
 
 def _check_typed(typed: Collection[str], asked: Config, found: Config) -> None:
     """Raises BertjaxError where a key that was typed has another value in what is read from a folder."""
-    ours, theirs, folder = flat(asked), flat(found), asked.init_from or asked.tokenizer.path
+    ours, theirs, folder = flat(asked), flat(found), asked.init_from or asked.tokenizer.path or asked.distill.teacher
     wrong = [key for key in dict.fromkeys(typed) if ours[key] not in (None, theirs[key])]
     if wrong:
         has = ", ".join(f"{key}={ours[key]} (there {theirs[key]})" for key in wrong)
@@ -237,3 +250,8 @@ def check_same(folder: RunFolder, its_own: Config, prepared: Inputs) -> None:
             raise BertjaxError(
                 f"{folder.path} was made with another text than the {corpus.name} found now; give the same one"
             )
+    if folder.environment()["corpus"].get("teacher") != prepared.told().get("teacher"):
+        raise BertjaxError(
+            f"{folder.path} was not made with the distill.teacher={prepared.config.distill.teacher} found now, whose "
+            "parameters are others; give the same one"
+        )

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared, describe, prepare
 from bertjax.data.statistics.frequencies import word_counts
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
 from bertjax.evaluation.report import HIDDEN, show_learned
 from bertjax.models.bert import make_model, num_parameters
@@ -24,6 +25,7 @@ from bertjax.train.initial_state import initial_state
 from bertjax.train.loop import Task
 from bertjax.train.run import Course, Outcome, run
 from bertjax.train.state import TrainState
+from bertjax.train.teacher import check_vocabulary, read_teacher, with_teacher
 
 _logger = logging.getLogger(__name__)
 
@@ -53,11 +55,12 @@ def pretraining_task(prepared: Prepared, mesh: Mesh) -> Task:
     """Returns pretraining on a prepared text, over a mesh, as the text's configuration says."""
     config = prepared.config
     model = make_model(config.model, config.train).clone(mesh=mesh)
+    objective = pretraining_objective(
+        model, heads=config.data.heads, nsp_weight=config.train.nsp_weight, z_loss=config.train.z_loss
+    )
     return Task(
         config,
-        pretraining_objective(
-            model, heads=config.data.heads, nsp_weight=config.train.nsp_weight, z_loss=config.train.z_loss
-        ),
+        objective if prepared.teacher is None else with_teacher(objective, model, prepared.teacher, config),
         prepared.train_batches,
         prepared.held_out_batches,
         mesh,
@@ -65,6 +68,15 @@ def pretraining_task(prepared: Prepared, mesh: Mesh) -> Task:
         sequences=config.data.sequences,
         work=lambda: work_of(config, prepared.train_batches),
     )
+
+
+def _prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
+    teacher = read_teacher(config)  # before the text, which may take minutes
+    prepared = prepare(config, tokenizer)
+    if teacher is None:
+        return prepared
+    check_vocabulary(teacher, prepared.tokenizer, prepared.config)
+    return prepared._replace(teacher=teacher)
 
 
 def _learned(folder: RunFolder, prepared: Prepared, mesh: Mesh, processes: Processes, state: TrainState) -> Outcome:
@@ -100,6 +112,9 @@ def _introduce(prepared: Prepared, mesh: Mesh) -> None:
     _logger.info(describe(prepared))
     parameters = num_parameters(config.model)
     _logger.info(f"model:    {parameters:,} parameters, vocabulary {config.model.vocab_size:,}")
+    if prepared.teacher is not None:
+        layers, size = prepared.teacher.config.num_layers, prepared.teacher.config.hidden_size
+        _logger.info(f"teacher:  {config.distill.teacher}, {layers} layers, {size} hidden")
     parts = mesh.shape["tensor"]
     if (config.model.vocab_size or 0) % parts:
         _logger.info(
@@ -116,4 +131,4 @@ def _what_next(folder: RunFolder) -> list[str]:
     ]
 
 
-_COURSE = Course("pretrain", prepare, _introduce, pretraining_task, _learned, _what_next)
+_COURSE = Course("pretrain", _prepare, _introduce, pretraining_task, _learned, _what_next)

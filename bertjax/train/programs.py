@@ -14,7 +14,7 @@ from bertjax.config import Config, LoraConfig
 from bertjax.evaluation.evaluate import EvalStep, compile_eval_step
 from bertjax.models.lora import merge_over, merged, with_adapters
 from bertjax.objectives.metrics import Metrics
-from bertjax.objectives.objective import Objective, Params
+from bertjax.objectives.objective import Bound, Objective, Params
 from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.storage.memory import give_back_freed
 from bertjax.train.optimizer import Rate, make_optimizer, make_schedule, rate_of
@@ -41,8 +41,12 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     Args:
       objective: one made for this mesh.
     """
-    plain = merge_over(mesh, jax.eval_shape(objective.init, jax.random.key(0)), config.lora)
+    merge = merge_over(mesh, jax.eval_shape(objective.init, jax.random.key(0)), config.lora)
     objective = _adapted(objective, config.lora)
+
+    def plain(params: Params) -> Params:
+        return {part: leaf for part, leaf in merge(params).items() if part not in objective.aside}
+
     how: Any = {"averaging": config.optim.ema_decay is not None, "freeze_layers": config.optim.freeze_layers}
 
     @functools.cache
@@ -75,8 +79,8 @@ def _adapted(objective: Objective, config: LoraConfig) -> Objective:
     def init(key: Array) -> Params:
         return with_adapters(objective.init(key), config, jax.random.fold_in(key, 1))
 
-    def metrics(params: Params, batch: Any, key: Array | None) -> Metrics:
-        return objective.metrics(merged(params, config), batch, key)
+    def metrics(params: Params, batch: Any, key: Array | None, **constants: Any) -> Metrics:
+        return objective.metrics(merged(params, config), batch, key, **constants)
 
     return objective._replace(init=init, metrics=metrics)
 
@@ -85,21 +89,6 @@ def compile_ahead(train_step: Any, *arguments: Any) -> None:
     """Compiles a step for these arguments before it is called, so that the compiler's memory is free again by then."""
     train_step.lower(*arguments).compile()
     give_back_freed()
-
-
-class _AtRate:
-    """A training step whose learning rate is an input, at one."""
-
-    def __init__(self, step: Any, rate: Rate):
-        self._step, self._rate = step, rate
-
-    def __call__(self, state: TrainState, batch: Any, seed: ArrayLike) -> tuple[TrainState, Metrics]:
-        told: tuple[TrainState, Metrics] = self._step(state, batch, seed, self._rate)
-        return told
-
-    def lower(self, *arguments: Any) -> Any:
-        """Does what a jitted function's `lower` does."""
-        return self._step.lower(*arguments, self._rate)
 
 
 def _compile_by_rate(config: Config, objective: Objective, mesh: Mesh, steps: int) -> Any:
@@ -149,6 +138,6 @@ def shared_programs(*, by_rate: bool = False) -> MakePrograms:
         if not scales:
             return made[key]
         step_of = steps_by_rate[key]
-        return made[key]._replace(train_step=lambda steps: _AtRate(step_of(steps), rate_of(config.optim, steps)))
+        return made[key]._replace(train_step=lambda steps: Bound(step_of(steps), rate_of(config.optim, steps)))
 
     return make

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from bertjax.models.parts import joined
 from bertjax.objectives.metrics import Mean, Metrics
-from bertjax.objectives.objective import Objective, Params
+from bertjax.objectives.objective import Bound, Objective, Params
 from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.train.state import Health, TrainState, state_template
 
@@ -149,19 +149,21 @@ def compile_train_step(
       objective: one made for this mesh.
       freeze_layers: as of the state.
     """
-    step = functools.partial(
-        train_step,
-        objective=objective,
-        optimizer=optimizer,
-        schedule=schedule,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        ema_decay=ema_decay,
-    )
+
+    def step(state: TrainState, batch: Any, seed: ArrayLike, constants: Params | None) -> tuple[TrainState, Metrics]:
+        return train_step(
+            state,
+            batch,
+            seed,
+            objective=objective.holding(constants),
+            optimizer=optimizer,
+            schedule=schedule,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            ema_decay=ema_decay,
+        )
+
     template = state_template(objective, optimizer, averaging=ema_decay is not None, freeze_layers=freeze_layers)
     places = by_name(template, mesh)
-    return jax.jit(
-        step,
-        in_shardings=(places, by_rows(mesh), replicated(mesh)),
-        out_shardings=(places, replicated(mesh)),
-        donate_argnums=0,
-    )
+    inputs = (places, by_rows(mesh), replicated(mesh), by_name(objective.constants, mesh))
+    program = jax.jit(step, in_shardings=inputs, out_shardings=(places, replicated(mesh)), donate_argnums=0)
+    return Bound(program, objective.constants)
