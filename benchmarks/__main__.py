@@ -23,7 +23,7 @@ NAMES = {
         "growth",
         "scaling",
     ),
-    "learning": ("ablate", "speedrun", "retrieval", "finetune-accuracy"),
+    "learning": ("ablate", "speedrun", "retrieval", "distill", "finetune-accuracy"),
     "stress": ("torture", "soak", "corpus", "siege"),
 }
 HELP = """\
@@ -46,6 +46,7 @@ learning:
   ablate    a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth
   speedrun  seconds, pairs and joules until a held-out loss is reached
   retrieval whether tuning a model on sentences that follow each other makes a sentence find the next one
+  distill   a student that a teacher teaches against the same student untaught, over several seeds
   finetune-accuracy  whole runs of fine-tuning over several seeds: held-out accuracy and seconds
 
 stress:

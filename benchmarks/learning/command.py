@@ -34,9 +34,8 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     Raises:
       BertjaxError: bad input, before anything is run; or it cannot be run.
     """
-    return {"ablate": _ablate, "speedrun": _speedrun, "retrieval": _retrieval, "finetune-accuracy": _finetune}[name](
-        argv, environment
-    )
+    trials = {"ablate": _ablate, "speedrun": _speedrun, "retrieval": _retrieval, "distill": _distill}
+    return (trials | {"finetune-accuracy": _finetune})[name](argv, environment)
 
 
 def _ablate(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -111,6 +110,25 @@ def _retrieval(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
 
     told = retrieval.compare(config, options.seeds, say)
     print(retrieval.render(told))
+    write_json(told, options.json)
+    return True
+
+
+def _distill(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
+    parser = make_parser(
+        "distill",
+        "--distill.teacher RUN [--seeds N]",
+        "Train a student with a teacher, and the same student without one, with several seeds, and tell how well each "
+        "predicts held-out words.",
+        "distill",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each, from the recipe's seed on")
+    config, options = parse(parser, argv, "distill")
+    check_seeds(options.seeds, config.seed)
+    from benchmarks.learning import distill
+
+    told = distill.compare(config, options.seeds, say)
+    print(distill.render(told))
     write_json(told, options.json)
     return True
 
