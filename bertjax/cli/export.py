@@ -102,12 +102,12 @@ def _export(source: Path, out: Path, family: Family | None, onnx: "Weights | Non
     """Writes a folder for other tools, and returns whether it is of a run."""
     from bertjax.hub.export import export_folder, export_run
     from bertjax.hub.folder import is_hub_folder
-    from bertjax.runs.folder import RunFolder
+    from bertjax.inference.pretrained import run_at
 
     if is_hub_folder(source):
         export_folder(source, out, family, onnx=onnx)
         return False
-    export_run(RunFolder(source), out, family, onnx=onnx)
+    export_run(run_at(source), out, family, onnx=onnx)
     return True
 
 

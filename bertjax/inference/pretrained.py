@@ -46,7 +46,7 @@ def load(folder: str | Path, mesh: Mesh | None = None) -> Pretrained:
         return Pretrained(read.config, place_params(read.params, mesh), read.tokenizer)
     from bertjax.runs.parameters import load_params
 
-    run = _run(path)
+    run = run_at(path)
     config = run.config()
     return Pretrained(config.model, load_params(run, config, mesh), run.tokenizer())
 
@@ -55,7 +55,7 @@ def model_config(folder: str | Path) -> BertConfig:
     """Reads the settings of a folder's model, its family too. Raises BertjaxError where none can be read."""
     path = model_folder(as_type(folder, Path, "folder"))
     if not _is_hub_folder(path):
-        return _run(path).config().model
+        return run_at(path).config().model
     family: Any = read_family(path).model_type
     return dataclasses.replace(read_model_config(path), family=family)
 
@@ -84,7 +84,8 @@ def _is_hub_folder(folder: Path) -> bool:
         ) from None
 
 
-def _run(folder: Path) -> "RunFolder":
+def run_at(folder: Path) -> "RunFolder":
+    """Returns the run of a folder that is no Hugging Face one. Raises BertjaxError where it is neither."""
     # Imported only here: a Hugging Face folder needs nothing of a run's, and need not wait for what that imports.
     from bertjax.runs.folder import RunFolder
 
