@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from whole_tokenizers import ROLES, bpe, pieces, unigram, write
 
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.family import Family
 from bertjax.hub.folder import FAMILIES as KNOWN
 

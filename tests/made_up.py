@@ -7,7 +7,7 @@ import numpy as np
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.batches import Batches
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SEP, Vocabulary
+from bertjax.data.tokenizer.rules import NUM_SPECIAL, SEP, Vocabulary
 
 MAX_LENGTH = 24
 

@@ -7,7 +7,8 @@ import numpy as np
 from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
-from bertjax.data.tokenizer.tokenizer import Rules, Tokenizer
+from bertjax.data.tokenizer.rules import Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert
 

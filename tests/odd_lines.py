@@ -5,7 +5,7 @@ import itertools
 import random
 import unicodedata
 
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS
 
 _WORDS = """
 the The CRANE Café naïve ÉTÉ Ångström İstanbul Straße ﬁn Ⅷ x² 東京 東京タワー 東a京 中文crane カタカナ ひらがな 한국어

@@ -17,7 +17,7 @@ from bertjax.config.recipes import load_config
 from bertjax.data.batching.batch import Batch
 from bertjax.data.prepare import prepare
 from bertjax.data.sources.wikitext_download import file_name
-from bertjax.data.tokenizer.tokenizer import MASK, NUM_SPECIAL
+from bertjax.data.tokenizer.rules import MASK, NUM_SPECIAL
 from bertjax.models.operations import training_operations
 
 Points = dict[str, list[float]]  # "sizes", "seconds", "operations"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, Tokenizer
+from bertjax.data.tokenizer.rules import NUM_SPECIAL
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.inference.encoder import Encoder
 
 _AT_ONCE = 4096

@@ -26,7 +26,9 @@ from bertjax.data.sources.source import Source
 from bertjax.data.statistics.frequencies import word_counts
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.own_words import with_words_of
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, TRAINING, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tokenizer.training import TRAINING
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 from bertjax.storage.fetch import here

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bertjax.data.reader import Reader, TokenIds
-from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
+from bertjax.data.tokenizer.rules import MASK
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 _MASKS = ("<mask>", "[MASK]")

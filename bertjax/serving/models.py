@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertjax.config import MeshConfig
+from bertjax.data.tokenizer.rules import MASK
 from bertjax.data.tokenizer.settings import read_json
-from bertjax.data.tokenizer.tokenizer import MASK, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import is_hub_folder, read_task_head
 from bertjax.hub.task_head import has_head
 from bertjax.inference.classifier import Classifier

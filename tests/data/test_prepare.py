@@ -17,8 +17,9 @@ from bertjax.data.corpus import corpus
 from bertjax.data.prepare import describe, prepare, prepare_held_out
 from bertjax.data.sources import python_docs
 from bertjax.data.sources import wikitext as wikitext_module
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules
 from bertjax.data.tokenizer.template import berts_template
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, NUM_SPECIAL, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
 

@@ -28,8 +28,9 @@ from bertjax.data.tagged import (
     split_sentences,
 )
 from bertjax.data.tags import Tags
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
 from bertjax.data.tokenizer.template import Template
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 TASK = TaskConfig("tag", text="words", label="tags")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from bertjax.data.questions import Answer, Question
 from bertjax.data.sources.lines import Part
 from bertjax.data.sources.records import Place
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
 from bertjax.data.tokenizer.template import A, B, Frame, Template
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.windows import NONE, AnswerExamples, make_windows, read_windows, tokens_of
 from bertjax.errors import BertjaxError
 

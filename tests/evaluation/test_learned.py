@@ -11,7 +11,8 @@ from drawn_params import drawn_params
 
 from bertjax.config import Config, Objective
 from bertjax.data.prepare import prepare
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.evaluation.learned import describe_guesses, describe_held_out
 from bertjax.models.bert import Bert
 from bertjax.objectives.guesses import Guess, Look, Place, hide_words, whole_words

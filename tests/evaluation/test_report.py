@@ -14,7 +14,8 @@ from drawn_params import drawn_params
 from bertjax.cli.main import main
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.evaluation import report
 from bertjax.evaluation.senses import words_of_several_senses
 from bertjax.inference.encoder import Encoder

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import SPECIAL_TOKENS, UNK, Tokenizer
+from bertjax.data.tokenizer.rules import SPECIAL_TOKENS, UNK
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.train(["the crane is flying over the \u00e9t\u00e9 \u05d0\u05d1"], min_frequency=1)
 CASES = json.loads((Path(__file__).parents[1] / "reference" / "tokens.json").read_text(encoding="utf-8"))

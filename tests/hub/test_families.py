@@ -14,7 +14,8 @@ from bertjax.cli.main import main
 from bertjax.config import BertConfig
 from bertjax.config.model import Family as ModelType
 from bertjax.data.targets import Labels
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.albert import ALBERT
 from bertjax.hub.distilbert import DISTILBERT

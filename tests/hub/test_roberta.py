@@ -14,7 +14,8 @@ from whole_tokenizers import ROLES, bpe, write
 from bertjax.config import BertConfig
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.export import export_folder
 from bertjax.hub.family import Family

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config import BertConfig
 from bertjax.data.targets import Labels
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Family
 from bertjax.hub.folder import (

@@ -12,8 +12,9 @@ from drawn_params import drawn_params
 
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Added, Rules
 from bertjax.data.tokenizer.template import A, B, Frame, Template
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Added, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert
 

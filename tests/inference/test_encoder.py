@@ -13,7 +13,8 @@ from drawn_params import drawn_params
 from refusals import refusal
 
 from bertjax.config import BertConfig, MeshConfig
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.encoder import Encoder
 from bertjax.models.bert import Bert

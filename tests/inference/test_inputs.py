@@ -9,7 +9,8 @@ import pytest
 from refusals import refusal
 
 from bertjax.data.reader import Reader
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.inference.inputs import as_items, as_text, as_words
 

@@ -15,7 +15,8 @@ from bertjax import Answerer
 from bertjax.config import BertConfig
 from bertjax.data.batching.answers import AnswerBatches
 from bertjax.data.questions import Spans
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.windows import read_windows
 from bertjax.hub.bert import LAYOUT
 from bertjax.hub.folder import FAMILIES, leaves, read_model_config, write_folder

@@ -21,7 +21,8 @@ from bertjax.config import BertConfig
 from bertjax.data.questions import Spans
 from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import FAMILIES, write_folder
 from bertjax.hub.task_head import TaskHead
 from bertjax.models.bert import Bert

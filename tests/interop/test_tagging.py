@@ -16,7 +16,8 @@ from bertjax.config import BertConfig
 from bertjax.data.batching.tagged import TaggedBatches
 from bertjax.data.tagged import NO_TAG, read_words
 from bertjax.data.targets import Labels
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.bert import LAYOUT
 from bertjax.hub.folder import leaves, read_model_config, write_folder
 from bertjax.hub.task_head import TaskHead

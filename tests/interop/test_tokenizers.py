@@ -16,7 +16,8 @@ from whole_tokenizers import ROLES, bpe, framed, pieces, unigram, write
 from bertjax.config import BertConfig
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.own_words import with_words_of
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Added, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Added, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import write_folder
 from bertjax.models.bert import Bert
 

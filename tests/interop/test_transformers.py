@@ -18,7 +18,8 @@ from drawn_params import drawn_params
 from bertjax.config import BertConfig
 from bertjax.data.sources import python_docs
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.bert import BERT as BERTS_FORMAT
 from bertjax.hub.family import HEADS
 from bertjax.hub.folder import write_folder

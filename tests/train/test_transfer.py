@@ -15,7 +15,8 @@ from labelled_texts import but, examples, write_model
 from bertjax import Classifier, finetune
 from bertjax.config import BertConfig, Config, LoraConfig
 from bertjax.data.batching.labelled import LabelledBatch
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.hub.folder import leaves, write_folder
 from bertjax.inference.pretrained import load

@@ -20,7 +20,7 @@ from bertjax.data.batching.random import random_bits
 from bertjax.data.batching.sequences import Sequences, lay_out
 from bertjax.data.batching.shares import MOST_PARTS, share_at
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
 
 Half = Literal["even", "odd"]  # of the sequences, by their numbers
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from bertjax.data.batching.random import in_random_order, random_below, random_bits
 from bertjax.data.batching.spans import LONGEST, some_spans
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
 
 # What a random number is for: each its own stream, far enough apart for any row; sequences have those below.
 _CHOICE, _FATE, _WORD, _LENGTH = 1 << 20, 2 << 20, 3 << 20, 4 << 20

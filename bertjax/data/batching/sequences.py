@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
 
 
 class Sequences(NamedTuple):

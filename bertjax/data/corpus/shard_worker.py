@@ -15,7 +15,8 @@ from bertjax.data.document import Document
 from bertjax.data.sources.files import Shard, Skipped, documents
 from bertjax.data.sources.formats import Layout
 from bertjax.data.sources.lines import Part
-from bertjax.data.tokenizer.tokenizer import Added, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import Added, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import read_or_build, read_whole
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, hstack
 
 from bertjax.data.batching.masking import words
 from bertjax.data.corpus.corpus import Corpus, read_or_derive
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
 
 FORMAT = 2  # part of the name: after a change of what is counted, it is counted anew
 _MOST, _AT_ONCE = 1 << 27, 1 << 21  # tokens: with more the figures change little

@@ -7,7 +7,8 @@ import numpy as np
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import words
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import Tokenizer, Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 
 # Of tokens, which are words or pieces of them. <unk> stands for all words that the vocabulary lacks; a number has a
 # digit in it; of the others, the fewest that make up half of the training text are frequent, those left are rare.

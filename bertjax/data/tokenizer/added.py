@@ -8,8 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from bertjax.data.tokenizer.marks import Kind
-from bertjax.data.tokenizer.settings import Settings
-from bertjax.data.tokenizer.tokenizer import (
+from bertjax.data.tokenizer.rules import (
     BERTS_SPECIAL_TOKENS,
     MASK,
     PAD,
@@ -20,6 +19,7 @@ from bertjax.data.tokenizer.tokenizer import (
     UNK,
     Added,
 )
+from bertjax.data.tokenizer.settings import Settings
 from bertjax.errors import BertjaxError
 
 _THEIR_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -16,9 +16,10 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
 from bertjax.data.tokenizer.added import added_tokens, listed_tokens, special_tokens
+from bertjax.data.tokenizer.rules import UNK, Added, Rules
 from bertjax.data.tokenizer.settings import MOST_OF_VOCABULARY, Settings, read_settings, read_text
 from bertjax.data.tokenizer.template import Template, read_template, robertas_template
-from bertjax.data.tokenizer.tokenizer import UNK, Added, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.tokenizer.whole import (
     as_its_class_has_it,
     kind_of,

@@ -1,105 +1,27 @@
 """Text to ids and back, on the `tokenizers` library, whose `tokenizer.json` other tools read too."""
 
-import contextlib
 import copy
 import itertools
 import json
 import re
-import sys
-import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
-from tokenizers import AddedToken, Encoding, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Encoding, models
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer.marks import INSIDE, Kind, goes_on, joined, marked, plain
+from bertjax.data.tokenizer.engine import make_engine, only_unicode
+from bertjax.data.tokenizer.marks import goes_on, joined, marked, plain
+from bertjax.data.tokenizer.rules import ROLES, UNK, WORDS, Added, Rules, Vocabulary
 from bertjax.data.tokenizer.template import Template, berts_template, post_processor, read_template
+from bertjax.data.tokenizer.training import train_vocabulary
 from bertjax.data.tokenizer.whole import byte_level_of
 from bertjax.data.tokenizer.words import Pieces, words_of
 from bertjax.errors import BertjaxError
 
-# Special tokens have the first ids in every vocabulary that is made here; one that is read may have them elsewhere.
-SPECIAL_TOKENS = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
-BERTS_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTAS_SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
-ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")  # as other tools call them
-PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL_TOKENS))
-NUM_SPECIAL = len(SPECIAL_TOKENS)
 # What is not white space in Unicode, as for the engine's pre-tokenizer, which took 180 bytes and 3 microseconds a word.
 _WORD = re.compile("[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-BERTS_SIZE = 30522
-TRAINING = 2  # raise it with every change of which pieces come out: it is part of the key in the cache
-# Of the characters of a text a vocabulary of pieces has the commonest, up to this share of them all, and as many as
-# BERT's in any case: a word with one that is left out is unknown.
-_COVERAGE, _ALPHABET = 0.9999, 1000
-_SENTENCES_AT_ONCE = 1 << 14
 
-
-class Vocabulary(NamedTuple):
-    """The numbers of a vocabulary: 0 up to its size, and those of its special tokens, and of other roles."""
-
-    size: int
-    pad: int | None = PAD
-    unk: int = UNK
-    cls: int = CLS
-    sep: int = SEP
-    mask: int | None = MASK
-    continuing: frozenset[int] = frozenset()  # tokens that go on with the word of the token before
-    markers: frozenset[int] = frozenset()  # special tokens without a role
-
-    @property
-    def special(self) -> frozenset[int]:
-        """All special tokens."""
-        roles = (self.pad, self.unk, self.cls, self.sep, self.mask)
-        return self.markers.union(number for number in roles if number is not None)
-
-
-class Added(NamedTuple):
-    """A token that is found wherever it is written, before the text around it is split."""
-
-    content: str
-    special: bool = True
-    normalized: bool = False  # found in the text as it is lower-cased and so on, not as it is written
-    single_word: bool = False  # found only between what is not part of a word
-    lstrip: bool = False  # takes the white space before it
-    rstrip: bool = False  # takes the white space after it
-
-
-class Rules(NamedTuple):
-    """Rules by which text becomes tokens.
-
-    "word": white space ends a word, and what the vocabulary lacks is unknown. "wordpiece" (Wu et al. 2016,
-    arXiv:1609.08144): words and punctuation as BERT tells them apart, the longest pieces that the vocabulary has.
-    "bpe": bytes joined by learned merges, a space one with the word after it (Radford et al. 2019, "GPT-2"); "unigram":
-    the likeliest pieces, a space likewise (Kudo 2018, arXiv:1804.10959). These two are read from files that tell all.
-    """
-
-    kind: Kind = "word"
-    lowercase: bool = True
-    strip_accents: bool = True  # wordpiece only
-    split_chinese: bool = True  # wordpiece only: every CJK character is a word
-    # For padding, unknown, beginning, end and mask; None where there is none for padding or mask.
-    special: tuple[str | None, ...] = SPECIAL_TOKENS
-    # Not of words: those that are found before text is split, special ones too, by number. The default of wordpiece is
-    # the special ones alone; bpe and unigram name them all.
-    added: tuple[Added, ...] = ()
-
-    @property
-    def tell_all(self) -> bool:
-        """Whether these and the vocabulary are the whole tokenizer, but its template."""
-        return self.kind in ("word", "wordpiece")
-
-    @property
-    def special_tokens(self) -> list[str]:
-        """Those that there are of the special tokens."""
-        return [token for token in self.special if token is not None]
-
-
-WORDS = Rules()
 _BARE: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None}
 _BARE |= {"pre_tokenizer": None, "decoder": None, "post_processor": None}
 
@@ -143,25 +65,7 @@ class Tokenizer:
         Raises:
           BertjaxError: a sentence is not Unicode.
         """
-        settings: dict[str, Any] = {"min_frequency": min_frequency, "show_progress": False}
-        if rules.kind == "word":
-            # Text may hold special tokens as words, so there is room for these too.
-            room = (vocab_size or 2**31 - 5) + NUM_SPECIAL
-            counted = _trained(trainers.WordLevelTrainer(vocab_size=room, **settings), sentences, rules)
-        else:
-            vocab_size = vocab_size or BERTS_SIZE
-            letters = _trained(trainers.WordPieceTrainer(vocab_size=1, **settings), sentences, rules).keys()
-            alphabet = _alphabet(letters - set(rules.special), sentences, rules, room=vocab_size - NUM_SPECIAL)
-            # Numbered in the order in which the engine comes upon them, which is never the same, they would decide
-            # which of two equally frequent pieces comes first.
-            first = [*rules.special_tokens, *sorted(letters & {INSIDE + letter for letter in alphabet})]
-            settings |= {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet)}
-            trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, **settings)
-            counted = _trained(trainer, sentences, rules)
-        # Text may hold special tokens as words: WikiText has <unk>. Numbered as words they would lose their ids.
-        words = sorted(counted.keys() - set(rules.special), key=counted.__getitem__)
-        words = words[: vocab_size and vocab_size - NUM_SPECIAL]
-        return cls.from_vocab({token: number for number, token in enumerate([*rules.special_tokens, *words])}, rules)
+        return cls.from_vocab(train_vocabulary(sentences, rules, min_frequency, vocab_size), rules)
 
     @classmethod
     def from_vocab(cls, vocabulary: dict[str, int], rules: Rules) -> "Tokenizer":
@@ -171,7 +75,7 @@ class Tokenizer:
           vocabulary: the numbers, special tokens included; added ones that it lacks get those after it.
           rules: how text becomes tokens.
         """
-        return cls(_engine(vocabulary, rules), rules)
+        return cls(make_engine(vocabulary, rules), rules)
 
     @classmethod
     def from_json(cls, text: str, rules: Rules) -> "Tokenizer":
@@ -325,7 +229,7 @@ class Tokenizer:
         Raises:
           BertjaxError: the text is not Unicode.
         """
-        with _unicode(text):
+        with only_unicode(text):
             if self.rules.kind != "word":
                 return self._pieces(self._engine.encode(text))
             normal = self._engine.normalizer.normalize_str(text) if self.rules.lowercase else _valid(text)
@@ -334,7 +238,7 @@ class Tokenizer:
     def split_all(self, texts: list[str]) -> list[list[str]]:
         """Splits each text; pieces are found on all cores. Raises BertjaxError where one is not Unicode."""
         if self.rules.kind != "word" and len(texts) > 1:  # else other cores are woken for nothing
-            with _unicode(*texts):
+            with only_unicode(*texts):
                 return list(map(self._pieces, self._engine.encode_batch(texts)))
         return [self.split(text) for text in texts]
 
@@ -369,7 +273,7 @@ class Tokenizer:
         """
         # As they are in a text: where spaces are parts of tokens, a word has other ones than it would have alone.
         spaced = [[*words[:1], *(word and f" {word}" for word in words[1:])] for words in texts]
-        with _unicode(*itertools.chain.from_iterable(texts)):
+        with only_unicode(*itertools.chain.from_iterable(texts)):
             read = self._engine.encode_batch(spaced, is_pretokenized=True)
         # No special tokens are added, so that each token is of a word.
         return [Pieces(one.ids, [word for word in one.word_ids if word is not None]) for one in read]
@@ -382,7 +286,7 @@ class Tokenizer:
         Raises:
           BertjaxError: a text is not Unicode.
         """
-        with _unicode(*texts):
+        with only_unicode(*texts):
             read = self._engine.encode_batch(texts)
         return [words_of(*one, parted=not self.rules.tell_all) for one in zip(texts, read, strict=True)]
 
@@ -394,7 +298,7 @@ class Tokenizer:
         """
         if self.rules.kind == "word":
             return [(number, None, None) for number in self.ids(self.split(text))]
-        with _unicode(text):
+        with only_unicode(text):
             read = self._engine.encode(text)
         return [(number, *span) for number, span in zip(read.ids, read.offsets, strict=True)]
 
@@ -404,98 +308,15 @@ class Tokenizer:
         Raises:
           BertjaxError: a text is not Unicode.
         """
-        with _unicode(*texts):
+        with only_unicode(*texts):
             return [(read.ids, read.offsets) for read in self._engine.encode_batch(texts)]
 
     def encode_sentences(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence, found on all cores. Raises BertjaxError where one is not Unicode."""
-        with _unicode(*sentences):
+        with only_unicode(*sentences):
             return [encoding.ids for encoding in self._engine.encode_batch_fast(sentences)]
-
-
-@contextlib.contextmanager
-def _unicode(*texts: str) -> Iterator[None]:
-    """Complains of lone surrogates, which Python's strings may hold and no encoding can write."""
-    try:
-        try:
-            yield
-        except TypeError:  # which the engine raises at these too
-            "".join(texts).encode()
-            raise
-    except UnicodeEncodeError as error:
-        text = error.object[max(0, error.start - 20) : error.start + 20]
-        raise BertjaxError(f"text {text!r} holds half a character, a lone surrogate; give UTF-8") from error
 
 
 def _valid(text: str) -> str:
     text.encode()
     return text
-
-
-def _trained(trainer: trainers.Trainer, sentences: Iterable[str], rules: Rules) -> dict[str, int]:
-    """Returns the vocabulary that a trainer makes, in another thread: in this one no signal would be heard."""
-    engine = _engine({token: number for number, token in enumerate(rules.special_tokens)}, rules)
-    stopped = threading.Event()
-    feed = itertools.takewhile(lambda _: not stopped.is_set(), sentences)
-    with _unicode(), ThreadPoolExecutor(1) as other_thread:
-        try:
-            other_thread.submit(engine.train_from_iterator, feed, trainer).result()
-        finally:
-            stopped.set()
-    return engine.get_vocab()
-
-
-def _alphabet(letters: Set[str], sentences: Iterable[str], rules: Rules, *, room: int) -> list[str]:
-    """Chooses the characters of a vocabulary of pieces: the commonest, of equally common ones the first in Unicode.
-
-    The engine's own limit leaves it to chance which of equally common ones stay.
-
-    Args:
-      letters: all characters of the text, and those that go on with a word once more, after "##".
-      room: tokens that the vocabulary may have.
-    """
-    alphabet = sorted(letter for letter in letters if len(letter) == 1)
-    if len(letters) <= room and len(alphabet) <= _ALPHABET:
-        return alphabet
-    counts = _count_characters(sentences, rules)
-    alphabet.sort(key=lambda letter: -counts[letter])
-    so_far = np.cumsum([counts[letter] for letter in alphabet])
-    enough = int(np.searchsorted(so_far, _COVERAGE * so_far[-1])) + 1
-    tokens = np.cumsum([1 + (INSIDE + letter in letters) for letter in alphabet])
-    return alphabet[: min(max(enough, _ALPHABET), int(np.searchsorted(tokens, room, "right")))]
-
-
-def _count_characters(sentences: Iterable[str], rules: Rules) -> Counter[str]:
-    """Counts characters as the normaliser makes them, which looks at each by itself."""
-    counts_c = np.zeros(sys.maxunicode + 1, np.int64)
-    there = iter(sentences)
-    while some := list(itertools.islice(there, _SENTENCES_AT_ONCE)):
-        codes = np.frombuffer("".join(some).encode("utf-32-le"), np.uint32)
-        counts_c += np.bincount(codes, minlength=len(counts_c))
-    normalizer = _engine({token: number for number, token in enumerate(rules.special_tokens)}, rules).normalizer
-    counts: Counter[str] = Counter()
-    for code in np.flatnonzero(counts_c):
-        for letter in normalizer.normalize_str(chr(code)):
-            counts[letter] += int(counts_c[code])
-    return counts
-
-
-def _engine(vocabulary: dict[str, int], rules: Rules) -> Engine:
-    unk = rules.special[UNK]
-    if rules.kind == "word":
-        engine = Engine(models.WordLevel(vocabulary, unk_token=unk))
-        if rules.lowercase:
-            engine.normalizer = normalizers.Lowercase()
-        engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        return engine
-    engine = Engine(models.WordPiece(vocabulary, unk_token=unk, max_input_chars_per_word=100))
-    engine.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=rules.split_chinese,
-        strip_accents=rules.strip_accents,
-        lowercase=rules.lowercase,
-    )
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    engine.decoder = decoders.WordPiece()
-    engine.add_tokens([AddedToken(**token._asdict()) for token in rules.added or map(Added, rules.special_tokens)])
-    return engine

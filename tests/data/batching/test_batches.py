@@ -27,7 +27,7 @@ from bertjax.data.batching import batches as batches_room
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.masking import mask_tokens as mask
 from bertjax.data.batching.sequences import lay_out
-from bertjax.data.tokenizer.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
+from bertjax.data.tokenizer.rules import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 # The form of a batch.
 

@@ -11,7 +11,7 @@ from bertjax.data.batching import masking
 from bertjax.data.batching.masking import mask_tokens, num_to_predict
 from bertjax.data.batching.random import random_bits
 from bertjax.data.batching.spans import LONGEST, some_spans
-from bertjax.data.tokenizer.tokenizer import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
+from bertjax.data.tokenizer.rules import CLS, MASK, NUM_SPECIAL, PAD, SEP, UNK, Vocabulary
 
 VOCAB_SIZE = 105
 

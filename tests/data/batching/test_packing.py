@@ -15,7 +15,8 @@ from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.packing import most_in_a_row, pack, spread
 from bertjax.data.corpus.corpus import load_or_build
 from bertjax.data.sources.wikitext import WikiText2
-from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, PAD, Tokenizer, Vocabulary
+from bertjax.data.tokenizer.rules import CLS, NUM_SPECIAL, PAD, Vocabulary
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.models.bert import Bert
 from bertjax.objectives.pretraining import batch_metrics
 

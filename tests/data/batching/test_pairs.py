@@ -24,7 +24,7 @@ from bertjax.data.batching import pairs as pairs_module
 from bertjax.data.batching.pairs import PairStream, to_be_changed
 from bertjax.data.batching.sequences import truncate
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, Vocabulary
+from bertjax.data.tokenizer.rules import NUM_SPECIAL, Vocabulary
 from bertjax.errors import BertjaxError
 
 

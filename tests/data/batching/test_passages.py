@@ -9,7 +9,7 @@ from made_up import CORPUS, MAX_LENGTH, assert_same, make, numbered, random_corp
 
 from bertjax.data.batching import passages as passages_module
 from bertjax.data.corpus.corpus import Corpus
-from bertjax.data.tokenizer.tokenizer import CLS, NUM_SPECIAL, SEP, Vocabulary
+from bertjax.data.tokenizer.rules import CLS, NUM_SPECIAL, SEP, Vocabulary
 from bertjax.errors import BertjaxError
 
 

@@ -23,7 +23,8 @@ from bertjax.data.prepare import describe, prepare
 from bertjax.data.sources import files as files_module
 from bertjax.data.sources.files import UserFiles, find_files, fingerprint
 from bertjax.data.sources.formats import LAYOUT, Layout
-from bertjax.data.tokenizer.tokenizer import SPECIAL_TOKENS, Added, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import SPECIAL_TOKENS, Added, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 from bertjax.runs.folder import RunFolder
 

@@ -9,7 +9,7 @@ import pytest
 
 from bertjax.data.corpus.corpus import Corpus
 from bertjax.data.statistics import cooccurrence
-from bertjax.data.tokenizer.tokenizer import Vocabulary
+from bertjax.data.tokenizer.rules import Vocabulary
 
 SIZE = 40
 VOCABULARY = Vocabulary(SIZE)

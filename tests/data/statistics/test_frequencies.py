@@ -15,7 +15,8 @@ from bertjax.data.statistics.frequencies import (
     word_classes,
     word_counts,
 )
-from bertjax.data.tokenizer.tokenizer import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Tokenizer, Vocabulary
+from bertjax.data.tokenizer.rules import NUM_SPECIAL, SPECIAL_TOKENS, UNK, WORDS, Vocabulary
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 
 WORDS_BY_NUMBER = [*SPECIAL_TOKENS, "the", "of", "1984", "cat", "b2", "dog"]
 TOKENIZER = Tokenizer.from_vocab({word: number for number, word in enumerate(WORDS_BY_NUMBER)}, WORDS)

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models
 
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
 from bertjax.data.tokenizer.settings import ROLES_FILE
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 BERT = Path(__file__).parents[2] / "reference" / "bert"

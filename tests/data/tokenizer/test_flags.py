@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS
 
 ABSENT = object()
 FLAGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")

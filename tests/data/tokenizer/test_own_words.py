@@ -9,8 +9,9 @@ from whole_tokenizers import LINES, ROLES, bpe, unigram, write
 
 from bertjax.data.tokenizer.files import load_tokenizer
 from bertjax.data.tokenizer.own_words import with_words_of
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
 from bertjax.data.tokenizer.settings import ROLES_FILE
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Rules, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 
 WORDS = ["covid", "h\u00e4user", "c++", "crane", "covid"]  # the fourth is in the vocabulary
 RULES = Rules("wordpiece", special=BERTS_SPECIAL_TOKENS)

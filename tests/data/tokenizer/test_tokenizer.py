@@ -7,9 +7,9 @@ import signal
 import pytest
 from tokenizers import Tokenizer as Engine
 
-from bertjax.data.tokenizer import tokenizer as tokenizer_module
+from bertjax.data.tokenizer import training
 from bertjax.data.tokenizer.files import load_tokenizer
-from bertjax.data.tokenizer.tokenizer import (
+from bertjax.data.tokenizer.rules import (
     BERTS_SPECIAL_TOKENS,
     CLS,
     MASK,
@@ -19,9 +19,9 @@ from bertjax.data.tokenizer.tokenizer import (
     SPECIAL_TOKENS,
     UNK,
     Rules,
-    Tokenizer,
     Vocabulary,
 )
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 
@@ -141,13 +141,13 @@ def test_pieces_of_words():
 
 def test_the_alphabet_is_what_the_text_has(monkeypatch):
     """All but 1 in 10,000 of its characters, of equally common ones the first, whatever chance and order have it."""
-    monkeypatch.setattr(tokenizer_module, "_ALPHABET", 6)  # 1,000 of which would take a text a hundred times as long
+    monkeypatch.setattr(training, "_ALPHABET", 6)  # 1,000 of which would take a text a hundred times as long
     rare = [chr(0x4E00 + 7 * number) for number in range(30)]
     text = ["\u6771\u4eac\u5927\u5b66\u4e2d\u570b" * 100] * 33 + rare[::-1]  # 19,800 and 30: all but 2 are to stay
     tokenizers = [Tokenizer.train(some, min_frequency=2, rules=PIECE_RULES) for some in (text, text[::-1], text)]
     assert len({tokenizer.to_json() for tokenizer in tokenizers}) == 1
     assert set(vocabulary(tokenizers[0])[NUM_SPECIAL:]) == set("\u6771\u4eac\u5927\u5b66\u4e2d\u570b") | set(rare[:29])
-    monkeypatch.setattr(tokenizer_module, "_ALPHABET", 1000)
+    monkeypatch.setattr(training, "_ALPHABET", 1000)
     assert Tokenizer.train(text, min_frequency=2, rules=PIECE_RULES).vocab_size == NUM_SPECIAL + 36
 
 
@@ -165,7 +165,7 @@ def test_characters_are_counted_as_in_normal_text(rules):
     text = "\u00c9te\u0301 \u6771\ud55c\u0130\u1e9e \u03a3\u03a3 \ufeff\u200b\u00a0\t \U0001f600 x\u0323\u0307"
     tokenizer = Tokenizer.train([], min_frequency=1, rules=rules)
     normal = Engine.from_str(tokenizer.to_json()).normalizer.normalize_str(text * 3)
-    counts = tokenizer_module._count_characters([text, "", text, text], rules)
+    counts = training._count_characters([text, "", text, text], rules)
     assert {letter: counts[letter] for letter in normal} == collections.Counter(normal) and "\u6771" in counts
 
 

@@ -16,9 +16,10 @@ from bertjax.data.corpus.shard_worker import Task
 from bertjax.data.sources.formats import LAYOUT
 from bertjax.data.tagged import read_words
 from bertjax.data.tokenizer.files import load_tokenizer
+from bertjax.data.tokenizer.rules import ROBERTAS_SPECIAL_TOKENS
 from bertjax.data.tokenizer.settings import ROLES_FILE
 from bertjax.data.tokenizer.template import A, B
-from bertjax.data.tokenizer.tokenizer import ROBERTAS_SPECIAL_TOKENS, Tokenizer
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 ODD = [*odd_lines()[:100], "the <mask> left", "the<mask>  <mask>", "  two  spaces ", "\n\n<s>crane\u3000crane", ""]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from bertjax.data.tokenizer.tokenizer import BERTS_SPECIAL_TOKENS, Pieces, Rules, Tokenizer
+from bertjax.data.tokenizer.rules import BERTS_SPECIAL_TOKENS, Rules
+from bertjax.data.tokenizer.tokenizer import Tokenizer
+from bertjax.data.tokenizer.words import Pieces
 from bertjax.errors import BertjaxError
 
 PIECES = Tokenizer.from_vocab(
