@@ -1,6 +1,7 @@
 # make train: set up, train the chapter's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 #   Given again it goes on where it was stopped, or shows the run once more.   make textbook: the textbook's exact recipe.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
+#   BERTJAX_TABLE=FILE writes a table of families and their largest differences there.
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
 # make test-slurm: try scripts/slurm in a SLURM of one node, set up in a temporary folder (as root, with slurm-wlm).

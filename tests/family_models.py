@@ -23,6 +23,15 @@ SIZES |= {"max_position_embeddings": 40, "pad_token_id": 0}
 
 ALBERT = {"embedding_size": 16, "hidden_act": "gelu_pytorch_tanh"}  # its default is the same but for rounding
 
+DEBERTA: dict[str, Any] = {
+    "relative_attention": True,
+    "position_biased_input": False,
+    "share_att_key": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "pos_att_type": "p2c|c2p",
+}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {},
     "roformer": {},
@@ -41,7 +50,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "nomic_bert gelu": {"hidden_act": "gelu", "type_vocab_size": 1},
     "jina_embeddings_v3": {},
     "jina_embeddings_v3 untied": {"tie_word_embeddings": False, "type_vocab_size": 2},
+    "deberta-v2": DEBERTA,
     "mpnet": {},
+    "deberta-v2 segments": DEBERTA | {"type_vocab_size": 2, "hidden_act": "relu", "pooler_hidden_act": "relu"},
     "mpnet untied": {"tie_word_embeddings": False},
     "distilbert": {},
     "distilbert untied": {"tie_word_embeddings": False, "activation": "relu"},
@@ -63,6 +74,7 @@ HEADS: dict[str, dict[str, Any]] = {  # where heads for labels and answers are t
     "camembert": {},
     "nomic_bert": {},
     "jina_embeddings_v3": {},
+    "deberta-v2": DEBERTA,
     "mpnet": {},
 }
 

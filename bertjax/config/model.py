@@ -20,6 +20,7 @@ Family = Literal[
     "mpnet",
     "nomic_bert",
     "jina_embeddings_v3",
+    "deberta-v2",
 ]
 
 # Some ten times what the largest encoders have.
@@ -70,8 +71,10 @@ class BertConfig:
     embedding_size: int | None = None
     """features of the embeddings, of which a linear layer makes model.hidden_size (as in ALBERT and the small ELECTRA);
     by default they are as wide as the layers"""
-    positions: Literal["learned", "rotary"] = "learned"
-    """learned position embeddings (as in BERT), or rotary ones on queries and keys (Su et al. 2021)"""
+    positions: Literal["learned", "rotary", "disentangled"] = "learned"
+    """learned position embeddings (as in BERT), rotary ones on queries and keys (Su et al. 2021), or disentangled
+    attention, whose scores have parts for the way between two tokens, in 512 learned buckets that all layers share (as
+    in DeBERTa v2 and v3; He et al. 2021)"""
     share_layers: bool = False
     """whether all layers have the same parameters, those of one (as in ALBERT)"""
     token_types: int = 2
@@ -155,7 +158,7 @@ class BertConfig:
         )
         features = self.hidden_size // self.num_heads
         require(
-            self.positions == "learned" or features % 2 == 0,
+            self.positions != "rotary" or features % 2 == 0,
             f"model.positions=rotary turns pairs of features, and a head has {features}; give an even number",
         )
         if self.attention_start == "neighbours":
@@ -168,6 +171,14 @@ class BertConfig:
         require(
             self.window == 0 or not self.relative_attention_bias,
             f"model.window={self.window} has no place for model.relative_attention_bias=true; leave one of them out",
+        )
+        require(
+            self.window == 0 or self.positions != "disentangled",
+            f"model.window={self.window} has no place for model.positions=disentangled; change one of them",
+        )
+        require(
+            not self.relative_attention_bias or self.positions != "disentangled",
+            "model.relative_attention_bias=true has no place beside model.positions=disentangled; change one of them",
         )
         require(
             self.token_types in (0, 1, 2),

@@ -19,6 +19,7 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.albert import ALBERT
 from bertjax.hub.bert import BERT
+from bertjax.hub.deberta_v2 import DEBERTA_V2
 from bertjax.hub.distilbert import DISTILBERT
 from bertjax.hub.electra import ELECTRA
 from bertjax.hub.family import HEADS, Family, carrying_family, label_head
@@ -39,7 +40,7 @@ from bertjax.storage.atomic import atomic_folder
 
 FAMILIES: tuple[Family, ...] = (
     *(BERT, ROFORMER, MODERNBERT, DISTILBERT, ELECTRA, ALBERT),
-    *(ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, NOMIC_BERT, JINA_EMBEDDINGS_V3),
+    *(ROBERTA, XLM_ROBERTA, CAMEMBERT, MPNET, NOMIC_BERT, JINA_EMBEDDINGS_V3, DEBERTA_V2),
 )
 _MEAN = SentenceSettings()
 _logger = logging.getLogger(__name__)

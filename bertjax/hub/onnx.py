@@ -17,7 +17,7 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub.family import Head
 from bertjax.ops.activations import GATED
-from bertjax.ops.distances import MOST_DISTANCE, distance_buckets
+from bertjax.ops.distances import MOST_DISTANCE, distance_buckets, way_buckets
 from bertjax.ops.rotary import speeds
 
 if TYPE_CHECKING:
@@ -178,11 +178,12 @@ def _encoded(graph: _Graph, pad: int | None) -> str:
     # Once for all layers: what hides tokens in scores, and the angles of positions.
     hidden = {window: _hidden(graph, seen_b11s, window) for window in {c.window_of(n) for n in range(c.num_layers)}}
     angles: dict[float, tuple[str, str] | None] = dict.fromkeys(c.rotary_theta_of(n) for n in range(c.num_layers))
+    ways = _ways(graph) if c.positions == "disentangled" else None
     if c.positions == "rotary":
         angles = {theta: _angles(graph, theta) for theta in angles}
     for layer in range(c.num_layers):
         block = f"block_{layer % c.num_blocks}"
-        of_layer = hidden[c.window_of(layer)], angles[c.rotary_theta_of(layer)]
+        of_layer = hidden[c.window_of(layer)], angles[c.rotary_theta_of(layer)], ways
         for sublayer in ("attention", "ffn"):
             norm = f"{block}/{sublayer}_norm"
             bare = c.norm == "pre" and sublayer == "attention" and layer == 0 and not c.first_attention_norm
@@ -245,13 +246,51 @@ def _angles(graph: _Graph, theta: float) -> tuple[str, str]:
     return node("Cos", angle_te), node("Sin", angle_te)
 
 
+def _ways(graph: _Graph) -> str:
+    """The bucket of the way from each token to each other, int64 [t, s]."""
+    node, most = graph.node, graph.config.max_position
+    places_t = _places(graph)
+    way_ts = node("Sub", node("Unsqueeze", places_t, [1]), node("Unsqueeze", places_t, [0]))
+    buckets_ts = np.asarray(way_buckets(most, most))
+    buckets = graph.weight("buckets of ways", np.concatenate((buckets_ts[0, ::-1], buckets_ts[1:, 0])))
+    way_ts = node("Add", node("Clip", way_ts, 1.0 - most, most - 1.0), most - 1.0)
+    return node("Gather", buckets, node("Cast", way_ts, to=_INT64))
+
+
+def _bias_of_ways(graph: _Graph, q_bhte: str, k_bhse: str, path: str, ways_ts: str) -> str:
+    """What `ops.distances.disentangled_bias` returns; keys and queries of ways are the same for all texts."""
+    node, (h, d) = graph.node, (graph.config.num_heads, graph.config.hidden_size)
+    ways_rd = _normed_ways(graph)
+
+    def compared(x_bhte: str, name: str, ways_ts: str) -> str:
+        of_ways_rd = ways_rd @ graph.params[f"{path}/{name}/kernel"] + graph.params[f"{path}/{name}/bias"]
+        of_ways_her = np.asarray(of_ways_rd).reshape(-1, h, d // h).transpose(1, 2, 0)
+        scores_bhtr = node("MatMul", x_bhte, graph.weight(f"{path}/{name} of ways", of_ways_her))
+        shape = node("Concat", node("Shape", x_bhte, end=3), node("Shape", x_bhte, start=2, end=3), axis=0)
+        return node("GatherElements", scores_bhtr, node("Expand", ways_ts, shape), axis=-1)
+
+    to_bhts = compared(q_bhte, "key", ways_ts)
+    of_bhst = compared(k_bhse, "query", node("Transpose", ways_ts, perm=[1, 0]))
+    return node("Add", to_bhts, node("Transpose", of_bhst, perm=[0, 1, 3, 2]))
+
+
+def _normed_ways(graph: _Graph) -> np.ndarray:
+    ways_rd, params = np.asarray(graph.params["relative_embedding"]), graph.params
+    centred_rd = ways_rd - ways_rd.mean(-1, keepdims=True)
+    scale_r1 = np.sqrt((centred_rd**2).mean(-1, keepdims=True) + graph.config.layer_norm_eps)
+    normed_rd: np.ndarray = centred_rd / scale_r1 * params["relative_norm/scale"] + params["relative_norm/bias"]
+    return normed_rd
+
+
 def _places(graph: _Graph) -> str:
     """The tokens' places in their row, float32 [t]."""
     t = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
     return graph.node("Cast", graph.node("Range", 0, t, 1), to=_FLOAT)
 
 
-def _attention(graph: _Graph, x_btd: str, path: str, hidden: str, angles: tuple[str, str] | None) -> str:
+def _attention(
+    graph: _Graph, x_btd: str, path: str, hidden: str, angles: tuple[str, str] | None, ways: str | None
+) -> str:
     node, (h, d) = graph.node, (graph.config.num_heads, graph.config.hidden_size)
 
     def heads(name: str) -> str:
@@ -271,7 +310,11 @@ def _attention(graph: _Graph, x_btd: str, path: str, hidden: str, angles: tuple[
 
     q_bhte, k_bhse, v_bhse = turned(heads("query")), turned(heads("key")), heads("value")
     scores_bhts = node("MatMul", q_bhte, node("Transpose", k_bhse, perm=[0, 1, 3, 2]))
-    scores_bhts = node("Add", node("Mul", scores_bhts, (d // h) ** -0.5), hidden)
+    scale = (d // h) ** -0.5
+    if ways is not None:
+        scores_bhts = node("Add", scores_bhts, _bias_of_ways(graph, q_bhte, k_bhse, path, ways))
+        scale /= 3**0.5
+    scores_bhts = node("Add", node("Mul", scores_bhts, scale), hidden)
     mixed_bhte = node("MatMul", node("Softmax", scores_bhts, axis=-1), v_bhse)
     mixed_btd = node("Reshape", node("Transpose", mixed_bhte, perm=[0, 2, 1, 3]), [0, 0, d])
     return graph.linear(mixed_btd, f"{path}/out")

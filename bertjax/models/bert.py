@@ -149,7 +149,7 @@ def make_model(config: BertConfig, train: TrainConfig, *, learning: bool = True)
         dtype=train.precision,
         head_size=config.hidden_size // config.num_heads,
         dropout=config.dropout if learning else 0.0,
-        bias=config.relative_attention_bias,
+        bias=config.relative_attention_bias or config.positions == "disentangled",
     )
     how = {"dtype": jnp.dtype(train.precision), "remat": train.remat, "scan_layers": train.scan_layers}
     return Bert(config, backend=backend, **how)

@@ -2,12 +2,11 @@
 
 import flax.linen as nn
 from jax import Array
-from jax.nn import initializers
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from bertjax.config import BertConfig
-from bertjax.models.layers import Linear, Norm
+from bertjax.models.layers import Linear, Norm, embedding_initializer
 from bertjax.ops.dropout import dropout
 from bertjax.parallel.sharding import on_rows
 
@@ -25,7 +24,7 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         c = self.config
         assert c.vocab_size is not None
-        table = initializers.truncated_normal(c.init_scale) if c.init == "bert" else initializers.normal(1.0)
+        table = embedding_initializer(c)
         self.token_embedding = self.param("token_embedding", table, (c.vocab_size, c.embedding_width))
         if c.token_types:
             self.segment_embedding = self.param("segment_embedding", table, (c.token_types, c.embedding_width))

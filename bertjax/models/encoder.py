@@ -6,6 +6,7 @@ Letters: b rows, t and s tokens of a row, n = b*t, h heads, e features of a head
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,10 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from bertjax.config import BertConfig
-from bertjax.models.layers import Linear, Norm
+from bertjax.models.layers import Linear, Norm, embedding_initializer
 from bertjax.ops.activations import ACTIVATIONS, GATED
 from bertjax.ops.attention import Backend, attention, attention_weights
-from bertjax.ops.distances import NUM_BUCKETS, distance_bias
+from bertjax.ops.distances import NUM_BUCKETS, NUM_WAYS, disentangled_bias, distance_bias, way_buckets
 from bertjax.ops.dropout import dropout
 from bertjax.ops.rotary import apply_rotary, biases_that_look
 from bertjax.parallel.sharding import gathered, on_rows
@@ -39,11 +40,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None = None, *, train: bool
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, relative: Array | None = None, *, train: bool
     ) -> Array:
         c, (n, d), (b, t) = self.config, x_nd.shape, sequences_bt.shape
         linear = functools.partial(Linear, d, _of_block(c), self.dtype)
         window, theta = c.window_of(self.layer), c.rotary_theta_of(self.layer)
+
+        key = self.make_rng("dropout") if train else None
 
         def heads(y_nd: Array) -> Array:
             return y_nd.reshape(b, t, c.num_heads, d // c.num_heads).swapaxes(1, 2)
@@ -58,13 +61,24 @@ class Attention(nn.Module):
         def projected(name: str, x_nd: Array) -> Array:
             return linear(name=name, **starts.get(name, {}))(x_nd)
 
-        q_bhte, k_bhse, v_bhse = (heads(projected(name, x_nd)) for name in ("query", "key", "value"))
+        seen_nd = x_nd
+        if c.positions == "disentangled":  # embeddings of ways pass the layers that tokens do
+            assert relative is not None
+            ways_rd = dropout(
+                relative.astype(x_nd.dtype), c.dropout, None if key is None else jax.random.fold_in(key, 1)
+            )
+            seen_nd = jnp.concatenate((x_nd, ways_rd))
+        q_nd, k_nd = (projected(name, seen_nd) for name in ("query", "key"))
+        q_bhte, k_bhse, v_bhse = heads(q_nd[:n]), heads(k_nd[:n]), heads(projected("value", x_nd))
         if c.positions == "rotary":
             q_bhte, k_bhse = (apply_rotary(x, positions_bt, theta) for x in (q_bhte, k_bhse))
-        where: dict[str, Any] = {"bias_hts": bias_hts, "window": window}
+        elif c.positions == "disentangled":
+            q_hre, k_hre = (y_nd[n:].reshape(-1, c.num_heads, d // c.num_heads).swapaxes(0, 1) for y_nd in (q_nd, k_nd))
+            q_bhte, q_hre = (q / math.sqrt(3) for q in (q_bhte, q_hre))  # as scores are sums of three
+            relative = disentangled_bias(q_bhte, k_bhse, q_hre, k_hre, way_buckets(t, c.max_position))
+        where: dict[str, Any] = {"bias_bhts": relative, "window": window}
         if self.is_mutable_collection("weights"):  # where somebody looks
             self.sow("weights", "bhts", attention_weights(q_bhte, k_bhse, sequences_bt, **where))
-        key = self.make_rng("dropout") if train else None
         how: dict[str, Any] = where | {"dropout": c.dropout, "key": key, "backend": self.backend}
         mixed_bhte = attention(q_bhte, k_bhse, v_bhse, sequences_bt, **how)
         return projected("out", mixed_bhte.swapaxes(1, 2).reshape(n, d))
@@ -100,14 +114,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None = None, *, train: bool
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, relative: Array | None = None, *, train: bool
     ) -> Array:
         c = self.config
         attention = Attention(c, self.dtype, self.backend, self.layer, name="attention")
         feed_forward = FeedForward(c, self.dtype, name="ffn")
 
         def attend(x_nd: Array) -> Array:
-            return attention(x_nd, positions_bt, sequences_bt, bias_hts, train=train)
+            return attention(x_nd, positions_bt, sequences_bt, relative, train=train)
 
         for sublayer, name in ((attend, "attention_norm"), (feed_forward, "ffn_norm")):
             bare = c.norm == "pre" and name == "attention_norm" and self.layer == 0 and not c.first_attention_norm
@@ -136,22 +150,30 @@ class Encoder(nn.Module):
         self.block = [Block(self.config, self.dtype, self.backend, layer) for layer in layers]
         if self.config.norm == "pre":
             self.final_norm = Norm(self.config)
+        if self.config.positions == "disentangled":
+            shape = (2 * NUM_WAYS, self.config.hidden_size)
+            self.relative_embedding = self.param("relative_embedding", embedding_initializer(self.config), shape)
+            self.relative_norm = Norm(self.config)
         if self.config.relative_attention_bias:
             shape = (NUM_BUCKETS, self.config.num_heads)
             self.relative_attention_bias = self.param("relative_attention_bias", initializers.zeros, shape)
 
-    def _bias(self, sequences_bt: Array) -> Array | None:
-        """What is added to the scores of all layers, [h, t, s]."""
-        if not self.config.relative_attention_bias:
-            return None
-        # A sequence's tokens lie side by side in a row, so that their distances there are those of their positions.
-        return distance_bias(self.relative_attention_bias, sequences_bt.shape[1])
+    def _relative(self, sequences_bt: Array) -> Array | None:
+        """What attention in all layers knows of distances: a bias of scores [1, h, t, s], or embeddings of ways [r, d].
+
+        A sequence's tokens lie side by side in a row, so that their distances there are those of their positions.
+        """
+        if self.config.positions == "disentangled":
+            return self.relative_norm(self.relative_embedding)
+        if self.config.relative_attention_bias:
+            return distance_bias(self.relative_attention_bias, sequences_bt.shape[1])[None]
+        return None
 
     def __call__(self, x_nd: Array, positions_bt: Array, sequences_bt: Array, *, train: bool) -> Array:
         """Returns the representations [n, d], float32 whatever the blocks compute in."""
         if jax.default_backend() != "cpu":  # there float32 arithmetic between the products is the faster
             x_nd = x_nd.astype(self.dtype)
-        inputs = (positions_bt, sequences_bt, self._bias(sequences_bt))
+        inputs = (positions_bt, sequences_bt, self._relative(sequences_bt))
         if self.is_initializing():
             for block in self.block:
                 block(x_nd, *inputs, train=False)
@@ -165,16 +187,16 @@ class Encoder(nn.Module):
 
     def attention_weights(self, x_nd: Array, positions_bt: Array, sequences_bt: Array) -> Array:
         """Returns what each token looks at in each layer, float32 [l, b, h, t, s], without dropout."""
-        found, bias_hts = [], self._bias(sequences_bt)
+        found, relative = [], self._relative(sequences_bt)
         for layer, params in enumerate(self._params()):
             x_nd, kept = Block(self.config, self.dtype, layer=layer, parent=None).apply(
-                {"params": params}, x_nd, positions_bt, sequences_bt, bias_hts, train=False, mutable="weights"
+                {"params": params}, x_nd, positions_bt, sequences_bt, relative, train=False, mutable="weights"
             )
             found.append(kept["weights"]["attention"]["bhts"][0])
         return jnp.stack(found)
 
     def _apply_blocks(
-        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, bias_hts: Array | None, train: bool
+        self, x_nd: Array, positions_bt: Array, sequences_bt: Array, relative: Array | None, train: bool
     ) -> tuple[Array, ...]:
         """Returns what comes of the last block, and then, where somebody looks, of each."""
         c = self.config
@@ -187,7 +209,7 @@ class Encoder(nn.Module):
                 params, key = layer
                 params, x_nd = gathered(params, self.mesh), on_rows(x_nd, self.mesh)
                 rngs = {"dropout": key} if train else None
-                inputs = (x_nd, positions_bt, sequences_bt, bias_hts)
+                inputs = (x_nd, positions_bt, sequences_bt, relative)
                 x_nd = block.apply({"params": params}, *inputs, train=train, rngs=rngs)
                 return x_nd, x_nd if looked_at else None
 

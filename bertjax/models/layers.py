@@ -63,6 +63,11 @@ def linear_initializers(config: BertConfig, fan_in: int) -> tuple[Callable[..., 
     return uniform, uniform
 
 
+def embedding_initializer(config: BertConfig) -> Callable[..., Array]:
+    """Returns that of tables of embeddings: BERT's, or `torch.nn.Embedding`'s."""
+    return initializers.truncated_normal(config.init_scale) if config.init == "bert" else initializers.normal(1.0)
+
+
 class Norm(nn.Module):
     """Layer norm (Ba et al. 2016, arXiv:1607.06450), or root mean square norm (Zhang and Sennrich 2019).
 

@@ -12,7 +12,7 @@ Params = dict[str, Any]
 
 # Where a parameter lies, by its whole path, which fits exactly one. A new head needs its name here.
 DEPTHS = (
-    (r"\w+_embedding|embedding_(norm|projection)/\w+|relative_attention_bias", "embeddings"),
+    (r"\w+_embedding|embedding_(norm|projection)/\w+|relative_(norm/\w+|attention_bias)", "embeddings"),
     (rf"(?:{LORA}/)?block_(\d+)/.+", "layer"),
     (r"(final_norm|mlm|pooler|nsp|classifier|teacher_projection)/.+", "head"),
 )

@@ -27,7 +27,7 @@ def attention(
     v_bhse: Array,
     sequences_bt: Array,
     *,
-    bias_hts: Array | None = None,
+    bias_bhts: Array | None = None,
     window: int | None = None,
     dropout: float = 0.0,
     key: Array | None = None,
@@ -40,14 +40,14 @@ def attention(
 
     Args:
       sequences_bt: int32, which of the row's sequences a token belongs to, 1 or more; 0 is padding.
-      bias_hts: what is added to scores, in rows without a window; by default nothing.
+      bias_bhts: what is added to scores, in rows without a window, [b or 1, h, t, s]; by default nothing.
       window: tokens to either side that are seen at most; by default all.
       dropout: rate at which attention weights are dropped.
       key: a `jax.random.key` for the dropout; without it nothing is dropped.
       backend: what computes it, as `choose_backend` has it.
     """
     dropout = 0.0 if key is None else dropout
-    return _BACKENDS[backend](q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
+    return _BACKENDS[backend](q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, window, dropout, key)
 
 
 def attention_weights(
@@ -55,7 +55,7 @@ def attention_weights(
     k_bhse: Array,
     sequences_bt: Array,
     *,
-    bias_hts: Array | None = None,
+    bias_bhts: Array | None = None,
     window: int | None = None,
 ) -> Array:
     """Returns what each value counts for in the means that `attention` makes, float32 [b, h, t, s].
@@ -67,7 +67,7 @@ def attention_weights(
     seen_b1ts = visible(sequences_bt, window)[:, None]
     # The lowest float, not -inf: a row of padding alone must average, not turn into NaN.
     scores_bhts = scores_bhts.astype(jnp.float32)
-    scores_bhts = scores_bhts if bias_hts is None else scores_bhts + bias_hts[None]
+    scores_bhts = scores_bhts if bias_bhts is None else scores_bhts + bias_bhts
     scores_bhts = jnp.where(seen_b1ts, scores_bhts, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores_bhts)
 
@@ -117,14 +117,14 @@ def _xla(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
-    bias_hts: Array | None,
+    bias_bhts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
     t = sequences_bt.shape[1]  # a symbol in a program exported for all lengths, which is not differentiated
     compute = _recomputing if isinstance(t, int) and t >= _COMPUTED_AGAIN_FROM else _plain
-    return compute(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
+    return compute(q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, window, dropout, key)
 
 
 def _plain(
@@ -132,16 +132,16 @@ def _plain(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
-    bias_hts: Array | None,
+    bias_bhts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
     t = sequences_bt.shape[1]
-    assert bias_hts is None or window is None, "BertConfig sees to it"
+    assert bias_bhts is None or window is None, "BertConfig sees to it"
     if window is not None and isinstance(t, int) and t >= _IN_CHUNKS_FROM * max(window, _LEAST_CHUNK):
         return _in_chunks(q_bhte, k_bhse, v_bhse, sequences_bt, window, dropout, key)
-    weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, bias_hts=bias_hts, window=window)
+    weights_bhts = attention_weights(q_bhte, k_bhse, sequences_bt, bias_bhts=bias_bhts, window=window)
     weights_bhts = drop(weights_bhts.astype(q_bhte.dtype), dropout, key)
     return jnp.einsum("bhts,bhse->bhte", weights_bhts, v_bhse)
 
@@ -199,29 +199,29 @@ def _recomputing_forward(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
-    bias_hts: Array | None,
+    bias_bhts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> tuple[Array, _Inputs]:
-    mixed_bhte = _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
-    return mixed_bhte, (q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, key)
+    mixed_bhte = _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, window, dropout, key)
+    return mixed_bhte, (q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, key)
 
 
 def _recomputing_backward(
     window: int | None, dropout: float, inputs: _Inputs, grad_bhte: Array
 ) -> tuple[Array, Array, Array, None, Array | None, None]:
-    q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, key = inputs
+    q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, key = inputs
 
-    def mix(q_bhte: Array, k_bhse: Array, v_bhse: Array, bias_hts: Array | None) -> Array:
-        return _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_hts, window, dropout, key)
+    def mix(q_bhte: Array, k_bhse: Array, v_bhse: Array, bias_bhts: Array | None) -> Array:
+        return _plain(q_bhte, k_bhse, v_bhse, sequences_bt, bias_bhts, window, dropout, key)
 
     # Told to wait for the gradient. XLA would else find that it has computed all this before, and keep it: on CPUs it
     # ignores the barrier that `jax.checkpoint` puts there.
     waiting_bhte = q_bhte + 0 * grad_bhte
-    pull_back = jax.vjp(mix, waiting_bhte, k_bhse, v_bhse, bias_hts)[1]
-    grad_q_bhte, grad_k_bhse, grad_v_bhse, grad_bias_hts = pull_back(grad_bhte)
-    return grad_q_bhte, grad_k_bhse, grad_v_bhse, None, grad_bias_hts, None
+    pull_back = jax.vjp(mix, waiting_bhte, k_bhse, v_bhse, bias_bhts)[1]
+    grad_q_bhte, grad_k_bhse, grad_v_bhse, grad_bias_bhts = pull_back(grad_bhte)
+    return grad_q_bhte, grad_k_bhse, grad_v_bhse, None, grad_bias_bhts, None
 
 
 _recomputing = jax.custom_vjp(_plain, nondiff_argnums=(5, 6))
@@ -236,12 +236,12 @@ def _cudnn(
     k_bhse: Array,
     v_bhse: Array,
     sequences_bt: Array,
-    bias_hts: Array | None,
+    bias_bhts: Array | None,
     window: int | None,
     dropout: float,
     key: Array | None,
 ) -> Array:
-    assert dropout == 0 and bias_hts is None, "choose_backend sees to it"
+    assert dropout == 0 and bias_bhts is None, "choose_backend sees to it"
     t = sequences_bt.shape[1]
     # With a mask it wants an even number of tokens.
     q, k, v = (jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, t % 2), (0, 0), (0, 0))) for x in (q_bhte, k_bhse, v_bhse))
@@ -264,7 +264,10 @@ def _why_not_cudnn(dtype: jnp.dtype, head_size: int, dropout: float, bias: bool)
     if dropout > 0:
         return f"cannot drop attention weights, and model.dropout={dropout}; use model.dropout=0"
     if bias:
-        return "is not used with model.relative_attention_bias=true; use model.attention=xla"
+        return (
+            "is not used with model.relative_attention_bias=true, nor with model.positions=disentangled; use "
+            "model.attention=xla"
+        )
     return ""
 
 

@@ -31,7 +31,7 @@ WHOLE = PartitionSpec()
 # answers in tests/parallel/test_rules.py.
 RULES = (
     (r"token_embedding", PartitionSpec("tensor", "fsdp")),
-    (r"(segment|position)_embedding", PartitionSpec(None, "fsdp")),
+    (r"(segment|position|relative)_embedding", PartitionSpec(None, "fsdp")),
     (r"(\w+_)?norm/(scale|bias)", WHOLE),
     (r"attention/(query|key|value)/kernel", PartitionSpec("fsdp", "tensor")),
     (r"attention/(query|key|value)/bias", PartitionSpec("tensor")),

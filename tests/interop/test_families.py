@@ -198,3 +198,13 @@ def test_the_pooler_and_the_head_for_pairs(name: str, of_pairs: str, tmp_path: P
     assert not told["missing_keys"] and not told["unexpected_keys"]
     with torch.no_grad():
         np.testing.assert_array_equal(again.eval()(**inputs)[of_pairs].numpy()[:, ::-1], in_order_12)
+
+
+def test_debertas_ways_that_are_far_are_theirs(tmp_path: Path) -> None:
+    """Beyond 128 tokens, where buckets are ever wider."""
+    model = saved(tmp_path / "theirs", "deberta-v2", FAMILIES["deberta-v2"] | {"max_position_embeddings": 320})
+    ids_bt = np.random.default_rng(0).integers(5, model.config.vocab_size, (1, 320))
+    hidden_btd, _ = outputs(model, ids_bt, np.ones_like(ids_bt))
+    config, params, _ = read_folder(tmp_path / "theirs")
+    found_btd = Bert(config).apply({"params": params}, *batch_of(ids_bt, np.ones_like(ids_bt)), method="encode")
+    assert difference(np.asarray(found_btd), hidden_btd) < ATOL

@@ -53,6 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "CamemBERT": {"token_types": 1},
     "Nomic BERT": {"positions": "rotary", "rotary_theta": 500.0, "hidden_act": "swiglu", "block_biases": False},
     "Jina embeddings v3": {"positions": "rotary", "token_types": 1},
+    "DeBERTa v2": {"positions": "disentangled", "token_types": 0, "pooler_act": "hidden_act"},
     "MPNet": {"token_types": 0, "relative_attention_bias": True},
 }
 HEADS = {

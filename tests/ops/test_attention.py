@@ -119,7 +119,7 @@ def test_a_bias_is_added_to_scores(way_back: None) -> None:
     bias_hts = jax.random.normal(jax.random.key(1), (H, T, T))
 
     def ours(bias_hts: jax.Array) -> jax.Array:
-        return (attention(q, k, v, SEQUENCES_BT, bias_hts=bias_hts) * g).sum()
+        return (attention(q, k, v, SEQUENCES_BT, bias_bhts=bias_hts[None]) * g).sum()
 
     def defined(bias_hts: jax.Array) -> jax.Array:
         seen_bts = (SEQUENCES_BT[:, :, None] == SEQUENCES_BT[:, None]) & (SEQUENCES_BT[:, None] > 0)
@@ -254,7 +254,7 @@ def test_auto_is_cudnn_where_it_can_be_had(gpu: None) -> None:
         ({"head_size": 20}, "not 20; change model.num_heads"),
         ({"head_size": 192}, "not 192; change model.num_heads"),
         ({"dropout": 0.1}, "model.dropout=0.1; use model.dropout=0"),
-        ({"bias": True}, "model.relative_attention_bias=true; use model.attention=xla"),
+        ({"bias": True}, "model.positions=disentangled; use model.attention=xla"),
     ],
 )
 def test_cudnn_has_rules(gpu: None, change: dict[str, Any], reason: str) -> None:

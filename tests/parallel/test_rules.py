@@ -35,6 +35,9 @@ ANSWERS = {
     "embedding_projection/bias": (WHOLE, False),
     "embedding_norm/scale": (WHOLE, False),
     "embedding_norm/bias": (WHOLE, False),
+    "relative_embedding": (TABLE, True),
+    "relative_norm/scale": (WHOLE, False),
+    "relative_norm/bias": (WHOLE, False),
     "relative_attention_bias": (PartitionSpec(None, "tensor"), False),
     "block/attention/query/kernel": (COLUMNS, True),
     "block/attention/query/bias": (INNER, False),
@@ -88,7 +91,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "norm": ("post", "pre"),
     "norm_kind": ("layer", "rms"),
     "embedding_norm": (True, False),
-    "positions": ("learned", "rotary"),
+    "positions": ("learned", "disentangled", "rotary"),
     "relative_attention_bias": (False, True),
     "embedding_size": (None, 16),
     "biases": (True, False),
@@ -130,7 +133,9 @@ def configs() -> dict[str, BertConfig]:
     found = {"BERT": BERT, "modern": MODERN}
     for name, config in list(found.items()):
         for key, values in OPTIONS.items():
-            found |= {f"{name} {key}={value}": dataclasses.replace(config, **{key: value}) for value in values}
+            for value in values:
+                beside = {"relative_attention_bias": False} if value == "disentangled" else {}
+                found[f"{name} {key}={value}"] = dataclasses.replace(config, **{key: value} | beside)
     for family in FAMILIES:
         carried = {key: carried.values[0] for key, carried in family.carried.items()}
         if carried.get("embedding_size") == 1:

@@ -279,7 +279,11 @@ def _template(settings: Settings, found: _Found, tokenizer: Tokenizer) -> Templa
     as_robertas = settings.robertas or settings.file.name == "vocab.json"
     if settings.mpnets or (not found.rules.tell_all and as_robertas):
         template = robertas_template(tokenizer.vocabulary.cls, tokenizer.vocabulary.sep)
-    elif found.tree and (found.tree["post_processor"] or (settings.kind and not settings.berts)):
+    elif (
+        not settings.debertas
+        and found.tree
+        and (found.tree["post_processor"] or (settings.kind and not settings.berts))
+    ):
         try:
             template = _template_of(found, tokenizer)
         except BertjaxError as error:
@@ -288,7 +292,7 @@ def _template(settings: Settings, found: _Found, tokenizer: Tokenizer) -> Templa
         if settings.berts and template != berts:
             _warn(settings, "its post-processor", "[CLS] and [SEP] as BERT has them")
             template = berts
-    segments = settings.kind is None or (settings.berts and settings.kind != "distilbert")
+    segments = settings.kind is None or settings.debertas or (settings.berts and settings.kind != "distilbert")
     inputs = settings.by_key.get("model_input_names")
     if isinstance(inputs, list):
         segments = "token_type_ids" in inputs

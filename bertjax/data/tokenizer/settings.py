@@ -45,6 +45,11 @@ class Settings(NamedTuple):
         """Whether its class is MPNet's, which splits text as BERT's does and sets special tokens as RoBERTa's does."""
         return self.kind == "mpnet"
 
+    @property
+    def debertas(self) -> bool:
+        """Whether its class is that of DeBERTa v2 and v3, which sets special tokens and segments as BERT's does."""
+        return self.kind == "debertav2"
+
 
 def read_settings(file: Path) -> Settings:
     """Reads the settings beside a vocabulary, a tokenizer.json, vocab.txt or vocab.json, which need not be there.

@@ -1,7 +1,8 @@
 """Tokenizers that their files tell whole: byte-level BPE, as RoBERTa's, and unigram pieces, as XLM-RoBERTa's.
 
 Of a tokenizer of RoBERTa's class, or XLM-RoBERTa's or CamemBERT's, `transformers` 5 takes vocabulary, merges and the
-map of characters from tokenizer.json, and all else as that class has it; of others tokenizer.json tells all.
+map of characters from tokenizer.json, and all else as that class has it; of DeBERTa's the vocabulary alone; of others
+tokenizer.json tells all.
 """
 
 import json
@@ -83,6 +84,8 @@ def as_its_class_has_it(settings: Settings, parts: dict[str, Any]) -> dict[str, 
             "decoder": space,
             "model": model | {"byte_fallback": False},
         }
+    if settings.debertas:
+        parts = parts | _debertas(settings)
     number = model.get("unk_id")
     if type(number) is not int or not 0 <= number < len(model["vocab"]):
         raise BertjaxError(
@@ -150,3 +153,19 @@ def _prefix_space(settings: Settings, default: bool) -> bool:
             f"{settings.folder}: add_prefix_space={json.dumps(value)} is neither true nor false; say which"
         )
     return value
+
+
+def _debertas(settings: Settings) -> dict[str, Any]:
+    """Returns how the class of DeBERTa v2 and v3 normalises text and splits it."""
+    by_key = settings.by_key
+    scheme = "always" if _prefix_space(settings, True) else "first"
+    space = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": True}
+    lower = [{"type": "Lowercase"}] if by_key.get("do_lower_case") else []
+    one_space = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
+    ends = {"type": "Strip", "strip_left": False, "strip_right": True}
+    marks = [{"type": "Punctuation", "behavior": "Isolated"}] if by_key.get("split_by_punct") else []
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*lower, one_space, {"type": "NFC"}, ends]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*marks, space]},
+        "decoder": space,
+    }
