@@ -32,7 +32,8 @@ class Reference:
     """The textbook's PyTorch model, computed in float64 by code that is not ours."""
 
     def __init__(self) -> None:
-        self.arrays = np.load(REFERENCE / "d2l_bert.npz")
+        with np.load(REFERENCE / "d2l_bert.npz") as arrays:
+            self.arrays = dict(arrays)
         settings = json.loads((REFERENCE / "d2l_bert.json").read_text())
         known = {field.name for field in dataclasses.fields(BertConfig)}
         sizes = {key: value for key, value in settings.items() if key in known}

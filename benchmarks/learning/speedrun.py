@@ -18,7 +18,7 @@ from bertjax.data.prepare import Prepared, prepare
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.parallel.sharding import make_mesh, place_rows, rows_here
 from bertjax.train.pretrain import pretraining_task
-from bertjax.train.programs import Programs, make_programs
+from bertjax.train.programs import Programs, compile_ahead, make_programs
 from bertjax.train.progress import describe_devices
 from bertjax.train.step import Metrics, TrainState
 
@@ -94,15 +94,16 @@ def _compiled(
 ) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
     """Returns the training step of a number, counted from 0, compiled for every size that batches have."""
     train, seed, batches = prepared.config.train, prepared.config.seed, prepared.train_batches
-    jitted: Any = programs.train_step(train.steps)
+    train_step = programs.train_step(train.steps)
 
     def placed(step: int) -> Batch:
         rows = rows_here(batches.num_rows_at(step), mesh, parts=train.gradient_accumulation_steps)
         return place_rows(batches.batch_at(step, rows.some), rows, mesh)
 
     step_of_size = {batches.num_rows_at(step): step for step in reversed(range(train.steps))}
-    compiled = {size: jitted.lower(state, placed(step), seed).compile() for size, step in step_of_size.items()}
-    return lambda state, step: compiled[batches.num_rows_at(step)](state, placed(step), seed)
+    for step in step_of_size.values():
+        compile_ahead(train_step, state, placed(step), seed)
+    return lambda state, step: train_step(state, placed(step), seed)
 
 
 def render(report: dict[str, Any]) -> str:

@@ -48,9 +48,14 @@ def folder(tmp_path: Path) -> Path:
 # Read.
 
 
+def expected_arrays() -> dict[str, np.ndarray]:
+    with np.load(BERT / "expected.npz") as arrays:
+        return dict(arrays)
+
+
 def test_it_says_what_transformers_says() -> None:
     """Against figures that `transformers` computed (make_bert.py)."""
-    theirs, expected = read_folder(BERT), np.load(BERT / "expected.npz")
+    theirs, expected = read_folder(BERT), expected_arrays()
     tokens, real = expected["tokens"], expected["real"]
     b, t = tokens.shape
     positions = np.broadcast_to(np.arange(t), (b, t))
@@ -66,7 +71,7 @@ def test_it_says_what_transformers_says() -> None:
 
 
 def test_its_tokens_are_theirs() -> None:
-    tokenizer, expected = read_folder(BERT).tokenizer, np.load(BERT / "expected.npz")
+    tokenizer, expected = read_folder(BERT).tokenizer, expected_arrays()
     assert tokenizer.vocabulary[1:6] == (0, 2, 3, 4, 5)  # wherever they stand
     for row, texts in enumerate([("A crane is flying!", "he just left,"), ("the [MASK] came", "東 Été")]):
         first, second = (tokenizer.ids(tokenizer.split(text)) for text in texts)
@@ -75,7 +80,7 @@ def test_its_tokens_are_theirs() -> None:
 
 
 def test_an_encoder_of_it() -> None:
-    expected = np.load(BERT / "expected.npz")
+    expected = expected_arrays()
     encoder = Encoder.load(BERT)
     encoded = encoder.encode(["A crane is flying!"], ["he just left,"], pooling="cls")
     np.testing.assert_allclose(encoded[0], expected["hidden"][0, 0], atol=1e-5)

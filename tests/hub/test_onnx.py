@@ -123,7 +123,8 @@ def test_a_folder_with_both_widths(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "onnxruntime runs " in capsys.readouterr().out
     assert {path.name for path in (out / "onnx").iterdir()} == {"model.onnx", "model_quantized.onnx"}
     assert read_folder(out).config == read_folder(BERT).config
-    theirs = np.load(BERT / "expected.npz")  # that transformers computed
+    with np.load(BERT / "expected.npz") as arrays:  # that transformers computed
+        theirs = dict(arrays)
     tokens, real_bt = (theirs["tokens"], theirs["real"], theirs["segments"]), theirs["real"] > 0
     (hidden_btd,) = said(session(out / "onnx" / "model.onnx"), *tokens)
     np.testing.assert_allclose(hidden_btd[real_bt], theirs["hidden"][real_bt], atol=1e-5)

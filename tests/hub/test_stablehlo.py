@@ -53,7 +53,8 @@ def test_it_says_what_our_encoder_says(tmp_path: Path, capsys: pytest.CaptureFix
     made = {f"{b} {t}": batch(rng, b, t, vocab_size=23) for b, t in [(1, 1), (3, 20), (5, 7)]}
     np.savez(batches, **made)
     subprocess.run([sys.executable, "-c", ALONE, str(file), str(batches), str(said)], check=True, cwd=tmp_path)
-    theirs = np.load(said)
+    with np.load(said) as arrays:
+        theirs = dict(arrays)
     for name, (tokens_bt, segments_bt, mask_bt) in made.items():
         assert theirs[name].shape == (*tokens_bt.shape, 8) and theirs[name].dtype == np.float32
         assert not theirs[name][mask_bt == 0].any()
