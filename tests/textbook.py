@@ -15,10 +15,10 @@ from bertjax.objectives.pretraining import batch_metrics
 REFERENCE = Path(__file__).parent / "reference"
 
 
-def nested(arrays: np.lib.npyio.NpzFile, prefix: str) -> dict:
+def nested(arrays: dict[str, np.ndarray], prefix: str) -> dict:
     """`{"param/mlm/norm/bias": x}` as `{"mlm": {"norm": {"bias": x}}}`."""
     tree: dict = {}
-    for name in arrays.files:
+    for name in arrays:
         if name.startswith(f"{prefix}/"):
             *path, leaf = name.removeprefix(f"{prefix}/").split("/")
             node = tree
