@@ -53,13 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is imported out of every later collection of garbage, which takes 0.2 s else, and makes few of them.
-
-    What JAX has traced and compiled grows to gigabytes, and every collection looks at much of it.
-    """
+    """Leaves what is imported out of every later collection of garbage, which takes 0.2 s else."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
