@@ -9,9 +9,9 @@ from typing import Any
 
 from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
-from bertjax.hub import bert
+from bertjax.hub import bert, roberta
 from bertjax.hub.family import Carried, Family, read_theta
-from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, text_head
 
 _DEFAULTS = {
     "vocab_size": 250002,
@@ -22,9 +22,8 @@ _DEFAULTS = {
     "max_position_embeddings": 8194,
     "layer_norm_eps": 1e-5,
 }
-_LAYOUT = Layout(
-    "roberta",
-    "encoder.layers",
+_LAYOUT = roberta.LAYOUT._replace(
+    layers="encoder.layers",
     linears={
         **dict.fromkeys(("attention/query", "attention/key", "attention/value"), "mixer.Wqkv"),
         "attention/out": "mixer.out_proj",
@@ -33,13 +32,6 @@ _LAYOUT = Layout(
     },
     norms={"attention_norm": "norm1", "ffn_norm": "norm2"},
     embedding_norm="emb_ln",
-    pooler=None,
-    nsp=None,
-    hidden="lm_head.dense",
-    norm="lm_head.layer_norm",
-    decoder="lm_head.decoder",
-    bias="lm_head.bias",
-    other_heads=("classifier.", "qa_outputs.", "roberta.pooler."),
 )
 
 

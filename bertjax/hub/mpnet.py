@@ -11,12 +11,12 @@ from bertjax.config import BertConfig
 from bertjax.errors import BertjaxError
 from bertjax.hub import bert, roberta
 from bertjax.hub.family import Carried, Family
-from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
+from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, text_head
 from bertjax.ops.distances import NUM_BUCKETS
 
 _BUCKETS = "relative_attention_num_buckets"
-_LAYOUT = Layout(
-    "mpnet",
+_LAYOUT = roberta.LAYOUT._replace(
+    base="mpnet",
     linears={
         "attention/query": "attention.attn.q",
         "attention/key": "attention.attn.k",
@@ -26,12 +26,6 @@ _LAYOUT = Layout(
         "ffn/out": "output.dense",
     },
     norms={"attention_norm": "attention.LayerNorm", "ffn_norm": "output.LayerNorm"},
-    pooler=None,
-    nsp=None,
-    hidden="lm_head.dense",
-    norm="lm_head.layer_norm",
-    decoder="lm_head.decoder",
-    bias="lm_head.bias",
     other_heads=("classifier.", "qa_outputs.", "mpnet.pooler."),
 )
 

@@ -20,7 +20,7 @@ from bertjax.hub.layout import ANSWER_HEAD, TOKEN_HEAD, Layout, text_head
 
 PAD = 1  # the number of padding
 _UNUSED = PAD + 1  # rows of positions that no token has
-_LAYOUT = Layout(
+LAYOUT = Layout(
     "roberta",
     pooler=None,
     nsp=None,
@@ -82,14 +82,14 @@ def _family(name: str, model_type: str, architecture: str) -> Family:
         },
         read_config=read_config,
         write_config=functools.partial(write_config, architecture=architecture),
-        names=_LAYOUT.names,
+        names=LAYOUT.names,
         text_head=text_head("classifier.dense", "classifier.out_proj", "tanh"),
         token_head=TOKEN_HEAD,
         answer_head=ANSWER_HEAD,
         to_ours=to_ours,
         to_theirs=to_theirs,
-        after_reading=_LAYOUT.after_reading,
-        before_writing=_LAYOUT.before_writing,
+        after_reading=LAYOUT.after_reading,
+        before_writing=LAYOUT.before_writing,
         pad=PAD,
     )
 
