@@ -88,6 +88,15 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
+def require_layers(key: str, layers: tuple[int, ...] | None) -> None:
+    """Raises BertjaxError unless the key names encoder layers, each once and in ascending order, or nothing."""
+    require(
+        layers is None or (len(layers) > 0 and layers[0] >= 0 and layers == tuple(sorted(set(layers)))),
+        f"{key}={list(layers or ())} does not name layers from 0 on, each once and in their order; give some such as "
+        "[0, 2, 4]",
+    )
+
+
 def require_types(section: object, prefix: str = "") -> None:
     """Requires that each value of a section is of its key's type, and turns numpy's into Python's.
 

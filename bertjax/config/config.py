@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from bertjax.config.checks import expand_homes, require, require_types
+from bertjax.config.checks import expand_homes, require, require_layers, require_types
 from bertjax.config.data import DataConfig, TokenizerConfig
 from bertjax.config.distill import DistillConfig
 from bertjax.config.lora import LoraConfig
@@ -117,10 +117,7 @@ class Config:
         require(
             self.init_from is not None, f"{given} are layers of init_from, and there is none; give it, or no layers"
         )
-        require(
-            len(layers) > 0 and layers[0] >= 0 and layers == tuple(sorted(set(layers))),
-            f"{given} does not name layers from 0 on, each once and in their order; give some such as [0, 2, 4]",
-        )
+        require_layers("init_layers", layers)
 
     def _check_distill(self) -> None:
         given = f"distill.teacher={self.distill.teacher}"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from bertjax.config.checks import expand_homes, require, require_types
+from bertjax.config.checks import expand_homes, require, require_layers, require_types
 
 HiddenLoss = Literal["cosine", "mse"]
 
@@ -45,9 +45,4 @@ class DistillConfig:
             0 < self.temperature < math.inf,
             f"distill.temperature={self.temperature} is impossible; give a positive number",
         )
-        layers = self.layers
-        require(
-            layers is None or (len(layers) > 0 and layers[0] >= 0 and layers == tuple(sorted(set(layers)))),
-            f"distill.layers={list(layers or ())} does not name layers from 0 on, each once and in their order; "
-            "give some such as [0, 2]",
-        )
+        require_layers("distill.layers", self.layers)

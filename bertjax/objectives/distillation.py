@@ -62,8 +62,6 @@ def distillation_objective(
     teacher: Bert,
     teachers_params: Params,
     teaching: Teaching,
-    *,
-    z_loss: float = 0.0,
 ) -> Objective:
     """Pretraining with a teacher, as an objective.
 
