@@ -53,7 +53,7 @@ def export_run(run: RunFolder, folder: Path, family: Family | None = None, *, on
         model = dataclasses.replace(model, nsp_features="cls")  # which the pooler of its head reads
         head = TaskHead(config.task.kind, run.spans() if config.task.kind == "answer" else run.targets())
     families = families_for(model.family, asked)
-    written = check_writable(model, folder, families=families, head=head, onnx=onnx)
+    written = check_writable(model, folder, tokenizer=tokenizer, families=families, head=head, onnx=onnx)
     if model.family is not None and written is not families[0]:
         _logger.info(
             f"NOTICE:   it leaves as {written.name}, not as the {families[0].name} that it began as; "

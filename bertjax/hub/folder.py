@@ -245,6 +245,7 @@ def check_writable(
     config: BertConfig,
     folder: Path,
     *,
+    tokenizer: Tokenizer | None = None,
     families: Sequence[Family] = FAMILIES,
     head: TaskHead | None = None,
     onnx: Weights | None = None,
@@ -252,6 +253,7 @@ def check_writable(
     """Checks that the model can be written, as far as that can be known before its weights are read.
 
     Args:
+      tokenizer: the model's, where it is known already.
       families: those as which it may be written.
       head: what a fine-tuned model tells.
       onnx: as of `write_folder`.
@@ -260,11 +262,17 @@ def check_writable(
       The family as which it is written: the first that carries it exactly.
 
     Raises:
-      BertjaxError: the folder exists, no family's format can carry the model, or what writes ONNX is not installed.
+      BertjaxError: the folder exists, no family's format can carry the model, that one's has another number for
+        padding, or what writes ONNX is not installed.
     """
     if onnx is not None:
         check_installed()
     family = carrying_family(families, config, None if head is None else head.of)
+    if tokenizer is not None and family.pad not in (None, pad := tokenizer.vocabulary.pad):
+        raise BertjaxError(
+            f"{family.name}'s format has padding as token {family.pad}, and this tokenizer as {pad}; train with a "
+            f"tokenizer of {family.name}'s, or export with --format stablehlo"
+        )
     if folder.exists():
         raise BertjaxError(f"{folder} exists and is left as it is; give another folder")
     return family
@@ -297,12 +305,7 @@ def write_folder(
     Raises:
       BertjaxError: as of `check_writable`, or the folder cannot be written.
     """
-    family = check_writable(config, folder, families=families, head=head, onnx=onnx)
-    if family.pad not in (None, tokenizer.vocabulary.pad):
-        raise BertjaxError(
-            f"{family.name}'s format has padding as token {family.pad}, and this tokenizer as "
-            f"{tokenizer.vocabulary.pad}; train with a tokenizer of {family.name}'s, or export with --format stablehlo"
-        )
+    family = check_writable(config, folder, tokenizer=tokenizer, families=families, head=head, onnx=onnx)
     tensors = {WHOLE: _to_tensors(family, config, dict(leaves(params)), head)}
     heads = params.keys() & set(HEADS) & {_part(path) for path in family.names(config)}
     if left_out := params.keys() & {"mlm", "nsp"} - heads:
@@ -310,8 +313,8 @@ def write_folder(
         _logger.info(f"NOTICE:   {family.name}'s format has no place for the {parts} head, which is left out")
     contents = _json_files(family, config, tokenizer, heads, max_length or config.max_position)
     if head is not None:
-        of_head = {"architectures": [f"{family.architecture}{head.architecture}"], **write_settings(head)}
-        contents["config.json"] |= of_head
+        named = {"architectures": [f"{family.architecture}{head.architecture}"]}
+        contents["config.json"] |= named | write_settings(head)
     else:
         for name, content in settings_files(sentence, config.hidden_size, config.max_position).items():
             (tensors if name.endswith(WHOLE) else contents)[name] = content
