@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -111,7 +110,8 @@ def kind_of(value: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or writes the user's cache."""
+    """No test reads or writes the user's cache, nor keeps fewer programs than others because of one before it."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

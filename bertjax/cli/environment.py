@@ -21,10 +21,10 @@ def tuned_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     ours = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     with contextlib.suppress(BertjaxError, OSError):  # no home folder, or one to read only: nothing is kept
-        compiled = cache_folder() / "compiled"
-        compiled.mkdir(parents=True, exist_ok=True)
-        if os.access(compiled, os.W_OK):
-            ours["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+        programs = cache_folder() / "programs"
+        programs.mkdir(parents=True, exist_ok=True)
+        if os.access(programs, os.W_OK):
+            ours["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     if sys.platform == "linux":
         ours[_MALLOC] = "glibc.malloc.hugetlb=1"
     return ours | dict(environment)

@@ -92,7 +92,19 @@ def make_mesh(
     """
     devices = find_devices() if devices is None else devices
     data = len(devices) // (fsdp * tensor) if data is None else data
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        _keep_no_programs()
     return jax.make_mesh((data, fsdp, tensor), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def _keep_no_programs() -> None:
+    """Keeps what is compiled from now on out of JAX's folder of compiled programs.
+
+    XLA's collectives on CPUs meet in the order in which a program has them. A program that is read from a file has lost
+    it (jaxlib 0.10: to read makes one resource a collective, where to compile makes one for all), so that two devices
+    wait for each other in two collectives, or exchange what was meant for another.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
 
 
 def row_shards(mesh: Mesh) -> int:

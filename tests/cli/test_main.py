@@ -261,7 +261,7 @@ def test_the_environment_is_completed_and_what_is_set_stays(monkeypatch, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tuned = tuned_environment({"HOME": "/home/me"})
     assert tuned["HOME"] == "/home/me"
-    assert tuned["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "bertjax" / "compiled")
+    assert tuned["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "bertjax" / "programs")
     if sys.platform == "linux":
         assert tuned["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     theirs = {"JAX_COMPILATION_CACHE_DIR": "/mine", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}
@@ -292,7 +292,7 @@ def test_a_second_start_finds_its_programs_compiled(tmp_path):
     for number in range(2):
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
-        compiled = {path.name for path in (tmp_path / "cache" / "bertjax" / "compiled").glob("*_encode*")}
+        compiled = {path.name for path in (tmp_path / "cache" / "bertjax" / "programs").glob("*_encode*")}
         if number == 0:
             first = compiled
     assert first and compiled == first

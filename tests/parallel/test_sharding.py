@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -157,3 +158,20 @@ def test_rows_of_zeros_make_shares_even() -> None:
 def test_the_rows_of_this_process_are_all_where_it_is_alone() -> None:
     for num_rows, parts, total in ((16, 1, 16), (20, 1, 24), (20, 2, 32)):
         assert rows_here(num_rows, make_mesh(), parts) == (range(total), total)
+
+
+def test_programs_of_several_cpus_are_not_kept() -> None:
+    # Read again, they hang, or mix up what devices send each other: their collectives have lost their order.
+    def kept_alone(x: jax.Array) -> jax.Array:
+        return x + 1
+
+    def never_kept(x: jax.Array) -> jax.Array:
+        return x.sum()
+
+    def is_kept(name: str) -> bool:
+        return any(Path(jax.config.jax_compilation_cache_dir).glob(f"jit_{name}-*"))
+
+    for function, devices in ((kept_alone, 1), (never_kept, 2)):
+        mesh = make_mesh(devices=jax.devices()[:devices])
+        jax.jit(function)(jax.device_put(np.ones(8), by_rows(mesh))).block_until_ready()
+    assert is_kept("kept_alone") and not is_kept("never_kept")
