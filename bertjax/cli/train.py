@@ -8,7 +8,7 @@ from bertjax.cli.arguments import Parser
 from bertjax.cli.environment import tuned_environment
 from bertjax.cli.terminal import say
 from bertjax.config import Config
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, shown
 from bertjax.storage.interpreter import module_command
 
 
@@ -61,7 +61,12 @@ def launch(argv: list[str]) -> int:
     ours, command = argv, list[str]()
     if "--" in argv:
         ours, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    args = parser.parse_args(ours)
+    args, rest = parser.parse_known_args(ours)
+    if rest:
+        raise BertjaxError(
+            f"{shown(rest[0])} is nothing that launch takes; give the command after --: bertjax launch -n 2 -- "
+            "pretrain --config tiny, and see bertjax launch --help"
+        )
     if not command:
         raise BertjaxError("there is no command to launch; give one after --, such as -- pretrain --config tiny")
     if args.n < 1:
