@@ -11,7 +11,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # for the processes that tests start
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"  # of the processes that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub
 
 from collections.abc import Callable, Iterator
