@@ -34,11 +34,18 @@ def prepare(argv: list[str]) -> None:
 
     parser = config_parser(
         "bertjax prepare",
-        usage="bertjax prepare --config RECIPE [--KEY VALUE ...]",
+        usage="bertjax prepare --config RECIPE [--KEY VALUE ...] [--shard I/N | --merge]",
         description="Fetch a corpus, build its vocabulary and tokenise it, as 'bertjax pretrain' does before training.",
     )
-    config, _ = parse_recipe(parser, argv)
+    shard = "make only share I of N, 0/N to N-1/N, of the parts of a corpus of files, in a data.cache that all share"
+    parser.add_argument("--shard", metavar="I/N", help=shard)
+    parser.add_argument("--merge", action="store_true", help="join the parts, all of which must be there")
+    config, options = parse_recipe(parser, argv)
+    index, of = _share(options.shard) if options.shard is not None else (0, 0)
+    if of and options.merge:
+        raise BertjaxError("--shard makes parts and --merge joins them; give one of the two")
     from bertjax.data.prepare import describe, prepare
+    from bertjax.data.prepare_share import check_parts, prepare_share
 
     if config.init_from is not None:
         from bertjax.config.parser import typed_keys
@@ -46,7 +53,19 @@ def prepare(argv: list[str]) -> None:
         from bertjax.train.open_run import with_model_of_init
 
         config = with_model_of_init(config, RunFolder(config.run_dir), resume=False, typed=typed_keys(argv))
+    if of:
+        say(prepare_share(config, index, of))
+        return
+    if options.merge:
+        check_parts(config)
     say(describe(prepare(config)))
+
+
+def _share(given: str) -> tuple[int, int]:
+    index, slash, of = str(given).partition("/")
+    if not (slash and index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+        raise BertjaxError(f"--shard {shown(given)} is no share; give I/N, from 0/N to N-1/N, as in --shard 0/8")
+    return int(index), int(of)
 
 
 def launch(argv: list[str]) -> int:

@@ -33,6 +33,7 @@ from bertjax.errors import BertjaxError
 from bertjax.storage.cache import building_in, cache_folder, cache_key, writing_in
 from bertjax.storage.fetch import here
 from bertjax.storage.hub_models import model_folder
+from bertjax.storage.locks import locked_beside
 from bertjax.storage.paths import user_path
 
 _logger = logging.getLogger(__name__)
@@ -86,16 +87,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     Raises:
       BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
-    check_pretrains(config)
-    data, train = config.data, config.train
-    instead_of = None
-    if source is None:
-        source, instead_of = open_source(data, list(dict.fromkeys((data.train_split, data.eval_split))), _cache(config))
-    there = config.init_from or config.tokenizer.path or config.distill.teacher
-    if tokenizer is None:
-        tokenizer = read_tokenizer(there) if there else _train_tokenizer(config, source)
-        if (words := config.tokenizer.add) is not None:
-            tokenizer = with_words_of(tokenizer, user_path(here(words, data.cache)))
+    source, instead_of, tokenizer = open_text(config, tokenizer, source)
+    data, train, there = config.data, config.train, _vocabulary_there(config)
     if tokenizer.vocab_size == NUM_SPECIAL:
         raise BertjaxError(
             f"no word of {source.name}/{data.train_split} is seen tokenizer.min_frequency="
@@ -134,11 +127,36 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     return Prepared(config, tokenizer, corpus, held_out, train_batches, held_out_batches, instead_of)
 
 
+def open_text(
+    config: Config, tokenizer: Tokenizer | None = None, source: Source | None = None
+) -> tuple[Source, str | None, Tokenizer]:
+    """Returns what a run learns from, why it is the fallback if it is, and its vocabulary, built if need be.
+
+    The arguments and errors are those of `prepare`.
+    """
+    check_pretrains(config)
+    data, instead_of = config.data, None
+    if source is None:
+        source, instead_of = open_source(
+            data, list(dict.fromkeys((data.train_split, data.eval_split))), cache_of(config)
+        )
+    if tokenizer is None:
+        there = _vocabulary_there(config)
+        tokenizer = read_tokenizer(there) if there else _train_tokenizer(config, source)
+        if (words := config.tokenizer.add) is not None:
+            tokenizer = with_words_of(tokenizer, user_path(here(words, data.cache)))
+    return source, instead_of, tokenizer
+
+
+def _vocabulary_there(config: Config) -> str | None:
+    return config.init_from or config.tokenizer.path or config.distill.teacher
+
+
 def prepare_held_out(config: Config, tokenizer: Tokenizer) -> tuple[Corpus, Batches]:
     """Opens the held-out split alone, and its batches. Raises BertjaxError where it cannot be had."""
     check_pretrains(config)
     split = config.data.eval_split
-    source, _ = open_source(config.data, [split], _cache(config))
+    source, _ = open_source(config.data, [split], cache_of(config))
     corpus = _tokenise(config, source, split, tokenizer)
     return corpus, _held_out_batches(config, corpus, tokenizer)
 
@@ -189,15 +207,16 @@ def describe(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-def _cache(config: Config) -> Path:
+def cache_of(config: Config) -> Path:
+    """Returns the cache folder of a configuration."""
     return Path(config.data.cache) if config.data.cache else cache_folder()
 
 
 def _tokenise(config: Config, source: Source, split: Split, tokenizer: Tokenizer) -> Corpus:
     if (files := source.user_files(split)) is not None:
-        return load_or_build_files(_cache(config), files, split, tokenizer, workers=config.data.workers)
+        return load_or_build_files(cache_of(config), files, split, tokenizer, workers=config.data.workers)
     documents, name = source.documents(split), f"{source.name}/{split}"
-    return load_or_build(_cache(config), name, source.fingerprint(split), documents, tokenizer)
+    return load_or_build(cache_of(config), name, source.fingerprint(split), documents, tokenizer)
 
 
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
@@ -285,7 +304,7 @@ def read_tokenizer(there: str, *, masks: bool = True) -> Tokenizer:
 
 def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:
     """Builds the vocabulary of the training split, or takes it from the cache where that was done before."""
-    config, cache, split = whole.tokenizer, _cache(whole), whole.data.train_split
+    config, cache, split = whole.tokenizer, cache_of(whole), whole.data.train_split
     version = [TRAINING] if config.kind == "wordpiece" else []
     if config.kind in ("bpe", "unigram"):
         raise BertjaxError(
@@ -303,12 +322,15 @@ def _train_tokenizer(whole: Config, source: Source) -> Tokenizer:
     documents = functools.partial(source.documents, split)
     if (files := source.user_files(split)) is not None:
         documents = functools.partial(files.documents, split, most_bytes=config.max_megabytes * 1e6)
-    tokenizer = Tokenizer.train(
-        _Sentences(documents), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
-    )
     with writing_in(cache):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with building_in(path.parent) as unfinished:
-            (unfinished / path.name).write_text(tokenizer.to_json(), encoding="utf-8")
-            os.replace(unfinished / path.name, path)
+        with locked_beside(path):
+            with contextlib.suppress(BertjaxError):  # another has built it while we waited
+                return load_tokenizer(path)
+            tokenizer = Tokenizer.train(
+                _Sentences(documents), rules=rules, min_frequency=config.min_frequency, vocab_size=config.vocab_size
+            )
+            with building_in(path.parent) as unfinished:
+                (unfinished / path.name).write_text(tokenizer.to_json(), encoding="utf-8")
+                os.replace(unfinished / path.name, path)
     return tokenizer

@@ -18,7 +18,8 @@ from bertjax.data.sources.lines import Part
 from bertjax.data.tokenizer.rules import Added, Rules
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
-from bertjax.storage.cache import read_or_build, read_whole
+from bertjax.storage.cache import read_or_build, read_whole, writing_in
+from bertjax.storage.locks import locked_beside
 
 
 class Task(NamedTuple):
@@ -49,7 +50,7 @@ class Done(NamedTuple):
 
 
 def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
-    """Tokenises a shard into a folder, unless that was done before.
+    """Tokenises a shard into a folder, unless that was done before; what another process is at is waited for.
 
     Args:
       folder: the shard's own; it is written whole or not at all.
@@ -65,7 +66,12 @@ def build_shard(folder: Path, shard: Shard, task: Task) -> Done:
         write_shard(built, _by_split(shard, task, skipped), task.tokenizer)
         (built / "skipped.json").write_text(json.dumps([skipped.counts, skipped.such_as]), encoding="utf-8")
 
-    return Done(False, *read_or_build(folder, _read, build))
+    with writing_in(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked_beside(folder):
+            if (there := read_whole(folder, _read)) is not None:
+                return Done(True, *there)
+            return Done(False, *read_or_build(folder, _read, build))
 
 
 def _by_split(shard: Shard, task: Task, skipped: Skipped) -> Iterator[tuple[str, Document]]:

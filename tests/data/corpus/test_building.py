@@ -138,19 +138,19 @@ def test_a_killed_build_goes_on_where_it_stopped(
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def done() -> list[Path]:
-        return sorted((tmp_path / "cache" / "corpora").glob("files-*.shards/0*"))
+        return sorted((tmp_path / "cache" / "corpora").glob("files-*.shards/0*/whole"))
 
     wait_for(lambda: len(done()) > 3 or killed.poll() is not None)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     time.sleep(0.5)  # for its workers to notice
-    there = [path.name for path in done()]
+    there = [path.parent.name for path in done()]
     assert len(there) > 3
     built: list[str] = []
 
     def counting(folder: Path, *args: object) -> shard_worker.Done:
         done = shard_worker.build_shard(folder, *args)  # type: ignore[arg-type]
-        built.extend([] if done.was_there else [folder.name])
+        built.extend([] if done.was_there else [folder.parent.name])
         return done
 
     monkeypatch.setattr(building, "build_shard", counting)
