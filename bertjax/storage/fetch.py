@@ -4,7 +4,6 @@ A file that is fetched has a time of change that is made of its version there. S
 whoever fetched it, and a corpus that was built from it stays good while it is.
 """
 
-import concurrent.futures
 import hashlib
 import logging
 import os
@@ -15,14 +14,13 @@ from pathlib import Path, PurePosixPath
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in, cache_folder, cache_key, writing_in
 from bertjax.storage.paths import url_of, user_path
-from bertjax.storage.remote import Absent, Info, Remote, check_url, shown_url
+from bertjax.storage.remote import Absent, Info, Remote, check_name, check_url, shown_url
 
 logger = logging.getLogger(__name__)
 
 # A URL among paths apart by `:`, which stands in it after the protocol and before a port.
 _AMONG_PATHS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/:]*(?::\d+(?=/))?[^:]*")
 _PATTERN = re.compile(r"([^*?[]+)/([^/]*[*?[].*)")
-_AT_ONCE = 8  # files
 
 
 def here(path: str, cache: str | Path | None = None) -> str:
@@ -63,13 +61,7 @@ def fetched(
         if missing:
             size = sum(info.size or 0 for info in missing.values())
             logger.info("fetching %s: %s files, %.1f MB", shown_url(url), f"{len(missing):,}", size / 1e6)
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            try:
-                for _ in pool.map(lambda name: _fetch(remote, name, missing[name], places[name]), missing):
-                    pass
-            except BaseException:
-                remote.stop()
-                raise
+        remote.each(lambda name: _fetch(remote, name, missing[name], places[name]), missing)
     return folder / top
 
 
@@ -90,8 +82,7 @@ def _found(url: str, keep: Callable[[str], bool]) -> tuple[Remote, str, dict[str
     folders = {str(folder) for one in found for folder in PurePosixPath(one).parents}
     found = {name: info for name, info in found.items() if name not in folders or info.size}  # markers of folders
     for one in found:
-        if {"", ".", ".."} & {*one.split("/")} or "\0" in one or one in folders:
-            raise BertjaxError(f"{remote.url} has a file of the name {one!r}, which none here can have; rename it")
+        check_name(remote, f"{one}/" if one in folders else one)
     return remote, PurePosixPath(remote.url).name, found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from bertjax.errors import BertjaxError
 from bertjax.storage.fetch import fetched
 from bertjax.storage.paths import url_of
+from bertjax.storage.snapshots import fetched_snapshot
 
 _NAME = re.compile(r"(?P<repository>[^/@~.][^/@]*/[^/@]+)(?:@(?P<revision>.+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -44,6 +45,8 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
         its weights are no safetensors, or a file did not come as the hub lists it.
     """
     there = _on_hub(name)
+    if (url := url_of(name)) is not None and (run := fetched_snapshot(url)) is not None:
+        return run
     if there is None:
         return fetched(name, keep=lambda file: _matches(file, (*_FILES, *_OF_RUN)))
     from huggingface_hub import constants

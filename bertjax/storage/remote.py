@@ -3,6 +3,7 @@
 Credentials and endpoints are those that fsspec's packages find themselves, as AWS_PROFILE and AWS_ENDPOINT_URL.
 """
 
+import concurrent.futures
 import contextlib
 import datetime
 import errno
@@ -10,7 +11,7 @@ import importlib
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +42,7 @@ _OF_CONNECTIONS = {"ClientError", "HTTPClientError", "IncompleteReadError", "Htt
 # What tells one content of a file from another, the first that a store gives: with its listings and of a single file.
 _VERSION = ("ETag", "etag", "generation", "md5Hash", "LastModified", "Last-Modified", "last_modified", "created")
 _BLOCK = 1 << 24  # bytes that are asked for at once
+_AT_ONCE = 8  # files
 
 
 class Absent(BertjaxError):
@@ -81,6 +83,12 @@ def shown_url(url: str) -> str:
     return url.partition("?")[0] if url.startswith(_READ_ONLY) else url
 
 
+def check_name(remote: "Remote", name: str) -> None:
+    """Raises BertjaxError where no file here, within a folder, can have the name of one at a URL."""
+    if {"", ".", ".."} & {*name.split("/")} or "\0" in name:
+        raise BertjaxError(f"{remote.url} has a file of the name {name!r}, which none here can have; rename it")
+
+
 class Remote:
     """A file, or a folder of files, at a URL. Each method raises BertjaxError where it fails, `Absent` for nothing.
 
@@ -96,10 +104,6 @@ class Remote:
         # Listings that are kept would hide what others have written.
         self._fs, self._path = fsspec.url_to_fs(self.url, use_listings_cache=False)
         self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Lets what other threads do with it fail, at their next block."""
-        self._stopped.set()
 
     def info(self, name: str = "") -> Info:
         """Returns what is known of a file, or of the folder."""
@@ -157,6 +161,19 @@ class Remote:
         if size is not None and (has := to.stat().st_size) != size:
             to.unlink()
             raise BertjaxError(f"{self._named(name)} has {size} bytes, and {has} came; try again")
+
+    def each(self, call: Callable[[str], None], names: Iterable[str]) -> None:
+        """Makes a call for each name, in several threads; where one fails the others are stopped."""
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            try:
+                for _ in pool.map(call, names):
+                    pass
+            except BaseException:
+                self._stopped.set()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._stopped.clear()
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""
