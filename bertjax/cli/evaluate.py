@@ -65,9 +65,10 @@ def _judged(args: Any) -> tuple[str, str]:
     """Returns the figures as they are printed, and as JSON."""
     from bertjax.evaluation import evaluate, judgement, task
     from bertjax.runs.folder import RunFolder
+    from bertjax.storage.hub_models import model_folder
 
     of_text = {name: getattr(args, name) for name in ("split", "path", "eval_path", "half", "mlm_probability")}
-    if RunFolder(args.run).config().task.kind == "pretrain":
+    if RunFolder(model_folder(args.run)).config().task.kind == "pretrain":
         if args.task_eval is not None:
             raise BertjaxError(f"--task.eval is of runs that are fine-tuned, and {args.run} is not; give --split")
         found = evaluate.evaluate_run(args.run, **of_text, other_text=args.other_text, mesh=mesh_of(args))

@@ -3,6 +3,7 @@
 from bertjax.cli.arguments import Parser, add_mesh, mesh_of
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
+from bertjax.storage.hub_models import model_folder
 from bertjax.storage.paths import user_path
 
 
@@ -42,7 +43,7 @@ def explore(argv: list[str]) -> None:
     else:
         encoder = Encoder.load(args.run, mesh=mesh_of(args))
         try:
-            corpus = lines_of_run(user_path(args.run))
+            corpus = lines_of_run(model_folder(args.run))
         except BertjaxError as error:  # a Hugging Face folder, or a run whose text has gone
             corpus = Corpus(str(error), [])
             say(f"neighbours and senses need a text, by --text FILE: {error}")

@@ -2,10 +2,11 @@
 
 import argparse
 import re
+from pathlib import PurePosixPath
 
 from bertjax.cli.arguments import Parser, add_mesh, mesh_of
 from bertjax.errors import BertjaxError
-from bertjax.storage.paths import user_path
+from bertjax.storage.paths import url_of, user_path
 
 _NAME = re.compile(r"[\w.-]{1,100}")
 
@@ -110,7 +111,7 @@ def _origins(args: argparse.Namespace) -> dict[str, str]:
     for given in args.models:
         name, is_named, folder = given.partition("=")
         if not is_named:
-            name, folder = user_path(given).absolute().name, given
+            name, folder = PurePosixPath(url_of(given) or user_path(given).absolute()).name, given
         if not _NAME.fullmatch(name) or not folder:
             raise BertjaxError(
                 f"{given!r} gives no name to a model; give NAME=FOLDER, NAME of letters, digits, . _ and -"

@@ -50,9 +50,10 @@ def prepare(argv: list[str]) -> None:
     if config.init_from is not None:
         from bertjax.config.parser import typed_keys
         from bertjax.runs.folder import RunFolder
+        from bertjax.runs.remote_run import run_path
         from bertjax.train.open_run import with_model_of_init
 
-        config = with_model_of_init(config, RunFolder(config.run_dir), resume=False, typed=typed_keys(argv))
+        config = with_model_of_init(config, RunFolder(run_path(config)), resume=False, typed=typed_keys(argv))
     if of:
         say(prepare_share(config, index, of))
         return

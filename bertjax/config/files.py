@@ -25,7 +25,8 @@ from bertjax.config.keys import (
     takes_keys,
 )
 from bertjax.errors import BertjaxError
-from bertjax.storage.paths import user_path
+from bertjax.storage.fetch import fetched
+from bertjax.storage.paths import url_of, user_path
 
 _SHIPPED = Path(__file__).parents[1] / "configs"
 _MOST_BYTES, _DEEPEST = 1 << 16, 32
@@ -49,6 +50,8 @@ def find_recipe(name: str) -> Path:
     Raises:
       BertjaxError: there is no recipe of that name.
     """
+    if url_of(name) is not None:
+        return fetched(name)
     names = recipe_names()
     if name in names and not os.path.isfile(name):
         return _SHIPPED / f"{name}.yaml"

@@ -20,6 +20,7 @@ from bertjax.config import OnFailure
 from bertjax.errors import BertjaxError, warn
 from bertjax.runs.checkpoints import Checkpoints, quiet_orphans, reason_of
 from bertjax.storage.atomic import sync_folder
+from bertjax.storage.lease import Lost
 from bertjax.storage.manifest import write_manifest
 
 
@@ -30,11 +31,15 @@ class CheckpointWriter(Checkpoints):
       keep: as many of the newest stay, and the best; damaged ones, which are set aside, do not count among them.
       on_failure: a save that failed is a BertjaxError, or a warning unless it is the last one. A save in the background
         fails when the next is begun, or on leaving.
+      publish: is called after each save, in the background too; a BertjaxError of it is one of the save. Where that is
+        Lost, `on_failure` does not count.
     """
 
-    def __init__(self, folder: Path, *, keep: int, on_failure: OnFailure = "stop"):
+    def __init__(
+        self, folder: Path, *, keep: int, on_failure: OnFailure = "stop", publish: Callable[[], None] = lambda: None
+    ):
         super().__init__(folder)
-        self._keep, self._on_failure = keep, on_failure
+        self._keep, self._on_failure, self._also = keep, on_failure, publish
         self._orbax = _new_orbax()
         self._background = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, concurrent.futures.Future[None]] | None = None
@@ -120,6 +125,7 @@ class CheckpointWriter(Checkpoints):
                 with contextlib.suppress(OSError):  # it is tried again after the next save
                     # Under another name first: a reader must not take what is half removed for damaged.
                     shutil.rmtree((self._folder / str(old)).rename(self._folder / f"partial-{old}-0"))
+            self._also()
 
     def _finish(self) -> None:
         """Waits for the save that is under way."""
@@ -151,12 +157,15 @@ class CheckpointWriter(Checkpoints):
             self._remove(f"partial-{step}-*")
         steps = self.steps()
         newest = f"checkpoint {steps[-1]} stays the newest" if steps else "there is none yet"
-        self._failure = BertjaxError(
-            f"cannot save checkpoint {self._folder / str(step)} ({reason_of(error)}) and {newest}; "
-            "make room or see to the folder"
-        )
-        self._failure.__cause__ = error
-        if self._on_failure == "stop":
+        if isinstance(error, BertjaxError):  # it is saved, and not published
+            self._failure = error
+        else:
+            self._failure = BertjaxError(
+                f"cannot save checkpoint {self._folder / str(step)} ({reason_of(error)}) and {newest}; "
+                "make room or see to the folder"
+            )
+            self._failure.__cause__ = error
+        if self._on_failure == "stop" or isinstance(error, Lost):
             failure, self._failure = self._failure, None  # raised once
             raise failure
         warn(f"{self._failure}; the run goes on until the next is due", stacklevel=3)

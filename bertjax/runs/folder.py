@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +82,7 @@ class RunFolder:
       on_failure: metrics and checkpoints that cannot be written are an error, or a warning and another try.
       tensorboard: write the metrics as TensorBoard's events too.
       command: the one that made the run, or makes it.
+      url: where it is published, and by what, after each checkpoint.
 
     Raises:
       BertjaxError: TensorBoard's events are asked for and tensorboardX is not installed.
@@ -95,7 +96,10 @@ class RunFolder:
         on_failure: OnFailure = "stop",
         tensorboard: bool = False,
         command: str = "pretrain",
+        url: str | None = None,
+        publish: Callable[[], None] = lambda: None,
     ):
+        self.url, self.publish = url, publish
         self.path, self.writes, self.on_failure, self._command = user_path(path), writes, on_failure, command
         self.metrics = RunMetrics(self.path, writes=writes, on_failure=on_failure, tensorboard=tensorboard)
         self.decisions = Decisions(self.path)
@@ -272,7 +276,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        name = shlex.quote(str(self.path))
+        name = shlex.quote(self.url or str(self.path))
         return f"bertjax {self._command} --config {name}/config.yaml --run_dir {name} --resume"
 
     def environment(self) -> dict[str, Any]:

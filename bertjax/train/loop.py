@@ -102,7 +102,10 @@ def fit(
         while True:
             try:
                 with CheckpointWriter(
-                    folder.checkpoint_folder, keep=config.checkpoint.keep, on_failure=folder.on_failure
+                    folder.checkpoint_folder,
+                    keep=config.checkpoint.keep,
+                    on_failure=folder.on_failure,
+                    publish=folder.publish,
                 ) as checkpoints:  # left when the last is written
                     state = _go_on(run, checkpoints)
                 return Outcome(state, progress, None if state is None else made.plain(state.eval_params))

@@ -19,8 +19,10 @@ from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import Inputs, RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.plots import LivePlot, check_notebook, plot_losses
+from bertjax.runs.remote_run import at_url, run_path
 from bertjax.runs.report import Learned
 from bertjax.runs.signals import Stop, stopping_on_signals
+from bertjax.storage.paths import url_of
 from bertjax.train.account import account
 from bertjax.train.loop import Task, fit
 from bertjax.train.open_run import Prepare, may_go_further, open_run, with_model_of_init
@@ -97,12 +99,13 @@ def carry_out(
         with joined(config.distributed, run_of(config)) as processes:
             # Who takes part is nothing of the run's own: it may go on with more or fewer.
             config = dataclasses.replace(config, distributed=DistributedConfig())
-            how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs}
-            figures = _train(config, course, processes, stop, **how)
+            with at_url(config, processes, resume=resume) as publish:
+                how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs, "publish": publish}
+                figures = _train(config, course, processes, stop, **how)
         if figures is None:
             stop.leave()
     assert figures is not None
-    return Finished(Path(config.run_dir), figures)
+    return Finished(run_path(config), figures)
 
 
 def _train(
@@ -115,17 +118,20 @@ def _train(
     plot: bool,
     typed: Collection[str],
     programs: MakePrograms | None,
+    publish: Callable[[], None],
 ) -> Mapping[str, float] | None:
     """The held-out figures; None: a signal stopped it."""
     began = time.monotonic()
     # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
     on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
     folder = RunFolder(
-        config.run_dir,
+        run_path(config),
         writes=processes.first,
         on_failure=on_failure,
         tensorboard=config.logging.tensorboard,
         command=course.command,
+        url=url_of(config.run_dir),
+        publish=publish,
     )
     config = with_model_of_init(config, folder, resume=resume, typed=typed)
     mesh = make_mesh(*config.mesh_sizes(len(find_devices())))

@@ -26,6 +26,7 @@ from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import is_better_less
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.hub_models import pinned
+from bertjax.storage.paths import check_no_url
 from bertjax.train.finetune import course_of
 from bertjax.train.open_run import model_of_init, with_model
 from bertjax.train.programs import shared_programs
@@ -125,6 +126,7 @@ def sweep_settings(
 def _sweep(
     settings: Sequence[Setting], processes: Processes, *, seeds: int | None, resume: bool, typed: Collection[str]
 ) -> list[Result]:
+    check_no_url(settings[0].config.run_dir, "run_dir")
     folder, plans = Path(settings[0].config.run_dir), [_plan(setting, seeds) for setting in settings]
     configs = [config for plan in plans for config in plan]
     processes.broadcast(lambda: _check_folders(folder, configs, resume=resume))

@@ -21,6 +21,7 @@ from bertjax.hub.sentence_transformers import OF_RUN, SentenceSettings, read_set
 from bertjax.models.sentence import Dense, LayerNorm
 from bertjax.objectives.contrastive import contrastive_objective
 from bertjax.objectives.objective import Objective, Params
+from bertjax.runs.remote_run import run_path
 from bertjax.storage.hub_models import model_folder
 from bertjax.train.tasks.course import Kind, course_of
 
@@ -69,7 +70,7 @@ def prepare_embedding(config: Config, tokenizer: Tokenizer | None = None) -> Pre
     if tokenizer is None:
         tokenizer, folder = read_tokenizer(began, masks=False), began
     else:
-        folder = config.run_dir
+        folder = str(run_path(config))
     config = dataclasses.replace(config, tokenizer=as_read(config.tokenizer, tokenizer.rules))
     sentence = _settings(config, tokenizer, model_folder(folder))
     read = functools.partial(
