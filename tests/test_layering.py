@@ -12,7 +12,7 @@ FLOORS = {
     "errors": "",
     "storage": "filelock fsspec huggingface_hub",
     "config": "jsonargparse yaml",
-    "data": "numpy scipy tokenizers sentencex pyarrow backports compression huggingface_hub tqdm",
+    "data": "numpy scipy tokenizers sentencex pyarrow backports compression huggingface_hub tqdm ray",
     "parallel": "numpy jax",
     "ops": "jax",
     "models": "numpy jax flax",

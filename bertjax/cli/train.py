@@ -34,16 +34,17 @@ def prepare(argv: list[str]) -> None:
 
     parser = config_parser(
         "bertjax prepare",
-        usage="bertjax prepare --config RECIPE [--KEY VALUE ...] [--shard I/N | --merge]",
+        usage="bertjax prepare --config RECIPE [--KEY VALUE ...] [--shard I/N | --merge | --engine ray]",
         description="Fetch a corpus, build its vocabulary and tokenise it, as 'bertjax pretrain' does before training.",
     )
     shard = "make only share I of N, 0/N to N-1/N, of the parts of a corpus of files, in a data.cache that all share"
     parser.add_argument("--shard", metavar="I/N", help=shard)
     parser.add_argument("--merge", action="store_true", help="join the parts, all of which must be there")
+    parser.add_argument("--engine", choices=["ray"], help="have the parts made by a cluster of Ray, then join them")
     config, options = parse_recipe(parser, argv)
-    index, of = _share(options.shard) if options.shard is not None else (0, 0)
-    if of and options.merge:
-        raise BertjaxError("--shard makes parts and --merge joins them; give one of the two")
+    index, of = _share(options.shard) if options.shard is not None else (0, 1)
+    if (options.shard is not None) + options.merge + (options.engine is not None) > 1:
+        raise BertjaxError("--shard makes parts, --merge joins them, and --engine does both; give one of the three")
     from bertjax.data.prepare import describe, prepare
     from bertjax.data.prepare_share import check_parts, prepare_share
 
@@ -54,7 +55,11 @@ def prepare(argv: list[str]) -> None:
         from bertjax.train.open_run import with_model_of_init
 
         config = with_model_of_init(config, RunFolder(run_path(config)), resume=False, typed=typed_keys(argv))
-    if of:
+    if options.engine is not None:
+        from bertjax.data.corpus.on_ray import each_done
+
+        prepare_share(config, index, of, each=each_done)
+    if options.shard is not None:
         say(prepare_share(config, index, of))
         return
     if options.merge:

@@ -1,7 +1,10 @@
 """A corpus whose parts several processes make is the one that a single process makes, byte for byte."""
 
 import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from bertjax.config import Config, DataConfig
 from bertjax.config.recipes import save_config
 from bertjax.data.corpus import building
 from bertjax.data.corpus.building import share_of
+from bertjax.data.corpus.on_ray import each_done
 from bertjax.data.corpus.shard_worker import Done, build_shard
 from bertjax.data.prepare import prepare
 from bertjax.data.prepare_share import check_parts, prepare_share
@@ -106,10 +110,68 @@ def test_commands(divided: Config, tmp_path: Path, capsys: pytest.CaptureFixture
 
     for bad in ("2/2", "0", "-1/2", "a/b", "0/0"):
         assert f"--shard {bad} is no share; give I/N, from 0/N to N-1/N" in said(f"--shard={bad}", code=2)
-    assert "give one of the two" in said("--shard", "0/2", "--merge", code=2)
+    assert "give one of the three" in said("--shard", "0/2", "--merge", code=2)
     assert "data.source=wikitext-2 is not divided" in said("--shard", "0/2", "--data.source", "wikitext-2", code=2)
     assert "share 0/2: " in said("--shard", "0/2")
     assert "are missing" in said("--merge", code=2)
     assert "share 1/2: " in said("--shard", "1/2")
     assert "train:    files/train: " in said("--merge")
     assert said("--shard", "1/2").endswith("share 1/2: nothing to do")
+
+
+class FakeRay:
+    """Ray's functions, one task after the other in this process; tests/interop/test_ray.py has the real one."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.lost = 0  # tasks that it could not bring to an end
+        self.exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **options: Any) -> None:
+        self.calls.append("init")
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+    def put(self, value: str) -> str:
+        return value
+
+    def remote(self, **options: Any) -> Callable[[Any], SimpleNamespace]:
+        return lambda function: SimpleNamespace(remote=lambda *args: lambda: function(*args))
+
+    def wait(self, tasks: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return tasks[-1:], tasks[:-1]
+
+    def get(self, task: Callable[[], Any]) -> Any:
+        if self.lost:
+            raise self.exceptions.RayError("the worker died\nunexpectedly")
+        return task()
+
+    def cancel(self, task: Any) -> None:
+        self.calls.append("cancel")
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_ray_maps_over_the_same_parts(divided: Config, built: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.chdir(Path(str(divided.data.path)).parent)
+    divided = dataclasses.replace(divided, data=dataclasses.replace(divided.data, path="texts", cache="on-ray"))
+    ray.lost = 1
+    with pytest.raises(BertjaxError, match="Ray: the worker died unexpectedly; .* what is done stays"):
+        prepare_share(divided, 0, 1, each=each_done)
+    parts = ray.calls.count("cancel") + 1
+    assert ray.calls[-1] == "shutdown" and parts > 5
+    ray.lost = 0
+    assert f": {parts} parts, {parts} made now" in prepare_share(divided, 0, 1, each=each_done)
+    joined = prepare(divided)
+    assert not built and joined.train.digest == prepare(in_cache(divided, "whole")).train.digest
+
+
+def test_ray_that_is_not_installed(divided: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BertjaxError, match=r"--engine ray needs ray.*pip install 'bertjax\[ray\]'"):
+        next(each_done({}, None))  # type: ignore[arg-type]

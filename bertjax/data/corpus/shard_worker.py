@@ -87,6 +87,18 @@ def _read(folder: Path) -> tuple[dict[str, int], list[str]] | None:
         return None
 
 
+def answered(folder: str, shard: list[list[Any]], task: Task) -> dict[str, Any]:
+    """Returns what `build_shard` did, as JSON has it, or under "error" why it could not.
+
+    Args:
+      folder, shard: as JSON has them.
+    """
+    try:
+        return build_shard(Path(folder), [Part(*part) for part in shard], task)._asdict()
+    except BertjaxError as error:
+        return {"error": str(error)}
+
+
 def main() -> None:
     """Reads lines: the task, then a folder and a shard each. Answers each with a line: what was done, or why not."""
     lines: SimpleQueue[str] = SimpleQueue()
@@ -100,13 +112,8 @@ def main() -> None:
     task = Task.of_json(lines.get())
     while True:
         folder, shard = json.loads(lines.get())
-        answer: dict[str, Any]
         try:
-            answer = build_shard(Path(folder), [Part(*part) for part in shard], task)._asdict()
-        except BertjaxError as error:
-            answer = {"error": str(error)}
-        try:
-            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.write(json.dumps(answered(folder, shard, task)) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # as above
             os._exit(0)
