@@ -134,3 +134,14 @@ def test_an_array_of_seeds(recipe: Path, tmp_path: Path) -> None:
     done = subprocess.run(["sbatch", *options, str(SCRIPTS / "array.sbatch"), *arguments], capture_output=True)
     assert done.returncode == 0, (tmp_path / "log-0").read_text()
     assert [RunFolder(tmp_path / "seeds" / str(seed)).config().seed for seed in range(2)] == [0, 1]
+
+
+def test_a_corpus_by_an_array(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n\n".join(f"the crane is flying . it is {number} ." for number in range(3000)))
+    text = ["--config", str(recipe), "--data.source", "files", "--data.path", str(tmp_path / "a.txt")]
+    options = ["--wait", "--array=0-1", f"--output={tmp_path}/%a.log"]
+    done = subprocess.run(["sbatch", *options, str(SCRIPTS / "prepare.sbatch"), "2", *text], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"share {number}/2: " in (tmp_path / f"{number}.log").read_text() for number in range(2))
+    merged = subprocess.run(["bertjax", "prepare", "--merge", *text], capture_output=True, text=True)
+    assert merged.returncode == 0 and "train:    files/train: " in merged.stdout, merged.stderr
