@@ -2,7 +2,9 @@
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from bertjax.data.corpus.on_ray import each_done
 from bertjax.data.corpus.shard_worker import Done, build_shard
 from bertjax.data.prepare import prepare
 from bertjax.data.prepare_share import check_parts, prepare_share
+from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError
 
 
@@ -87,6 +90,26 @@ def test_shares_make_what_one_process_makes(divided: Config, built: list[Path], 
     assert prepare_share(shares, 1, 3) == "share 1/3: nothing to do"
     check_parts(shares)
     assert content(shares) == content(whole)
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_several_at_once_do_nothing_twice(divided: Config, built: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the vocabulary, which all need, nor a part, as two do that are given the same share."""
+    trained: list[float] = []
+
+    def train(*args: Any, **how: Any) -> Tokenizer:
+        trained.append(time.perf_counter())
+        time.sleep(0.3)  # for the others to come
+        return original(*args, **how)
+
+    original = Tokenizer.train
+    monkeypatch.setattr(Tokenizer, "train", train)
+    with ThreadPoolExecutor(3) as threads:
+        told = list(threads.map(lambda index: prepare_share(divided, index, 2), (0, 1, 1)))
+    assert len(trained) == 1 and len(set(built)) == len(built)
+    check_parts(divided)
+    made = [int(line.split(" parts, ")[1].split()[0]) for line in told]
+    assert sum(made) == len(built) > 5
 
 
 @pytest.mark.parametrize("of", [1, 3, 20])
