@@ -117,6 +117,7 @@ def sweep_settings(
         raise BertjaxError(f"seeds={seeds} is no number of runs; give 1 or more")
     if seeds is None and not settings[0].values:
         raise BertjaxError("there is one run alone to make; give seeds, or a grid")
+    check_no_url(settings[0].config.run_dir, "run_dir")
     settings = [setting._replace(config=_with_commit(setting.config)) for setting in settings]
     _check_models(settings, typed)
     with joined(settings[0].config.distributed, run_of(settings[0].config)) as processes:  # once for all runs
@@ -126,7 +127,6 @@ def sweep_settings(
 def _sweep(
     settings: Sequence[Setting], processes: Processes, *, seeds: int | None, resume: bool, typed: Collection[str]
 ) -> list[Result]:
-    check_no_url(settings[0].config.run_dir, "run_dir")
     folder, plans = Path(settings[0].config.run_dir), [_plan(setting, seeds) for setting in settings]
     configs = [config for plan in plans for config in plan]
     processes.broadcast(lambda: _check_folders(folder, configs, resume=resume))

@@ -14,8 +14,11 @@ import pytest
 from faulty_store import FaultyStore, times
 from refusals import refusal
 
-from bertjax import pretrain
-from bertjax.config import CheckpointConfig, Config
+from bertjax import load_config, pretrain
+from bertjax.config import CheckpointConfig, Config, TaskConfig
+from bertjax.evaluation.evaluate import evaluate_run
+from bertjax.evaluation.report import report_runs
+from bertjax.inference.explore import lines_of_run
 from bertjax.parallel.process_group import SingleProcess
 from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
@@ -24,6 +27,7 @@ from bertjax.storage import lease
 from bertjax.storage.hub_models import model_folder
 from bertjax.storage.remote import Remote
 from bertjax.storage.snapshots import newest
+from bertjax.train.sweep import sweep
 
 URL = "memory://bucket/run"
 Store = type[FaultyStore]
@@ -104,9 +108,14 @@ def test_a_run_that_is_killed_while_it_uploads_goes_on_elsewhere(
     assert not Remote(URL + "/lease.json").exists()
     with at_url(there, SingleProcess(), resume=True):  # what the kill left, which no listing told of
         pass
-    assert {f"objects/{sha}" for sha in snapshot.hashes} == Remote(URL).listing().keys() - {
-        *("manifest.json", "config.yaml")
-    }
+    there_now = {"manifest.json", "config.yaml", *(f"objects/{sha}" for sha in snapshot.hashes)}
+    assert Remote(URL).listing().keys() == there_now
+    assert load_config(f"{URL}/config.yaml") == RunFolder(folder).config()
+    of_url, of_path = (evaluate_run(run, mesh=there.mesh) for run in (URL, whole))
+    assert of_url == of_path
+    assert lines_of_run(model_folder(URL)) == lines_of_run(whole)
+    assert f"{URL} is a URL" in refusal(report_runs, [URL])
+    assert Remote(URL).listing().keys() == there_now  # which reading does not change
 
 
 @contextlib.contextmanager
@@ -171,11 +180,24 @@ def test_what_cannot_be_published_is_at_the_next_time(there: Config, folder: Pat
     assert steps(model_folder(URL)) == [2]
 
 
+def test_processes_that_do_not_share_the_folder_are_told(there: Config) -> None:
+    other = SingleProcess()
+    other.index, other.first = 1, False
+    context = at_url(there, other, resume=False)
+    assert "process 1 does not find " in (said := refusal(context.__enter__)) and "give a data.cache" in said
+    run_path(there).parent.mkdir(parents=True)
+    with at_url(there, other, resume=False) as publish:
+        publish()
+    assert not Remote(URL).exists()
+
+
 def test_what_will_not_do_is_refused_before_any_work(
     there: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bertjax.train.run._train", None)
     assert "can be read alone" in refusal(pretrain, dataclasses.replace(there, run_dir="https://a.org/run"))
+    several = dataclasses.replace(there, task=TaskConfig(kind="classify"), init_from="absent")
+    assert f"run_dir={URL} is a URL" in refusal(sweep, several, seeds=2)
     fsspec.filesystem("memory").pipe_file("/bucket/run/objects/mine.txt", b"")
     for resume in (False, True):
         assert "holds objects/mine.txt, is no run to --resume" in refusal(pretrain, there, resume=resume)
