@@ -184,14 +184,20 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def two_devices(devices: Callable[[int], None]) -> None:
-    """Enough to share work, and cheaper than eight."""
+def one_device(devices: Callable[[int], None]) -> None:
+    """Programs of one device are compiled in less time than those of two, and kept for all processes of the tests."""
+    devices(1)
+
+
+@pytest.fixture
+def two_devices(one_device: None, devices: Callable[[int], None]) -> None:
+    """Enough to share work, and cheaper than eight; for a `tiny` run as well."""
     devices(2)
 
 
 @pytest.fixture
-def tiny(wikitext: Path, tmp_path: Path, two_devices: None) -> Config:
-    """A run of 4 steps that takes seconds, on two devices, without biases to trace and save and without a report."""
+def tiny(wikitext: Path, tmp_path: Path, one_device: None) -> Config:
+    """A run of 4 steps that takes seconds, on one device, without biases to trace and save and without a report."""
     return Config(
         run_dir=str(tmp_path / "run"),
         data=DataConfig(path=str(wikitext), cache=str(tmp_path / "cache"), max_length=24),

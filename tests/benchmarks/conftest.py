@@ -30,7 +30,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def classify(tiny_model: Path, tmp_path: Path, two_devices: None) -> Config:
+def classify(tiny_model: Path, tmp_path: Path, one_device: None) -> Config:
     """Ten examples to learn from in batches of 4, in two epochs, and four others to hold out."""
     rows = [
         (f"{' '.join(WORDS[: number % 3])} {('good', 'bad')[number % 2]} film", "+-"[number % 2])

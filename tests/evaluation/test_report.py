@@ -150,7 +150,7 @@ def test_ambiguous_words_come_first(prepared: Prepared, monkeypatch: pytest.Monk
     assert list(found)[:2] == ["near", "noun3"]
 
 
-def test_vectors_and_attention_are_the_encoders_on_any_mesh(prepared: Prepared) -> None:
+def test_vectors_and_attention_are_the_encoders_on_any_mesh(prepared: Prepared, two_devices: None) -> None:
     model, tokenizer = Bert(prepared.config.model), prepared.tokenizer
     params = drawn_params(model)
     ids = sentence_ids(prepared.held_out, 3)

@@ -74,7 +74,7 @@ MODERN: dict[str, Any] = {"embedding_norm": False, "norm": "pre", "norm_kind": "
 MODERN |= {"positions": "rotary", "biases": False, "hidden_act": "geglu", "nsp_features": "pair"}
 
 
-@pytest.mark.usefixtures("two_devices")
+@pytest.mark.usefixtures("one_device")
 def test_a_run(tiny: Config, tmp_path: Path) -> None:
     """Of a model for most of which Hugging Face's format has no place."""
     run = pretrain(dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, **MODERN)))

@@ -107,7 +107,7 @@ def test_where_there_is_no_vocabulary(tiny: Config, tmp_path: Path) -> None:
 
 
 def test_odd_names_from_end_to_end(
-    tiny: Config, theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Config, theirs: Path, tmp_path: Path, two_devices: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = pretrain(dataclasses.replace(tiny, init_from=str(theirs)))
     config = RunFolder(run).config()

@@ -47,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(base: Path, tmp_path: Path, two_devices: None) -> Config:
+def config(base: Path, tmp_path: Path, one_device: None) -> Config:
     """Twenty examples, in batches of eight: an epoch has two of them and one of four."""
     train, valid = write(tmp_path / "train.csv", pairs(20, 1)), write(tmp_path / "valid.csv", pairs(15, 2))
     typed = {"init_from": base, "task.train": train, "task.eval": valid, "run_dir": tmp_path / "run"}

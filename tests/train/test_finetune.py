@@ -33,7 +33,7 @@ from bertjax.train.tasks.labelled import LABELLED
 
 
 @pytest.fixture
-def config(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
+def config(one_layer: Path, tmp_path: Path, one_device: None) -> Config:
     """Forty examples, in batches of 12: an epoch has three of them and one of four."""
     train, valid = (
         write(tmp_path / "train.csv", examples(40, 1)),

@@ -22,7 +22,9 @@ from bertjax.train.tasks.course import task_of
 from bertjax.train.tasks.labelled import LABELLED
 
 
-def test_parts_of_a_batch_give_its_gradients_and_so_do_those_of_an_epochs_last(small: Config, one_layer: Path) -> None:
+def test_parts_of_a_batch_give_its_gradients_and_so_do_those_of_an_epochs_last(
+    small: Config, one_layer: Path, two_devices: None
+) -> None:
     """With labels that weigh unlike, smoothed, over two devices: a part has other weights than the next."""
     small = but(small, model=model_config(one_layer), task__class_weights="balanced", task__label_smoothing=0.1)
     prepared, mesh = prepare_task(but(small, model__dropout=0.0)), make_mesh()

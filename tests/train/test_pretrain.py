@@ -155,7 +155,7 @@ def test_the_chapter_recipe_learns(tiny: Config) -> None:
 
 
 @pytest.fixture
-def counted(tiny: Config) -> Config:
+def counted(tiny: Config, two_devices: None) -> Config:
     """A run whose weights start from counts, on a mesh that splits them; its only step changes nothing."""
     changes = {"frequency_bias": True, "cooccurrence_embedding": True, "init_scale": 0.5, "vocab_size": 48}
     return dataclasses.replace(
@@ -658,7 +658,7 @@ def test_the_fallback_is_said_and_recorded(
     pretrain(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5)), resume=True)
 
 
-@pytest.mark.parametrize("mesh", [(1, 4, 2), (1, 1, 1)], ids=["sharded", "one device"])
+@pytest.mark.parametrize("mesh", [(1, 4, 2), (2, 1, 1)], ids=["sharded", "rows"])
 def test_a_run_goes_on_upon_another_mesh(
     tiny: Config, tmp_path: Path, devices: Callable[[int], None], mesh: tuple[int, int, int]
 ) -> None:

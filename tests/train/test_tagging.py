@@ -28,7 +28,7 @@ def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(one_layer: Path, tmp_path: Path, two_devices: None) -> Config:
+def config(one_layer: Path, tmp_path: Path, one_device: None) -> Config:
     """Eighty sentences, in batches of 12: an epoch has six of them and one of eight. All tests train by one program."""
     train = write_columns(tmp_path / "train.conll", sentences(80, 1))
     valid = write_columns(tmp_path / "valid.conll", sentences(20, 2))

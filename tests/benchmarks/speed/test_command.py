@@ -63,7 +63,7 @@ def test_missing_peers_are_told_before_anything_is_run(bench, monkeypatch, capsy
     assert out == "" and "--peers needs torch" in err and err.endswith("pip install 'bertjax[peers]'\n")
 
 
-def test_train_prints_a_table_and_writes_its_figures(tiny, tmp_path, monkeypatch, capsys):
+def test_train_prints_a_table_and_writes_its_figures(tiny, two_devices, tmp_path, monkeypatch, capsys):
     start_no_process(monkeypatch, contest)
     monkeypatch.setattr(ours, "make_programs", loop.make_programs)  # those that tests share
     monkeypatch.setattr(ceiling, "_SIZES", (256,))
@@ -110,7 +110,7 @@ def test_data_builds_anew(prepared, tmp_path):
     assert figures["build_tokens_per_second"] == pytest.approx(1740 / figures["build_seconds"])
 
 
-def test_encoding_contenders_read_the_same_texts_and_weights(prepared, tmp_path):
+def test_encoding_contenders_read_the_same_texts_and_weights(prepared, two_devices, tmp_path):
     shared, config = SharedFolder(tmp_path / "bench"), str(tmp_path / "bench/config.yaml")
     shared.write_texts(prepared, 12)
     ours.make_weights(config=config, folder=str(shared.path))

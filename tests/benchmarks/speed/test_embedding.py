@@ -14,7 +14,7 @@ from bertjax.config.recipes import load_config, save_config
 
 
 @pytest.fixture
-def pairs(tiny_model: Path, tmp_path: Path, two_devices: None) -> Config:
+def pairs(tiny_model: Path, tmp_path: Path, one_device: None) -> Config:
     """Ten pairs, in batches of 4."""
     with open(tmp_path / "pairs.csv", "w", newline="", encoding="utf-8") as file:
         rows = [(f"a film {'good ' * number}", f"the film {'bad ' * number}") for number in range(10)]
