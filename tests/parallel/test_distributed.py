@@ -121,7 +121,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def test_the_same_run_on_one_and_on_two_processes(
-    recipe: Config, tmp_path: Path, start: Callable, capsys: pytest.CaptureFixture[str]
+    recipe: Config, tmp_path: Path, two_devices: None, start: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = dataclasses.replace(recipe.model, frequency_bias=True, cooccurrence_embedding=True)
     recipe = dataclasses.replace(recipe, model=model, optim=dataclasses.replace(recipe.optim, ema_decay=0.5))
