@@ -1,7 +1,10 @@
-"""Fine-tuning that takes a second: a model to start from, a run of six steps, and ways to look at it and to kill it."""
+"""Fine-tuning that takes a second, ways to look at it and to kill it, and what happens to any run inside a call."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import itertools
+import pkgutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,25 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr("bertjax.train.run.fit", kept)
     return found
+
+
+@pytest.fixture
+def on_call(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """`on_call(do, "room.function", number)` calls `do` first, in the call of that number, until the block's end."""
+
+    @contextlib.contextmanager
+    def hooked(do: Callable[[], None], target: str, number: int = 1, last: str = "") -> Iterator[None]:
+        """Calls count whose last argument ends like `last`."""
+        original, calls = pkgutil.resolve_name(target), itertools.count(1)
+
+        def function(*args, **settings):
+            if str(args[-1] if args else "").endswith(last) and next(calls) == number:
+                do()
+            return original(*args, **settings)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, function)
+            yield
+            assert next(calls) > number, f"{target} was not called {number} times"
+
+    return hooked

@@ -1,18 +1,15 @@
 """Runs that are stopped, killed or moved: going on equals never having stopped."""
 
-import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import os
-import pkgutil
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,28 +43,6 @@ def test_going_on_equals_never_having_stopped(tiny: Config, tmp_path: Path, stop
     metrics.write_text(metrics.read_text()[:-20])
     pretrain(dataclasses.replace(config, run_dir=str(killed)), resume=True)
     assert_same_end(killed, whole)
-
-
-@pytest.fixture
-def on_call(monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """`on_call(do, "room.function", number)` calls `do` first, in the call of that number, until the block's end."""
-
-    @contextlib.contextmanager
-    def hooked(do: Callable[[], None], target: str, number: int = 1, last: str = "") -> Iterator[None]:
-        """Calls count whose last argument ends like `last`."""
-        original, calls = pkgutil.resolve_name(target), itertools.count(1)
-
-        def function(*args, **settings):
-            if str(args[-1] if args else "").endswith(last) and next(calls) == number:
-                do()
-            return original(*args, **settings)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(target, function)
-            yield
-            assert next(calls) > number, f"{target} was not called {number} times"
-
-    return hooked
 
 
 @pytest.fixture
