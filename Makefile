@@ -8,6 +8,7 @@
 # make tutorial: run docs/tutorial.ipynb and keep what it shows in it.
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
 # make bench: time pretraining steps.   make bench ARGS="torture --kills 10": another benchmark; ARGS=--help lists them.
+# make bench-quick: whether a part has become slower, beside a product of matrices, in two minutes.
 # make train ARGS="--train.steps 200" passes options on to "bertjax pretrain".
 
 ARGS :=
@@ -17,7 +18,7 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 RECIPE = chapter
 RUN = $(lastword runs/$(RECIPE) $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-.PHONY: setup train textbook test test-interop test-browser test-slurm tutorial check fuzz bench
+.PHONY: setup train textbook test test-interop test-browser test-slurm tutorial check fuzz bench bench-quick
 
 setup: .venv/ready
 
@@ -69,6 +70,9 @@ tutorial: setup
 
 bench: setup
 	.venv/bin/python -m benchmarks $(or $(ARGS),train)
+
+bench-quick: setup
+	.venv/bin/python -m benchmarks quick $(ARGS)
 
 fuzz: setup
 	.venv/bin/pytest tests/fuzz --hypothesis-profile long

@@ -22,6 +22,7 @@ NAMES = {
         "search",
         "growth",
         "scaling",
+        "quick",
     ),
     "learning": ("ablate", "speedrun", "retrieval", "distill", "finetune-accuracy"),
     "stress": ("torture", "soak", "corpus", "siege"),
@@ -41,6 +42,7 @@ speed, in rounds, each contender in a process of its own:
   search    an index of made-up vectors, and queries in it, against exact search
   growth    time against batch, length, layers, hidden size and corpus, as exponents
   scaling   what devices send each other in a step on each mesh, and what that means for up to 1,024 of them
+  quick     a few parts beside what was kept of them: whether one has become slower, in two minutes
 
 learning:
   ablate    a recipe and variants of it with one option flipped, over several seeds: the table of what each is worth

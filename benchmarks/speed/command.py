@@ -77,6 +77,8 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         return _serve(argv, environment)
     if name == "search":
         return _search(argv)
+    if name == "quick":
+        return _quick(argv)
     known = _OPTIONS[name]
     config, options = _parse(name, known, argv)
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
@@ -200,5 +202,30 @@ def _search(argv: Sequence[str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
         report = search.measure(Path(folder), say, **how)
     print(search.render(report))
+    write_json(report, options.json)
+    return True
+
+
+def _quick(argv: Sequence[str]) -> bool:
+    parser = Parser(
+        prog="python -m benchmarks quick",
+        description="Time a few parts beside a product of matrices, in under two minutes, and say which have become "
+        "slower or faster than what benchmarks/speed/quick.json keeps.",
+    )
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="times that every part runs, in turn")
+    parser.add_argument("--keep", action="store_true", help="keep this profile for later ones to be compared with")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too")
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        raise BertjaxError(f"--rounds {options.rounds} is impossible; give 1 or more")
+    if options.json:
+        check_new("--json", Path(options.json))
+    from benchmarks.speed import quick
+
+    with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
+        report = quick.measure(Path(folder), say, rounds=options.rounds)
+    print(quick.render(report, report if options.keep else quick.kept()))
+    if options.keep:
+        quick.keep(report)
     write_json(report, options.json)
     return True
