@@ -65,15 +65,16 @@ def _judged(args: Any) -> tuple[str, str]:
     """Returns the figures as they are printed, and as JSON."""
     from bertjax.evaluation import evaluate, judgement, task
     from bertjax.runs.folder import RunFolder
-    from bertjax.storage.hub_models import model_folder
+    from bertjax.runs.remote_run import fetched_run
 
+    folder = fetched_run(args.run)
     of_text = {name: getattr(args, name) for name in ("split", "path", "eval_path", "half", "mlm_probability")}
-    if RunFolder(model_folder(args.run)).config().task.kind == "pretrain":
+    if RunFolder(folder).config().task.kind == "pretrain":
         if args.task_eval is not None:
             raise BertjaxError(f"--task.eval is of runs that are fine-tuned, and {args.run} is not; give --split")
-        found = evaluate.evaluate_run(args.run, **of_text, other_text=args.other_text, mesh=mesh_of(args))
+        found = evaluate.evaluate_run(folder, **of_text, other_text=args.other_text, mesh=mesh_of(args))
         return evaluate.render(found), evaluate.as_json(found)
     if given := [name for name, value in of_text.items() if value is not None]:
         raise BertjaxError(f"--{given[0]} is of runs that pretrain, and {args.run} is fine-tuned; give --task.eval")
-    judged = task.evaluate_task(args.run, path=args.task_eval, mesh=mesh_of(args))
+    judged = task.evaluate_task(folder, path=args.task_eval, mesh=mesh_of(args))
     return judgement.render(judged), judgement.as_json(judged)

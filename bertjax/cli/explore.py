@@ -41,9 +41,10 @@ def explore(argv: list[str]) -> None:
         corpus = lines_of_file(str(args.text))
         encoder = Encoder.load(args.run, mesh=mesh_of(args))
     else:
-        encoder = Encoder.load(args.run, mesh=mesh_of(args))
+        folder = model_folder(args.run)
+        encoder = Encoder.load(folder, mesh=mesh_of(args))
         try:
-            corpus = lines_of_run(model_folder(args.run))
+            corpus = lines_of_run(folder)
         except BertjaxError as error:  # a Hugging Face folder, or a run whose text has gone
             corpus = Corpus(str(error), [])
             say(f"neighbours and senses need a text, by --text FILE: {error}")

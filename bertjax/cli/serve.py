@@ -13,6 +13,34 @@ _NAME = re.compile(r"[\w.-]{1,100}")
 
 def serve(argv: list[str]) -> None:
     """Runs `bertjax serve`."""
+    args = _parser().parse_args(argv)
+    origins = _origins(args)
+    from bertjax.serving.guard import Guard, is_loopback, read_keys
+
+    keys = read_keys(args.api_key_file) if args.api_key_file else []
+    if not is_loopback(args.host) and not keys and not args.no_keys:
+        raise BertjaxError(
+            f"--host {args.host} lets other machines ask; give --api-key-file FILE, or --no-keys to let everyone"
+        )
+    given = {name: getattr(args, name) for name in ("max_inputs", "max_body", "max_waiting_tokens")}
+    from bertjax.serving.app import Server
+    from bertjax.serving.models import Models, Origin
+    from bertjax.serving.run import listen, run
+    from bertjax.serving.work import Limits
+
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    how = {"precision": args.precision, "mesh": mesh_of(args), "batch_tokens": args.batch_tokens}
+    models = Models([Origin(name, folder, **how) for name, folder in origins.items()])
+    bound = listen(args.host, args.port)
+    server = Server(models, limits, Guard(keys, args.allow_origin))
+    with bound:
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"http://{host}:{bound.getsockname()[1]} serves {', '.join(origins)}; Ctrl-C ends it", flush=True)
+        run(server, bound, drain=args.drain)
+        print("ended", flush=True)
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="bertjax serve",
         usage="bertjax serve [NAME=]FOLDER [[NAME=]FOLDER ...] [--port N] [--host HOST --api-key-file FILE]",
@@ -70,31 +98,7 @@ def serve(argv: list[str]) -> None:
         "--drain", metavar="S", type=float, default=30.0, help="seconds that requests have to end (default: 30)"
     )
     add_mesh(parser, "each device has the whole model, and texts of its own")
-    args = parser.parse_args(argv)
-    origins = _origins(args)
-    from bertjax.serving.guard import Guard, is_loopback, read_keys
-
-    keys = read_keys(args.api_key_file) if args.api_key_file else []
-    if not is_loopback(args.host) and not keys and not args.no_keys:
-        raise BertjaxError(
-            f"--host {args.host} lets other machines ask; give --api-key-file FILE, or --no-keys to let everyone"
-        )
-    given = {name: getattr(args, name) for name in ("max_inputs", "max_body", "max_waiting_tokens")}
-    from bertjax.serving.app import Server
-    from bertjax.serving.models import Models, Origin
-    from bertjax.serving.run import listen, run
-    from bertjax.serving.work import Limits
-
-    limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    how = {"precision": args.precision, "mesh": mesh_of(args), "batch_tokens": args.batch_tokens}
-    models = Models([Origin(name, folder, **how) for name, folder in origins.items()])
-    bound = listen(args.host, args.port)
-    server = Server(models, limits, Guard(keys, args.allow_origin))
-    with bound:
-        host = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"http://{host}:{bound.getsockname()[1]} serves {', '.join(origins)}; Ctrl-C ends it", flush=True)
-        run(server, bound, drain=args.drain)
-        print("ended", flush=True)
+    return parser
 
 
 def _origins(args: argparse.Namespace) -> dict[str, str]:

@@ -27,7 +27,7 @@ from bertjax.parallel.sharding import Rows, by_name, by_rows, find_devices, make
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.metrics import figures
 from bertjax.runs.parameters import load_params
-from bertjax.storage.hub_models import model_folder
+from bertjax.runs.remote_run import fetched_run
 
 _logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def evaluate_run(
     Raises:
       BertjaxError: not a run's folder, no checkpoint; or the text cannot be had, or has changed since the run.
     """
-    run = RunFolder(model_folder(folder))
+    run = RunFolder(fetched_run(folder))
     config = run.config()
     data = dataclasses.replace(
         config.data,

@@ -11,7 +11,7 @@ from bertjax.evaluation.labelled import evaluate_labelled
 from bertjax.evaluation.retrieval import evaluate_embedding
 from bertjax.evaluation.tagging import evaluate_tagging
 from bertjax.runs.folder import RunFolder
-from bertjax.storage.hub_models import model_folder
+from bertjax.runs.remote_run import fetched_run
 
 _EVALUATIONS: dict[str, Callable[[RunFolder, str | None, MeshConfig | None], Judgement]] = {
     "classify": evaluate_labelled,
@@ -33,7 +33,7 @@ def evaluate_task(folder: str | Path, *, path: str | None = None, mesh: MeshConf
     Raises:
       BertjaxError: not such a run's folder, no checkpoint; or the examples cannot be had, or have other labels.
     """
-    run = RunFolder(model_folder(folder))
+    run = RunFolder(fetched_run(folder))
     if (kind := run.config().task.kind) not in _EVALUATIONS:
         raise BertjaxError(f"{run.path} is a run of task.kind={kind}; give one of {', '.join(_EVALUATIONS)}")
     return _EVALUATIONS[kind](run, path, mesh)

@@ -10,6 +10,7 @@ from bertjax.errors import BertjaxError
 from bertjax.parallel.process_group import Processes
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.cache import cache_folder, cache_key, writing_in
+from bertjax.storage.hub_models import model_folder
 from bertjax.storage.lease import Lease, Lost, leased
 from bertjax.storage.paths import url_of, user_path
 from bertjax.storage.remote import Remote
@@ -25,6 +26,15 @@ def run_path(config: Config) -> Path:
         return user_path(config.run_dir)
     url = url.rstrip("/")
     return Path(config.data.cache or cache_folder(), "runs", cache_key(url), PurePosixPath(url).name)
+
+
+def fetched_run(name: str | os.PathLike[str]) -> Path:
+    """Returns the folder here of a run that is there: its own, or for one at a URL what was last published, fetched.
+
+    Raises:
+      BertjaxError: there is nothing at the URL, or it cannot be fetched.
+    """
+    return Path(name) if url_of(name) is None else model_folder(name)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ MISTAKES = [  # argv, what the line must hold
     (["encode", "run", "a", "--out", "v.txt"], ["v.txt", ".npy"]),
     (["encode", "none", "a"], ["none is not a run's folder", "config.yaml"]),
     (["evaluate"], ["RUN"]),
-    (["evaluate", "none"], ["none is not a run's folder"]),
+    (["evaluate", "runs/none"], ["runs/none is not a run's folder"]),
     (["evaluate", "none", "--split", "dev"], ["'dev'", "'valid'"]),
 ]
 
