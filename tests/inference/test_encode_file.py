@@ -6,7 +6,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -271,6 +271,15 @@ def test_no_text_at_all(encoder: Encoder, tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(tmp_path / "v.parquet").num_rows == 0
 
 
+@pytest.fixture
+def as_in_a_terminal() -> Iterator[None]:
+    """SIGINT interrupts; what a shell has started in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_done(
     encoder: Encoder,
