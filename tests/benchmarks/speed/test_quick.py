@@ -21,10 +21,10 @@ def report(processor: str = "one", **costs: list[float]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "now, before, expected",
     [
-        (Spread(1.4, 1.3, 1.5), Spread(1.0, 0.9, 1.1), True),
+        (Spread(1.5, 1.4, 1.6), Spread(1.0, 0.9, 1.1), True),
         (Spread(0.7, 0.6, 0.8), Spread(1.0, 0.9, 1.1), True),
-        (Spread(1.4, 1.05, 1.5), Spread(1.0, 0.9, 1.1), False),  # a round was as fast as one of before
-        (Spread(1.2, 1.19, 1.21), Spread(1.0, 0.99, 1.01), False),  # not by much
+        (Spread(1.5, 1.05, 1.6), Spread(1.0, 0.9, 1.1), False),  # quartiles overlap
+        (Spread(1.3, 1.29, 1.31), Spread(1.0, 0.99, 1.01), False),  # not by much
     ],
 )
 def test_moved_is_what_is_far_and_apart(now: Spread, before: Spread, expected: bool) -> None:
