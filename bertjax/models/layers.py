@@ -3,6 +3,8 @@
 Linear layers take [n, d] rather than [b, t, d]: XLA multiplies two-dimensional arrays several times faster on CPUs.
 """
 
+import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -29,7 +31,8 @@ class Weights(nn.Module):
     def __call__(self, features_in: int) -> tuple[Array, Array | None]:
         kernel_init, bias_init = linear_initializers(self.config, fan_in=features_in)
         gain = self.gain
-        kernel = self.param("kernel", lambda *args: gain * kernel_init(*args), (features_in, self.features))
+        scaled = kernel_init if gain == 1 else lambda *args: gain * kernel_init(*args)
+        kernel = self.param("kernel", scaled, (features_in, self.features))
         return kernel, self.param("bias", self.bias_init or bias_init, (self.features,)) if self.biased else None
 
 
@@ -54,18 +57,40 @@ class Linear(nn.Module):
 def linear_initializers(config: BertConfig, fan_in: int) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """Returns those of kernel and bias: BERT's, or `torch.nn.Linear`'s, uniform within 1/sqrt(fan_in) of 0."""
     if config.init == "bert":
-        return initializers.truncated_normal(config.init_scale), initializers.zeros
+        return _by_place(initializers.truncated_normal(config.init_scale)), initializers.zeros
     bound = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return uniform, uniform
+    return _by_place(uniform), _by_place(uniform)
 
 
 def embedding_initializer(config: BertConfig) -> Callable[..., Array]:
     """Returns that of tables of embeddings: BERT's, or `torch.nn.Embedding`'s."""
-    return initializers.truncated_normal(config.init_scale) if config.init == "bert" else initializers.normal(1.0)
+    bert = config.init == "bert"
+    return _by_place(initializers.truncated_normal(config.init_scale) if bert else initializers.normal(1.0))
+
+
+_LEAST_DRAWN = 2**16  # numbers
+
+
+def _by_place(initializer: Callable[..., Array]) -> Callable[..., Array]:
+    """The same initializer, of which all small arrays share a program: to compile one takes longer than to draw.
+
+    An element's bits depend on its place in row-major order alone (jax_threefry_partitionable), so that an array is the
+    beginning of any longer one.
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return _beginning(initializer(key, (max(math.prod(shape), _LEAST_DRAWN),), dtype), shape)
+
+    return init
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _beginning(flat: Array, shape: tuple[int, ...]) -> Array:
+    return flat[: math.prod(shape)].reshape(shape)
 
 
 class Norm(nn.Module):

@@ -7,11 +7,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
-# Jitted: to trace a deep model takes half a second, and a run asks for its parameters' shapes several times.
-@functools.partial(jax.jit, static_argnums=0)
 def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
     """Returns fresh parameters, a plain nested dict of float32 arrays.
 
@@ -19,6 +19,19 @@ def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
       model: a `Bert`, or another that has so many arrays of a batch as its NUM_INPUTS says.
       key: a `jax.random.key`; the same one gives the same parameters, bit for bit.
     """
+    init = functools.partial(_init_params, model)
+    params: dict[str, Any]
+    if isinstance(key, jax.core.Tracer):
+        params = init(key)
+    else:
+        params = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), on_host(init)(key))
+    return params
+
+
+# Jitted: to trace a deep model takes half a second, and a run asks for its parameters' shapes several times. Inlined,
+# so that `on_host` sees what is inside.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _init_params(model: nn.Module, key: Array) -> dict[str, Any]:
     b1 = jnp.zeros((1, 1), jnp.int32)
     params: dict[str, Any] = model.init(key, *[b1] * model.NUM_INPUTS)["params"]
     return params
@@ -37,3 +50,44 @@ def params_template(model: nn.Module) -> dict[str, Any]:
     """Returns shapes and dtypes of the parameters; nothing is computed."""
     template: dict[str, Any] = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
     return template
+
+
+def on_host(make: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """Returns the function that computes what `make` does on the host, step by step: equal shapes share programs.
+
+    For fresh parameters. As one program for an accelerator XLA writes out every draw, which took 53 s of compiling for
+    BERT-base's on an H200; and so a seed gives the same ones on every kind of device. Steps that nothing of the result
+    needs are left out.
+
+    Args:
+      make: of an array, a tree of arrays.
+    """
+
+    @functools.cache
+    def program(of: Any) -> tuple[Callable[[Array], list[Array]], Any]:
+        closed, shapes = jax.make_jaxpr(make, return_shape=True)(of)
+        return jaxpr_as_fun(_pruned(closed)), jax.tree.structure(shapes)
+
+    def run(array: Array) -> Any:
+        compute, tree = program(jax.ShapeDtypeStruct(array.shape, array.dtype))
+        with jax.ensure_compile_time_eval(), jax.default_device(_host()):  # while something else is traced, too
+            return jax.tree.unflatten(tree, compute(array))
+
+    return run
+
+
+def _host() -> jax.Device | None:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+
+
+def _pruned(closed: ClosedJaxpr) -> ClosedJaxpr:
+    needed = {var for var in closed.jaxpr.outvars if not isinstance(var, Literal)}
+    eqns = []
+    for eqn in reversed(closed.jaxpr.eqns):
+        if not needed.isdisjoint(eqn.outvars):
+            needed.update(var for var in eqn.invars if not isinstance(var, Literal))
+            eqns.append(eqn)
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=eqns[::-1]))

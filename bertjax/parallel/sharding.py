@@ -175,6 +175,17 @@ def place_params(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree, by_name(tree, mesh))
 
 
+def placed(array: Array, sharding: NamedSharding) -> Array:
+    """Returns an array spread over the devices of all processes, each of which has it whole, or spread so already."""
+    if array.sharding.is_equivalent_to(sharding, array.ndim):
+        return array
+    if sharding.is_fully_addressable:
+        on_devices: Array = jax.device_put(array, sharding)
+        return on_devices
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
 def gathered(tree: Any, mesh: Mesh | None) -> Any:
     """Returns parameters, or a part of them, whole over `fsdp`; their gradients are shared out over it again.
 

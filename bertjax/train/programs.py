@@ -18,7 +18,7 @@ from bertjax.objectives.objective import Bound, Objective, Params
 from bertjax.parallel.sharding import by_name, by_rows, replicated
 from bertjax.storage.memory import give_back_freed
 from bertjax.train.optimizer import Rate, make_optimizer, make_schedule, rate_of
-from bertjax.train.state import TrainState, compile_init, state_template
+from bertjax.train.state import TrainState, make_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step, train_step
 
 
@@ -65,7 +65,7 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
     return Programs(
         train_step,
         compile_eval_step(mesh, objective),
-        compile_init(mesh, objective, optimizer, **how),
+        make_init(mesh, objective, optimizer, **how),
         state_template(objective, optimizer, **how),
         plain,
     )

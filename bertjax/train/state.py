@@ -11,10 +11,11 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from bertjax.models.parameters import on_host
 from bertjax.models.parts import joined, split
 from bertjax.objectives.metrics import Mean
 from bertjax.objectives.objective import Objective, Params
-from bertjax.parallel.sharding import by_name, replicated
+from bertjax.parallel.sharding import by_name, placed
 
 
 class Health(NamedTuple):
@@ -54,14 +55,21 @@ def init_state(
     averaging: bool = False,
     freeze_layers: int | None = None,
 ) -> TrainState:
-    """Makes a fresh state. Jit it to make it on the devices.
+    """Makes a fresh state; `make_init` is how a run makes it on its devices.
 
     Args:
       seed: of the parameters, uint32.
       averaging: keep an average of the parameters too.
       freeze_layers: as of `split`.
     """
-    params, frozen = split(objective.init(jax.random.key(seed)), freeze_layers)
+    params = objective.init(jax.random.key(seed))
+    return _begin(params, optimizer, averaging=averaging, freeze_layers=freeze_layers)
+
+
+def _begin(
+    params: Params, optimizer: optax.GradientTransformation, *, averaging: bool, freeze_layers: int | None
+) -> TrainState:
+    params, frozen = split(params, freeze_layers)
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     health = Health(skipped, in_a_row, Mean(jnp.zeros(()), jnp.zeros(())))
     average = jax.tree.map(jnp.zeros_like, params) if averaging else None
@@ -81,7 +89,7 @@ def _those_in(some: Params, params: Params) -> Params:
     }
 
 
-def compile_init(
+def make_init(
     mesh: Mesh,
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -89,17 +97,24 @@ def compile_init(
     averaging: bool = False,
     freeze_layers: int | None = None,
 ) -> Callable[[ArrayLike], TrainState]:
-    """Makes a program that makes a fresh state of a seed, spread over the mesh by name.
+    """Returns the function that makes a fresh state of a seed, spread over the mesh by name, as `init_state` would.
 
-    No device ever holds more than its share.
+    No device ever holds more than its share; the host holds the parameters whole.
 
     Args:
       averaging, freeze_layers: as of `init_state`.
     """
-    template = state_template(objective, optimizer, averaging=averaging, freeze_layers=freeze_layers)
     how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
-    init = functools.partial(init_state, objective, optimizer, **how)
-    return jax.jit(init, in_shardings=replicated(mesh), out_shardings=by_name(template, mesh))
+    template = state_template(objective, optimizer, **how)
+    of_params = by_name(template.all_params, mesh)
+    draw = on_host(lambda seed: objective.init(jax.random.key(seed)))
+
+    def init(seed: ArrayLike) -> TrainState:
+        params = jax.tree.map(placed, draw(jnp.asarray(seed, jnp.uint32)), of_params)
+        # Zeros like an array that is spread over devices are spread likewise.
+        return jax.tree.map(placed, _begin(params, optimizer, **how), by_name(template, mesh))
+
+    return init
 
 
 def state_template(

@@ -15,7 +15,7 @@ from bertjax.models.bert import Bert, params_template
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, by_rows, local_devices, make_mesh, place_batch, replicated, rows_here
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.state import compile_init, state_template
+from bertjax.train.state import make_init, state_template
 
 TIED = BertConfig(vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=64, max_position=16)
 UNTIED = dataclasses.replace(BertConfig.textbook(96), hidden_size=32, intermediate_size=64, max_position=16)
@@ -113,7 +113,7 @@ def test_a_vocabulary_that_tensor_does_not_divide_is_whole() -> None:
 def test_bytes_on_a_device_fall_as_the_mesh_says(sizes: tuple[int, int, int]) -> None:
     config = dataclasses.replace(TIED, hidden_size=64, intermediate_size=256)
     mesh, optimizer = make_mesh(*sizes), make_optimizer(OptimConfig(), 9)
-    state = compile_init(mesh, pretraining_objective(Bert(config)), optimizer)(0)
+    state = make_init(mesh, pretraining_objective(Bert(config)), optimizer)(0)
     leaves = jax.tree.leaves(state)
     total = sum(leaf.nbytes for leaf in leaves)
     held: dict[jax.Device, int] = dict.fromkeys(mesh.devices.flat, 0)

@@ -23,7 +23,7 @@ from bertjax.objectives.objective import Objective
 from bertjax.objectives.pretraining import pretraining_objective
 from bertjax.parallel.sharding import by_name, make_mesh, place_batch
 from bertjax.train.optimizer import make_optimizer
-from bertjax.train.state import TrainState, compile_init, init_state, state_template
+from bertjax.train.state import TrainState, init_state, make_init, state_template
 from bertjax.train.step import TrainStep, compile_train_step, gradients
 
 SMALL = BertConfig(
@@ -387,7 +387,7 @@ def test_the_average_of_the_weights_equals_the_closed_form() -> None:
     mesh, optimizer = make_mesh(2, 2, 2), optax.adam(1e-2)
     objective = pretraining_objective(Bert(WIDER, mesh=mesh))
     step = compile_train_step(mesh, objective, optimizer, RATE, ema_decay=0.7)
-    state = compile_init(mesh, objective, optimizer, averaging=True)(0)
+    state = make_init(mesh, objective, optimizer, averaging=True)(0)
     params = []
     for number in (0, 1, 2, 3):
         batch = random_batch(16, number)
