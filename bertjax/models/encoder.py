@@ -213,7 +213,10 @@ class Encoder(nn.Module):
                 x_nd = block.apply({"params": params}, *inputs, train=train, rngs=rngs)
                 return x_nd, x_nd if looked_at else None
 
-            return jax.checkpoint(apply_block, prevent_cse=not self.scan_layers) if self.remat else apply_block
+            if not self.remat and (not train or jax.default_backend() == "cpu"):
+                return apply_block
+            policy = None if self.remat else _is_costly
+            return jax.checkpoint(apply_block, policy=policy, prevent_cse=not self.scan_layers)
 
         for _, alike in itertools.groupby(range(c.num_layers), self._kind):
             first, *_ = numbers = list(alike)
@@ -245,3 +248,12 @@ class Encoder(nn.Module):
     def _kind(self, layer: int) -> tuple[int | None, bool]:
         """What sets a layer apart from others: layers that are alike are one program."""
         return self.config.window_of(layer), layer == 0 and not self.config.first_attention_norm
+
+
+def _is_costly(primitive: Any, *_: Any, **__: Any) -> bool:
+    """What a layer keeps for the way back on an accelerator: its products, and attention's sums of weights.
+
+    All else takes less time to compute again than to write and read: norms and activations would keep three times as
+    many bytes as the products do.
+    """
+    return str(primitive) in ("dot_general", "dot_product_attention_fwd_wrapper")

@@ -21,25 +21,27 @@ def matmul(x_nd: Array, kernel_df: Array, dtype: DTypeLike) -> Array:
       kernel_df: float32.
       dtype: what both are rounded to.
     """
-    return _product(x_nd, kernel_df, dtype).astype(x_nd.dtype)
+    return _product(x_nd, kernel_df, dtype, x_nd.dtype)
 
 
 def _forward(x_nd: Array, kernel_df: Array, dtype: DTypeLike) -> tuple[Array, tuple[Array, Array]]:
-    return matmul(x_nd, kernel_df, dtype), (x_nd, kernel_df)
+    return _product(x_nd, kernel_df, dtype, x_nd.dtype), (x_nd, kernel_df)
 
 
 def _backward(dtype: DTypeLike, kept: tuple[Array, Array], grad_nf: Array) -> tuple[Array, Array]:
     x_nd, kernel_df = kept
-    grad_nd = _product(grad_nf, _transposed(kernel_df, dtype), dtype)
-    grad_df = _product(_transposed(x_nd, dtype), grad_nf, dtype)
-    return grad_nd.astype(x_nd.dtype), grad_df.astype(kernel_df.dtype)
+    grad_nd = _product(grad_nf, _transposed(kernel_df, dtype), dtype, x_nd.dtype)
+    grad_df = _product(_transposed(x_nd, dtype), grad_nf, dtype, kernel_df.dtype)
+    return grad_nd, grad_df
 
 
 matmul.defvjp(_forward, _backward)
 
 
-def _product(a: Array, b: Array, dtype: DTypeLike) -> Array:
-    return jnp.dot(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+def _product(a: Array, b: Array, dtype: DTypeLike, result: DTypeLike) -> Array:
+    # Accelerators sum in float32 whatever they give; asked for float32, a GPU would write and read twice the bytes.
+    given = jnp.float32 if jax.default_backend() == "cpu" else result
+    return jnp.dot(a.astype(dtype), b.astype(dtype), preferred_element_type=given).astype(result)
 
 
 def _transposed(a: Array, dtype: DTypeLike) -> Array:

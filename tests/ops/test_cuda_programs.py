@@ -1,5 +1,6 @@
 """What is asked of an NVIDIA GPU, without one: the program of a step, made for CUDA and read."""
 
+import math
 import re
 from collections import Counter
 
@@ -18,14 +19,15 @@ CONFIG = BertConfig(
 )
 
 
-def program(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> str:
+def program(backend: Backend, monkeypatch: pytest.MonkeyPatch, **how: bool) -> str:
     """The gradients of packed rows, in bfloat16, as StableHLO."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
-    model = Bert(CONFIG, dtype=jnp.bfloat16, backend=backend)
+    model = Bert(CONFIG, dtype=jnp.bfloat16, backend=backend, **how)
 
     def loss(params: dict, *rows: jax.Array) -> jax.Array:
-        return (model.apply({"params": params}, *rows, method="encode") ** 2).sum()
+        rngs = {"dropout": jax.random.key(0)}
+        return (model.apply({"params": params}, *rows, method="encode", train=True, rngs=rngs) ** 2).sum()
 
     rows = [jax.ShapeDtypeStruct((B, T), jnp.int32)] * 4
     traced = jax.jit(jax.grad(loss)).trace(params_template(model), *rows)
@@ -42,3 +44,14 @@ def test_cudnn_is_called_and_nothing_of_heads_by_tokens_by_tokens_is_made(monkey
     assert scores not in text and f"tensor<{B}x1x{T}x{T}xbf16>" in text
     factors = re.findall(r"dot_general.*: \(tensor<[\dx]*x(\w+)>, tensor<[\dx]*x(\w+)>\)", text)
     assert factors and set(factors) == {("bf16", "bf16")}
+
+
+@pytest.mark.parametrize("backend", ["xla", "cudnn"])
+def test_a_layer_keeps_its_products_alone(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the way back: its input, and of its six products and of attention what they give, all in bfloat16."""
+    forward = next(line for line in program(backend, monkeypatch, scan_layers=True).splitlines() if "while(" in line)
+    of_layers = re.findall(rf"tensor<{LAYERS}x((?:\d+x)+)(\w+)>", forward)
+    kept = Counter((math.prod(map(int, shape[:-1].split("x"))), dtype) for shape, dtype in of_layers)
+    tokens, hidden, inner = B * T, CONFIG.hidden_size, CONFIG.intermediate_size
+    large = {what: times for what, times in kept.items() if what[0] >= tokens * min(hidden, inner)}
+    assert large == {(tokens * hidden, "bf16"): 7, (tokens * inner, "bf16"): 1}
