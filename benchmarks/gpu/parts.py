@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from benchmarks.environment import with_checkout
+from benchmarks.gpu.kernels import kernels_of, longest, shares
 from benchmarks.gpu.peaks import bf16_flops
 from benchmarks.speed import ours
 from benchmarks.speed.growing import FullBatches
@@ -17,11 +18,13 @@ from benchmarks.stress import torture
 from bertjax.config.recipes import load_config
 from bertjax.models.operations import training_figures
 
+_TRACED = 3  # steps
+
 
 def steps(
     *, recipe: str, overrides: list[str], attention: str, lengths: list[int] | None, warm: int, steps: int
 ) -> dict[str, Any]:
-    """Times training steps on rows of random tokens without padding.
+    """Times training steps on rows of random tokens without padding, and then sees which kernels a few more run.
 
     Args:
       recipe: its name or path.
@@ -33,7 +36,11 @@ def steps(
     batches = FullBatches(config, lengths)
     timed = ours.timed_steps(config, batches, warm + steps)
     figures = training_figures(config.model, [batches.batch_at(0)] * steps, timed.seconds[warm:])
-    return _with_device(figures | {"first_step_seconds": timed.seconds[0]})
+    figures |= {"first_step_seconds": timed.seconds[0]}
+    if kernels := kernels_of(lambda: timed.go_on(_TRACED)):
+        of_kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in shares(kernels).items())
+        figures |= {"shares": shares(kernels), "kernels": longest(kernels, 60), "note": of_kinds}
+    return _with_device(figures)
 
 
 def textbook(*, recipe: str, overrides: list[str], warm: int, steps: int) -> dict[str, Any]:

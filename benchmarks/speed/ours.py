@@ -4,6 +4,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +48,7 @@ class TimedSteps(NamedTuple):
 
     seconds: list[float]  # from one step's end to the next one's; the first compiles
     metrics: list[Metrics]  # on the host
+    go_on: Callable[[int], Any]  # makes so many more; to be called once, for it uses up the state
 
 
 def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
@@ -58,19 +60,31 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
     mesh = make_mesh(*config.mesh_sizes(jax.device_count()))
     objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
     programs = make_programs(config, objective, mesh)
-    return _time_steps(config, programs, programs.init(config.seed), batches, mesh, steps)[0]
+    seconds, metrics, state = _time_steps(config, programs, programs.init(config.seed), batches, mesh, steps)
+
+    def go_on(more: int) -> Any:
+        return _time_steps(config, programs, state, batches, mesh, more, compiled=True)
+
+    return TimedSteps(seconds, metrics, go_on)
 
 
 def _time_steps(
-    config: Config, programs: Programs, state: TrainState, batches: Any, mesh: Mesh, steps: int
-) -> tuple[TimedSteps, TrainState]:
+    config: Config,
+    programs: Programs,
+    state: TrainState,
+    batches: Any,
+    mesh: Mesh,
+    steps: int,
+    *,
+    compiled: bool = False,
+) -> tuple[list[float], list[Metrics], TrainState]:
     train_step = programs.train_step(config.train.steps)
     ends = [time.perf_counter()]
     read: list[Metrics] = []
     pending = None
     for step in range(steps):
         batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
-        if step == 0:
+        if step == 0 and not compiled:
             compile_ahead(train_step, state, batch, config.seed)
         state, metrics = train_step(state, batch, config.seed)
         if pending is not None:
@@ -79,7 +93,7 @@ def _time_steps(
         pending = metrics
     read.append(jax.device_get(pending))
     ends.append(time.perf_counter())
-    return TimedSteps(np.diff(ends).tolist(), read), state
+    return np.diff(ends).tolist(), read, state
 
 
 def finetune(*, config: str, overrides: list[str], texts: str, warm: int, steps: int) -> dict[str, Any]:
@@ -124,8 +138,8 @@ def _fine_tuned(recipe: Config, warm: int, steps: int) -> tuple[Any, Programs, l
     state = with_params(fresh, whole.params)
     del fresh, whole
     give_back_freed()
-    timed, state = _time_steps(prepared.config, programs, state, prepared.train_batches, mesh, warm + steps)
-    return prepared, programs, timed.seconds[warm:], state
+    seconds, _, state = _time_steps(prepared.config, programs, state, prepared.train_batches, mesh, warm + steps)
+    return prepared, programs, seconds[warm:], state
 
 
 def _figures(prepared: Any, seconds: list[float], warm: int) -> dict[str, Any]:
