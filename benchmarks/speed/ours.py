@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from benchmarks.speed.shared_folder import SharedFolder, nested
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
+from bertjax.data.batching.ahead import made_ahead
 from bertjax.data.batching.batches import Batches
 from bertjax.data.examples import read_rows
 from bertjax.data.prepare import prepare
@@ -82,8 +83,8 @@ def _time_steps(
     ends = [time.perf_counter()]
     read: list[Metrics] = []
     pending = None
-    for step in range(steps):
-        batch = place_batch(batches.batch_at(step), mesh, parts=config.train.gradient_accumulation_steps)
+    for step, rows in enumerate(made_ahead(batches.batch_at, range(steps))):
+        batch = place_batch(rows, mesh, parts=config.train.gradient_accumulation_steps)
         if step == 0 and not compiled:
             compile_ahead(train_step, state, batch, config.seed)
         state, metrics = train_step(state, batch, config.seed)

@@ -1,28 +1,31 @@
 """The training loop: from a run's newest checkpoint to its last step, whatever is learned.
 
-Each step is dispatched before the metrics of the one before are read: nothing in the loop waits for the devices. What a
-run has decided on its way (batches left out, where a budget ends) is in its folder, so that a process which is killed
-at any time goes on as if it had not been.
+Each step is dispatched before the metrics of the one before are read, and the next batch is made in a thread meanwhile:
+nothing in the loop waits for the devices, and they wait for no batch that takes less time than a step. What a run has
+decided on its way (batches left out, where a budget ends) is in its folder, so that a process which is killed at any
+time goes on as if it had not been.
 """
 
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bertjax.config import Config
+from bertjax.data.batching.ahead import made_ahead
 from bertjax.errors import BertjaxError
 from bertjax.evaluation.evaluate import evaluate
 from bertjax.objectives.metrics import Metrics
 from bertjax.objectives.objective import BatchStream, Objective, Params
 from bertjax.parallel.process_group import Processes, SingleProcess
-from bertjax.parallel.sharding import by_name, place_rows, replicated, rows_here, with_sharding
+from bertjax.parallel.sharding import Rows, by_name, place_rows, replicated, rows_here, with_sharding
 from bertjax.runs.checkpoint_writer import CheckpointWriter
+from bertjax.runs.decisions import Skip
 from bertjax.runs.folder import RunFolder
 from bertjax.runs.plots import LivePlot
 from bertjax.runs.signals import Stop
@@ -129,7 +132,7 @@ class _Run(NamedTuple):
 def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     """Trains from the newest checkpoint to the last step. None: a signal stopped it."""
     config, progress, decisions = run.task.config, run.progress, run.folder.decisions
-    batches, skips, mesh = run.task.train_batches, decisions.skips(), run.task.mesh
+    batches, skips = run.task.train_batches, decisions.skips()
     start, state = _newest(run, checkpoints)
     best = _best_so_far(run)
     decided = decisions.last_step()
@@ -150,35 +153,48 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     step = start
     if budget is not None:
         budget.begin()
-    while step < steps and not best.over:
-        step += 1
-        number = batch_of(step, skips)
-        rows = rows_here(batches.num_rows_at(number), mesh, parts=config.train.gradient_accumulation_steps)
-        batch = place_rows(batches.batch_at(number, rows.some), rows, mesh)
-        if step == start + 1:
-            compile_ahead(train_step, state, batch, seed)
-        state, metrics = train_step(state, batch, seed)
-        if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
-            steps, train_step, budget = last, run.programs.train_step(last), None
-        if pending is not None:
-            _read(run, pending, state)
-        pending = metrics
-        stopping = run.stop.after_step()
-        evaluating = not stopping and _due(step, config.eval.every, steps)
-        saving = _due(step, config.checkpoint.every, steps)
-        if stopping or evaluating or saving:
-            _read(run, pending, state)
-            pending = None
-        if evaluating:
-            stopping = not _evaluated(run, state, best)
-            saving = saving or best.needs(step)
-        if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
-            _save(run, checkpoints, step, state, best)
-        if stopping:
-            return None
-        if evaluating or saving:
-            progress.restart_clock()
+    with contextlib.closing(_batches(run.task, skips, range(start + 1, steps + 1))) as made:
+        while step < steps and not best.over:
+            step += 1
+            batch = next(made)
+            if step == start + 1:
+                compile_ahead(train_step, state, batch, seed)
+            state, metrics = train_step(state, batch, seed)
+            if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
+                steps, train_step, budget = last, run.programs.train_step(last), None
+            if pending is not None:
+                _read(run, pending, state)
+            pending = metrics
+            stopping = run.stop.after_step()
+            evaluating = not stopping and _due(step, config.eval.every, steps)
+            saving = _due(step, config.checkpoint.every, steps)
+            if stopping or evaluating or saving:
+                _read(run, pending, state)
+                pending = None
+            if evaluating:
+                stopping = not _evaluated(run, state, best)
+                saving = saving or best.needs(step)
+            if stopping or saving:  # after the evaluation: a checkpoint vouches for all the lines up to its step
+                _save(run, checkpoints, step, state, best)
+            if stopping:
+                return None
+            if evaluating or saving:
+                progress.restart_clock()
     return _best_of(run, checkpoints, state, best)
+
+
+def _batches(task: Task, skips: Sequence[Skip], steps: range) -> Generator[Any, None, None]:
+    """Yields each step's batch on the devices; on the host the next one is made meanwhile."""
+
+    def make(step: int) -> tuple[Any, Rows]:
+        number = batch_of(step, skips)
+        parts = task.config.train.gradient_accumulation_steps
+        rows = rows_here(task.train_batches.num_rows_at(number), task.mesh, parts=parts)
+        return task.train_batches.batch_at(number, rows.some), rows
+
+    with contextlib.closing(made_ahead(make, steps)) as made:
+        for batch, rows in made:
+            yield place_rows(batch, rows, task.mesh)
 
 
 def _seed(task: Task) -> jax.Array:

@@ -154,7 +154,8 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
 ) -> None:
     taken = spiking(monkeypatch, 4)
     whole = RunFolder(pretrain(dataclasses.replace(careful, run_dir=str(tmp_path / "whole"))))
-    assert taken == [*range(5), 5, *range(5, 10)]  # batch 5 was under way when the loss of batch 4 was read
+    # Batch 5 was under way when the loss of batch 4 was read, and batch 6 was made.
+    assert taken == [*range(7), *range(5, 10)]
     assert whole.decisions.skips() == [Skip(3, 2)]
     assert [line["step"] for line in whole.metrics.read() if "mlm_loss" in line] == list(range(1, 9))
     for window in (
