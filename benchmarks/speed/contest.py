@@ -32,12 +32,18 @@ class Spread(NamedTuple):
 def take_turns(
     contenders: Mapping[str, Contender], rounds: int, say: Callable[[str], None] = print
 ) -> dict[str, list[Figures]]:
-    """Returns each contender's figures of each round; all run once a round, so that they meet the same weather."""
+    """Returns each contender's figures of each round; all run once a round, so that they meet the same weather.
+
+    Args:
+      say: is told whose turn it is, and of its figures.
+    """
     runs: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
         for name, contender in contenders.items():
             say(f"round {number} of {rounds}: {name}")
-            runs[name].append(run(contender))
+            runs[name].append(figures := run(contender))
+            # As soon as they are there: a long benchmark that is ended early has told what it found.
+            say("  " + ", ".join(f"{key} {value:,.4g}" for key, value in figures.items() if _is_number(value)))
     return runs
 
 

@@ -20,21 +20,22 @@ def init_params(model: nn.Module, key: Array) -> dict[str, Any]:
       key: a `jax.random.key`; the same one gives the same parameters, bit for bit.
     """
     init = functools.partial(_init_params, model)
-    params: dict[str, Any]
     if isinstance(key, jax.core.Tracer):
-        params = init(key)
-    else:
-        params = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), on_host(init)(key))
+        return init(key)
+    params: dict[str, Any] = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), on_host(init)(key))
     return params
 
 
-# Jitted: to trace a deep model takes half a second, and a run asks for its parameters' shapes several times. Inlined,
-# so that `on_host` sees what is inside.
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _init_params(model: nn.Module, key: Array) -> dict[str, Any]:
-    b1 = jnp.zeros((1, 1), jnp.int32)
-    params: dict[str, Any] = model.init(key, *[b1] * model.NUM_INPUTS)["params"]
+    params: dict[str, Any] = _init_program(model, jax.ShapeDtypeStruct(key.shape, key.dtype))(key)
     return params
+
+
+# To trace a deep model takes half a second, and a run asks for its parameters' shapes several times.
+@functools.lru_cache(maxsize=64)
+def _init_program(model: nn.Module, of: jax.ShapeDtypeStruct) -> Callable[[Array], Any]:
+    b1 = jnp.zeros((1, 1), jnp.int32)
+    return _steps_of(lambda key: model.init(key, *[b1] * model.NUM_INPUTS)["params"], of)
 
 
 def fresh_params(model: Any) -> Callable[[Array], dict[str, Any]]:
@@ -63,17 +64,21 @@ def on_host(make: Callable[[Array], Any]) -> Callable[[Array], Any]:
       make: of an array, a tree of arrays.
     """
 
-    @functools.cache
-    def program(of: Any) -> tuple[Callable[[Array], list[Array]], Any]:
-        closed, shapes = jax.make_jaxpr(make, return_shape=True)(of)
-        return jaxpr_as_fun(_pruned(closed)), jax.tree.structure(shapes)
+    steps = functools.cache(functools.partial(_steps_of, make))
 
     def run(array: Array) -> Any:
-        compute, tree = program(jax.ShapeDtypeStruct(array.shape, array.dtype))
+        compute = steps(jax.ShapeDtypeStruct(array.shape, array.dtype))
         with jax.ensure_compile_time_eval(), jax.default_device(_host()):  # while something else is traced, too
-            return jax.tree.unflatten(tree, compute(array))
+            return compute(array)
 
     return run
+
+
+def _steps_of(make: Callable[[Array], Any], of: jax.ShapeDtypeStruct) -> Callable[[Array], Any]:
+    """Returns the function that does what `make` does of such an array, step by step, and no more than is needed."""
+    closed, shapes = jax.make_jaxpr(make, return_shape=True)(of)
+    compute, tree = jaxpr_as_fun(_pruned(closed)), jax.tree.structure(shapes)
+    return lambda array: jax.tree.unflatten(tree, compute(array))
 
 
 def _host() -> jax.Device | None:

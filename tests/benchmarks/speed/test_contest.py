@@ -20,7 +20,7 @@ def test_contenders_take_turns(monkeypatch):
     monkeypatch.setattr(contest, "run", note)
     said: list[str] = []
     runs = take_turns({"a": Contender("A", {}), "b": Contender("B", {})}, rounds=3, say=said.append)
-    assert called == ["A", "B"] * 3 and len(said) == 6
+    assert called == ["A", "B"] * 3 and said[:2] == ["round 1 of 3: a", "  seconds 1"] and len(said) == 12
     assert runs == {"a": [{"seconds": 1}, {"seconds": 3}, {"seconds": 5}], "b": [{"seconds": n} for n in (2, 4, 6)]}
 
 
