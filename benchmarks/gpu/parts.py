@@ -38,8 +38,9 @@ def steps(
     figures = training_figures(config.model, [batches.batch_at(0)] * steps, timed.seconds[warm:])
     figures |= {"first_step_seconds": timed.seconds[0]}
     if kernels := kernels_of(lambda: timed.go_on(_TRACED)):
-        of_kinds = ", ".join(f"{share:.0%} {kind}" for kind, share in shares(kernels).items())
-        figures |= {"shares": shares(kernels), "kernels": longest(kernels, 60), "note": of_kinds}
+        of_kinds = shares(kernels)
+        note = ", ".join(f"{share:.0%} {kind}" for kind, share in of_kinds.items())
+        figures |= {"shares": of_kinds, "kernels": longest(kernels, 60), "note": note}
     return _with_device(figures)
 
 

@@ -253,7 +253,7 @@ class Encoder(nn.Module):
 def _is_costly(primitive: Any, *_: Any, **__: Any) -> bool:
     """What a layer keeps for the way back on an accelerator: its products, and attention's sums of weights.
 
-    All else takes less time to compute again than to write and read: norms and activations would keep three times as
-    many bytes as the products do.
+    All else takes less time to compute again than to write and read: norms and activations would keep twice as many
+    bytes again.
     """
     return str(primitive) in ("dot_general", "dot_product_attention_fwd_wrapper")

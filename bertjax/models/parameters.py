@@ -56,9 +56,9 @@ def params_template(model: nn.Module) -> dict[str, Any]:
 def on_host(make: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """Returns the function that computes what `make` does on the host, step by step: equal shapes share programs.
 
-    For fresh parameters. As one program for an accelerator XLA writes out every draw, which took 53 s of compiling for
-    BERT-base's on an H200; and so a seed gives the same ones on every kind of device. Steps that nothing of the result
-    needs are left out.
+    For fresh parameters. As one program for an accelerator XLA writes out every draw: to compile that for BERT-base
+    took 24 s on an H200, and 53 beside three other compilations. And so a seed gives the same ones on every kind of
+    device. Steps that nothing of the result needs are left out.
 
     Args:
       make: of an array, a tree of arrays.

@@ -162,26 +162,19 @@ def spec_of(path: str) -> PartitionSpec:
 
 
 def place_params(tree: Any, mesh: Mesh) -> Any:
-    """Returns numpy's parameters over the mesh, by name; each process gives its own devices their shares.
+    """Returns parameters over the mesh, by name; each process gives its own devices their shares.
 
     Args:
-      tree: the whole parameters, the same in every process.
+      tree: the whole parameters, the same in every process; numpy's, or JAX's on one device.
       mesh: over the devices of all processes.
     """
-
-    def place(array: np.ndarray, sharding: NamedSharding) -> Array:
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, tree, by_name(tree, mesh))
+    return jax.tree.map(placed, tree, by_name(tree, mesh))
 
 
-def placed(array: Array, sharding: NamedSharding) -> Array:
+def placed(array: np.ndarray | Array, sharding: NamedSharding) -> Array:
     """Returns an array spread over the devices of all processes, each of which has it whole, or spread so already."""
-    if array.sharding.is_equivalent_to(sharding, array.ndim):
+    if isinstance(array, Array) and array.sharding.is_equivalent_to(sharding, array.ndim):
         return array
-    if sharding.is_fully_addressable:
-        on_devices: Array = jax.device_put(array, sharding)
-        return on_devices
     whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 

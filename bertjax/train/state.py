@@ -15,7 +15,7 @@ from bertjax.models.parameters import on_host
 from bertjax.models.parts import joined, split
 from bertjax.objectives.metrics import Mean
 from bertjax.objectives.objective import Objective, Params
-from bertjax.parallel.sharding import by_name, placed
+from bertjax.parallel.sharding import by_name, place_params, placed
 
 
 class Health(NamedTuple):
@@ -106,11 +106,10 @@ def make_init(
     """
     how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
     template = state_template(objective, optimizer, **how)
-    of_params = by_name(template.all_params, mesh)
     draw = on_host(lambda seed: objective.init(jax.random.key(seed)))
 
     def init(seed: ArrayLike) -> TrainState:
-        params = jax.tree.map(placed, draw(jnp.asarray(seed, jnp.uint32)), of_params)
+        params = place_params(draw(jnp.asarray(seed, jnp.uint32)), mesh)
         # Zeros like an array that is spread over devices are spread likewise.
         return jax.tree.map(placed, _begin(params, optimizer, **how), by_name(template, mesh))
 

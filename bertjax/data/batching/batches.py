@@ -190,9 +190,10 @@ class Batches:
 
     def _window(self, number: int, epoch: range | None = None) -> _Window:
         """Returns a window, and keeps it until the next is asked for: steps mostly come in order."""
-        if self._last is None or self._last[0] != (number, epoch):
-            self._last = (number, epoch), self._make_window(number, epoch)
-        return self._last[1]
+        last = self._last  # read once: another thread may ask for another one meanwhile
+        if last is None or last[0] != (number, epoch):
+            self._last = last = (number, epoch), self._make_window(number, epoch)
+        return last[1]
 
     def _make_window(self, number: int, epoch: range | None) -> _Window:
         sequences = self._draw(number, epoch)

@@ -51,9 +51,10 @@ class ExactEpochs(Generic[B]):
     def _chosen(self, step: int) -> np.ndarray:
         """Returns the numbers of a step's examples, int [n]."""
         epoch, number = divmod(step, self.steps_in_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:  # steps mostly come in order
-            self._epoch = epoch, self._order(epoch)
-        return self._epoch[1][number * self.batch_size :][: self.batch_size]
+        last = self._epoch  # read once: another thread may ask for another one meanwhile
+        if last is None or last[0] != epoch:  # steps mostly come in order
+            self._epoch = last = epoch, self._order(epoch)
+        return last[1][number * self.batch_size :][: self.batch_size]
 
     def _order(self, epoch: int) -> np.ndarray:
         """Returns the numbers of all examples in the order of an epoch, batch after batch."""
