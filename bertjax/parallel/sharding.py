@@ -174,7 +174,9 @@ def place_params(tree: Any, mesh: Mesh) -> Any:
 def placed(array: np.ndarray | Array, sharding: NamedSharding) -> Array:
     """Returns an array spread over the devices of all processes, each of which has it whole, or spread so already."""
     if isinstance(array, Array) and array.sharding.is_equivalent_to(sharding, array.ndim):
-        return array
+        # One device's own kind of sharding is another type to JAX, which would trace a program anew for it.
+        moved: Array = jax.device_put(array, sharding)
+        return moved
     whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 

@@ -104,7 +104,10 @@ def gradients(
     # A part has every so-many-th row, so that its rows lie on all devices as the batch's do.
     parts = jax.tree.map(lambda x: x.reshape(-1, gradient_accumulation_steps, *x.shape[1:]).swapaxes(0, 1), batch)
     keys = jax.random.split(dropout_key, gradient_accumulation_steps)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(part_gradients, jax.tree.map(lambda x: x[0], parts), keys[0]))
+    part = jax.tree.map(lambda x: x[0], parts)
+    # Gradients are like the parameters, which saves tracing them once more.
+    metrics = jax.eval_shape(share_of_loss, params, part, keys[0])[1]
+    zeros = jax.tree.map(jnp.zeros_like, (params, metrics))
 
     def add_part(total: Any, part: tuple[Any, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, part_gradients(*part)), None
