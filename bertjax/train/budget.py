@@ -30,7 +30,7 @@ class Budget:
     ):
         self._seconds, self._share, self._steps, self._afterwards = seconds, decay_share, steps, afterwards
         self._clock, self._began = clock, clock() - spent
-        self._compiling_since, self._first = 0.0, (0, 0.0, 0.0)
+        self._compiling_since, self._compiling, self._first = 0.0, 0.0, (0, 0.0)
 
     @property
     def spent(self) -> float:
@@ -41,14 +41,17 @@ class Budget:
         """Seconds until it is over."""
         return max(0.0, self._seconds - self.spent)
 
-    def begin(self) -> None:
-        """The first step of this process is about to be compiled."""
+    def compiling_begins(self) -> None:
+        """The step is about to be compiled."""
         self._compiling_since = self.spent
 
+    def compiled(self) -> None:
+        """The step is compiled."""
+        self._compiling = max(self._compiling, self.spent - self._compiling_since)  # a return compiles nothing
+
     def first_step_done(self, step: int) -> None:
-        """From here on steps are timed; what is before went into compiling."""
-        spent = self.spent
-        self._first = step, spent, max(self._first[2], spent - self._compiling_since)  # a return compiles nothing
+        """From here on steps are timed."""
+        self._first = step, self.spent
 
     def last_step(self, step: int, every: int) -> int | None:
         """The last step, if the learning rate has to fall from this one on; None while there is time.
@@ -56,7 +59,7 @@ class Budget:
         Args:
           every: steps until this is asked again.
         """
-        (first, since, compiling), spent = self._first, self.spent
+        (first, since), spent = self._first, self.spent
         if first in (0, step):  # nothing is timed yet
             return None
         step_seconds = (spent - since) / (step - first)
@@ -64,5 +67,5 @@ class Budget:
         if step + falling >= self._steps:
             return None  # as it was to be without a budget
         # The step is compiled for its new schedule, and perhaps the evaluation.
-        needed = 2 * compiling + (falling + every + self._afterwards) * step_seconds * _MARGIN
+        needed = 2 * self._compiling + (falling + every + self._afterwards) * step_seconds * _MARGIN
         return step + falling if self._seconds - spent <= needed else None

@@ -9,11 +9,13 @@ time goes on as if it had not been.
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import Mesh
 
 from bertjax.config import Config
@@ -133,7 +135,8 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     """Trains from the newest checkpoint to the last step. None: a signal stopped it."""
     config, progress, decisions = run.task.config, run.progress, run.folder.decisions
     batches, skips = run.task.train_batches, decisions.skips()
-    start, state = _newest(run, checkpoints)
+    start = run.processes.broadcast(lambda: checkpoints.latest_step() or 0)
+    run.folder.metrics.drop_after(start)
     best = _best_so_far(run)
     decided = decisions.last_step()
     seed = _seed(run.task)
@@ -144,21 +147,21 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
         lambda step: batches.batch_size_at(batch_of(step, skips)),
         lambda step: batches.num_rows_at(batch_of(step, skips)),
     )
-    progress.end_at(start if best.over else steps, seconds_left=budget.seconds_left if budget else None)
-    # The evaluation that a signal cut short, or a kill, is made up for.
-    if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):
-        if not _evaluated(run, state, best):
-            return None
-    pending: Metrics | None = None
-    step = start
-    if budget is not None:
-        budget.begin()
-    with contextlib.closing(_batches(run.task, skips, range(start + 1, steps + 1))) as made:
+    end = start if best.over else steps
+    progress.end_at(end, seconds_left=budget.seconds_left if budget else None)
+    with contextlib.closing(_batches(run.task, skips, range(start + 1, end + 1))) as made:
+        first = next(made, None)
+        with _compiling(run, train_step, first, seed, budget):
+            state = _state_at(run, checkpoints, start)
+        # The evaluation that a signal cut short, or a kill, is made up for.
+        if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):
+            if not _evaluated(run, state, best):
+                return None
+        pending: Metrics | None = None
+        step = start
         while step < steps and not best.over:
             step += 1
-            batch = next(made)
-            if step == start + 1:
-                compile_ahead(train_step, state, batch, seed)
+            batch = first if step == start + 1 else next(made)
             state, metrics = train_step(state, batch, seed)
             if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
                 steps, train_step, budget = last, run.programs.train_step(last), None
@@ -183,6 +186,22 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     return _best_of(run, checkpoints, state, best)
 
 
+@contextlib.contextmanager
+def _compiling(run: _Run, train_step: Any, batch: Any | None, seed: Array, budget: Budget | None) -> Iterator[None]:
+    """Compiles the step in a thread meanwhile, for a batch; where there is none, there is no step to make."""
+    if batch is None:
+        yield
+        return
+    if budget is not None:
+        budget.compiling_begins()
+    with ThreadPoolExecutor(1, "compile") as thread:
+        compiled = thread.submit(compile_ahead, train_step, _template(run), batch, seed)
+        yield
+    compiled.result()
+    if budget is not None:
+        budget.compiled()
+
+
 def _batches(task: Task, skips: Sequence[Skip], steps: range) -> Generator[Any, None, None]:
     """Yields each step's batch on the devices; on the host the next one is made meanwhile."""
 
@@ -197,7 +216,7 @@ def _batches(task: Task, skips: Sequence[Skip], steps: range) -> Generator[Any, 
             yield place_rows(batch, rows, task.mesh)
 
 
-def _seed(task: Task) -> jax.Array:
+def _seed(task: Task) -> Array:
     return jax.device_put(jnp.uint32(task.config.seed), replicated(task.mesh))
 
 
@@ -310,25 +329,27 @@ def _evaluated(run: _Run, state: TrainState, best: Best) -> bool:
     return True
 
 
-def _newest(run: _Run, checkpoints: CheckpointWriter) -> tuple[int, TrainState]:
-    """The newest checkpoint's step and state, or 0 and a fresh one; the metrics end there too."""
-    step = run.processes.broadcast(lambda: checkpoints.latest_step() or 0)
+def _state_at(run: _Run, checkpoints: CheckpointWriter, step: int) -> TrainState:
+    """That of a step's checkpoint; of 0 a fresh one."""
     if step:
-        state = _restored(run, checkpoints, step)
-    else:
-        fresh = run.programs.init(_seed(run.task))
-        whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
-        state = with_params(fresh, whole.params)
-        del fresh, whole
-        give_back_freed()
-    run.folder.metrics.drop_after(step)
-    return step, state
+        return _restored(run, checkpoints, step)
+    fresh = run.programs.init(_seed(run.task))
+    whole = run.task.initial_state(fresh._replace(params=fresh.all_params, frozen=None))
+    state = with_params(fresh, whole.params)
+    del fresh, whole
+    give_back_freed()
+    return state
 
 
 def _restored(run: _Run, checkpoints: CheckpointWriter, step: int) -> TrainState:
-    template = with_sharding(run.programs.template, by_name(run.programs.template, run.task.mesh))
+    template = _template(run)
     trees = checkpoints.restore(step, saved_trees(template))
     return TrainState(step=jax.device_put(jnp.int32(step), template.step.sharding), **trees)
+
+
+def _template(run: _Run) -> TrainState:
+    """Shapes, dtypes and places of a state."""
+    return with_sharding(run.programs.template, by_name(run.programs.template, run.task.mesh))
 
 
 def _leave_out(run: _Run, spike: LossSpike) -> None:

@@ -19,8 +19,9 @@ def run(seconds: float, *, step_seconds: float, steps: int, spent: float = 0.0, 
     clock = Clock()
     budget = Budget(seconds, spent=spent, decay_share=0.2, steps=steps, afterwards=7, clock=clock)
     clock.now += 10  # until the text is read
-    budget.begin()
+    budget.compiling_begins()
     clock.now += 3
+    budget.compiled()
     step, last, decided = start + 1, steps, None
     budget.first_step_done(step)
     while step < last:
@@ -52,7 +53,6 @@ def test_what_earlier_processes_spent_counts() -> None:
 def test_the_rate_falls_from_the_moment_of_the_decision_on() -> None:
     clock = Clock()
     budget = Budget(100, spent=0, decay_share=0.25, steps=10**6, afterwards=0, clock=clock)
-    budget.begin()
     budget.first_step_done(1)
     for step in range(2, 200):
         clock.now += 1

@@ -161,7 +161,7 @@ def test_a_spike_goes_back_and_leaves_its_batches_out(
     for window in (
         ("bertjax.runs.decisions.Decisions.add_skip",),  # the spike is seen and no more
         ("os.replace", 1, "skipped.json"),
-        ("bertjax.train.loop._newest", 2),  # the skip is noted, the metrics are not cut back yet
+        ("bertjax.train.loop._go_on", 2),  # the skip is noted, the metrics are not cut back yet
         ("bertjax.train.loop.place_rows", 4),  # on the new way
     ):
         with on_call(die, *window), pytest.raises(Killed):
