@@ -27,7 +27,6 @@ from bertjax.evaluation.evaluate import evaluate_by_class, is_same, own_mesh
 from bertjax.evaluation.judgement import as_learned
 from bertjax.evaluation.learned import in_words
 from bertjax.evaluation.senses import words_of_several_senses
-from bertjax.evaluation.task import evaluate_task
 from bertjax.hub.family import carrying_family
 from bertjax.hub.folder import FAMILIES
 from bertjax.inference.neighbours import cosines
@@ -256,6 +255,10 @@ def report_runs(paths: Sequence[str | Path]) -> str:
 
 def _learned_of(folder: RunFolder, config: Config) -> Learned:
     if config.task.kind != "pretrain":
+        from bertjax.evaluation.task import (
+            evaluate_task,
+        )  # with SciPy, which pretraining need not wait for
+
         return as_learned(evaluate_task(folder.path))
     tokenizer = folder.tokenizer()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, fallback=None))

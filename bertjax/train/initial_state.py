@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from bertjax.config import Config
 from bertjax.data.prepare import Prepared
-from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
 from bertjax.data.statistics.frequencies import log_frequencies
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.hub.folder import leaves
@@ -147,6 +146,9 @@ def _from_counts(prepared: Prepared, mesh: Mesh, params: dict[str, Any]) -> dict
         head = {"bias": bias_v} if model.tie_word_embeddings else {"vocab": {"bias": bias_v}}
         params = _merged(params, place_params({"mlm": head}, mesh))
     if model.cooccurrence_embedding:
+        # With SciPy, which a start without it need not wait for.
+        from bertjax.data.statistics.cooccurrence import cooccurrence_embedding
+
         scale = model.init_scale if model.init == "bert" else 1.0
         table_vd, known_v = cooccurrence_embedding(
             corpus, vocabulary, size, model.embedding_width, scale=scale, seed=prepared.config.seed
