@@ -15,6 +15,7 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") < "0.11" else ""),
 )
 os.environ["JAX_NUM_CPU_DEVICES"] = "1"  # of the processes that tests start
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # theirs too: each would compile our modules anew, half a second
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub
 
 from collections.abc import Callable, Iterator
