@@ -225,6 +225,7 @@ class Encoder(nn.Module):
                 x_nd, each = self._scan(apply_block, x_nd, [layers[number] for number in numbers])
                 states += each if looked_at else ()
                 continue
+            apply_block = jax.jit(apply_block)  # traced once for all that are alike; XLA puts each in its place
             for number in numbers:
                 x_nd, state = apply_block(x_nd, layers[number])
                 states += () if state is None else (state,)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +181,7 @@ def test_remat_and_scan_change_nothing(small: tuple[Bert, dict], plainly_compute
     assert jax.tree.structure(ours) == jax.tree.structure(params)
 
 
-def test_scan_compiles_one_layer_and_remat_keeps_less() -> None:
+def test_layers_are_traced_once_scan_compiles_one_and_remat_keeps_less() -> None:
     config = dataclasses.replace(SMALL, num_layers=4)
     params, rows = drawn_params(Bert(config)), np.ones((8, 32), int)
 
@@ -193,9 +195,14 @@ def test_scan_compiles_one_layer_and_remat_keeps_less() -> None:
 
         return jax.jit(jax.grad(loss)).lower(params)
 
-    plain, scanned, both = lowered(), lowered(scan_layers=True), lowered(scan_layers=True, remat=True)
+    traced = lowered()
+    layers = re.findall(r"call @(apply_block\w*)", traced.as_text())
+    assert sorted(Counter(layers).values()) == [config.num_layers] * 2  # forward and back
+    plain, scanned, both = (
+        low.compile() for low in (traced, lowered(scan_layers=True), lowered(scan_layers=True, remat=True))
+    )
     assert len(scanned.as_text()) < 0.7 * len(plain.as_text())
-    memory = [program.compile().memory_analysis().temp_size_in_bytes for program in (scanned, both)]
+    memory = [program.memory_analysis().temp_size_in_bytes for program in (scanned, both)]
     assert memory[1] < 0.7 * memory[0]
 
 
