@@ -106,10 +106,10 @@ def make_init(
     """
     how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
     template = state_template(objective, optimizer, **how)
-    draw = on_host(lambda seed: objective.init(jax.random.key(seed)))
+    draw = on_host(objective.init)
 
     def init(seed: ArrayLike) -> TrainState:
-        params = place_params(draw(jnp.asarray(seed, jnp.uint32)), mesh)
+        params = place_params(draw(jax.random.key(jnp.asarray(seed, jnp.uint32))), mesh)
         # Zeros like an array that is spread over devices are spread likewise.
         return jax.tree.map(placed, _begin(params, optimizer, **how), by_name(template, mesh))
 
@@ -128,8 +128,9 @@ def state_template(
     Args:
       averaging, freeze_layers: as of `init_state`.
     """
+    params = jax.eval_shape(objective.init, jax.random.key(0))  # which JAX traces once for all who ask
     how: Any = {"averaging": averaging, "freeze_layers": freeze_layers}
-    return jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, **how))
+    return jax.eval_shape(functools.partial(_begin, optimizer=optimizer, **how), params)
 
 
 def saved_trees(state: TrainState) -> dict[str, Any]:
