@@ -40,6 +40,11 @@ def recipe_names() -> list[str]:
     return sorted(file.relative_to(_SHIPPED).with_suffix("").as_posix() for file in _SHIPPED.rglob("*.yaml"))
 
 
+def shipped_recipe(name: str) -> Path:
+    """Returns the path of a recipe that comes with bertjax, one of `recipe_names`."""
+    return _SHIPPED / f"{name}.yaml"
+
+
 def find_recipe(name: str) -> Path:
     """Returns the path of a recipe.
 
@@ -54,7 +59,7 @@ def find_recipe(name: str) -> Path:
         return fetched(name)
     names = recipe_names()
     if name in names and not os.path.isfile(name):
-        return _SHIPPED / f"{name}.yaml"
+        return shipped_recipe(name)
     if os.sep in name or Path(name).suffix or os.path.isfile(name):
         return user_path(name)
     raise BertjaxError(f"there is no recipe {name!r}; give a file, or one of {', '.join(names)}")

@@ -4,7 +4,6 @@ What is shown comes here as plain data. No model is run, and there is no script:
 fetch nothing, so a text or a name that holds HTML stays text whatever is in it.
 """
 
-import functools
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from bertjax.config import Config
 from bertjax.config.keys import flat
-from bertjax.config.recipes import load_config, recipe_names
+from bertjax.config.recipes import shipped_settings
 from bertjax.errors import BertjaxError
 from bertjax.runs.charts import COLORS, Curve, draw_curves, every_so_many, picture_of_weights
 from bertjax.runs.folder import RunFolder
@@ -238,11 +237,6 @@ def _scaled(value: float | None, unit: str) -> str:
     return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
 
 
-@functools.cache
-def _recipes() -> dict[str, dict[str, Any]]:
-    return {name: flat(load_config(name)) for name in recipe_names()}
-
-
 def _nearest_recipe(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The recipe that comes with bertjax from which the fewest settings differ: a run doesn't tell which it began as.
 
@@ -256,7 +250,7 @@ def _nearest_recipe(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             key: settings[key] for key, value in open_or_found.items() if taken[key] is None or settings[key] == value
         }
 
-    near = {name: as_taken(recipe) for name, recipe in _recipes().items()}
+    near = {name: as_taken(recipe) for name, recipe in shipped_settings().items()}
     differences = {
         name: sum(recipe[key] != value for key, value in settings.items() if key not in _PLACES)
         for name, recipe in near.items()

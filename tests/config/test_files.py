@@ -17,8 +17,8 @@ RECIPES = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path i
 def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert recipe_names() == sorted(RECIPES) and "glue/cola" in RECIPES
-    for name, path in RECIPES.items():
-        assert load_config(name, ["seed=5"]) == load_config(path, ["seed=5"])
+    for name in ("textbook", "glue/cola"):
+        assert load_config(name, ["seed=5"]) == load_config(RECIPES[name], ["seed=5"])
 
 
 def test_a_file_goes_before_a_name_and_a_folder_does_not(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.config import BertConfig, Config, DataConfig, OptimConfig, TrainConfig
-from bertjax.config.recipes import flat, load_config, save_config
+from bertjax.config.recipes import flat, load_config, save_config, shipped_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in CONFIGS.rglob("*.yaml")}
@@ -17,6 +17,14 @@ RECIPES = {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path i
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipe_loads_and_has_a_folder_of_its_own(name):
     assert load_config(RECIPES[name]).run_dir == f"runs/{name}"
+
+
+def test_settings_of_all_recipes(tmp_path, monkeypatch):
+    """As they are shipped, whatever files there are of their names."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").write_text("seed: 77")
+    shipped_settings.cache_clear()
+    assert shipped_settings() == {name: flat(load_config(path)) for name, path in RECIPES.items()}
 
 
 @pytest.mark.parametrize("name", ["textbook", "base", "large"])
