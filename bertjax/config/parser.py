@@ -53,20 +53,25 @@ def parse_config(parser: jsonargparse.ArgumentParser, args: Sequence[str]) -> tu
       BertjaxError: an unknown key, a wrong type or an impossible value, named with its remedy.
     """
     try:
-        namespace = parser.parse_args(_as_meant(args, parser.prog))
+        # Every key has its default in `Config`; to fill them in here takes jsonargparse nine times as long.
+        namespace = parser.parse_args(_as_meant(args, parser.prog), defaults=False)
     except jsonargparse.ArgumentError as error:
         raise BertjaxError(_in_our_words(" ".join(str(error).split()), parser.prog)) from error
     except RecursionError as error:
         raise BertjaxError("a value is nested too deeply; every key takes a single value") from error
     except OverflowError as error:  # a whole number where a float is wanted
         raise BertjaxError("a number has more than 308 digits; no key takes one so large") from error
-    values = {field.name: namespace[field.name] for field in dataclasses.fields(Config)}
-    for name, section in SECTIONS.items():
+    values = {field.name: namespace[field.name] for field in dataclasses.fields(Config) if field.name in namespace}
+    for name in SECTIONS.keys() & values.keys():
         keys = values[name].as_dict() if isinstance(values[name], jsonargparse.Namespace) else {}
         if "__path__" in keys or not keys:
             raise BertjaxError(takes_keys(name))
-        values[name] = section(**keys)
+        values[name] = SECTIONS[name](**keys)
     config = Config(**values)
+    for action in parser._actions:  # the command's own
+        of_config = action.dest in TYPES or action.dest in SECTIONS
+        if not of_config and action.dest not in namespace and action.default is not jsonargparse.SUPPRESS:
+            namespace[action.dest] = action.default
     for key, value in flat(config).items():
         if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
             raise BertjaxError(f"{key}={value!r} holds a NUL or half a character, as no name may; give UTF-8 text")
