@@ -173,13 +173,13 @@ def test_of_a_long_text_no_more_is_split_than_is_read(
     monkeypatch.setattr(tokenizer, "split_all", lambda some: longest.append(max(map(len, some))) or split_all(some))
     assert Reader(tokenizer, 20, truncate=True).read_all(as_items(texts), str) == expected
     longest.clear()
-    Reader(tokenizer, 20, truncate=True).read_all(as_items(["crane " * 10**6, "鹤 " * 10**6]), str)
+    Reader(tokenizer, 20, truncate=True).read_all(as_items(["crane " * 300_000, "鹤 " * 300_000]), str)
     assert max(longest) < 2000
     pair = ("crane " * 4000, "fly " * 4001)  # of a pair the longer one has the odd token
     (ids,) = Reader(tokenizer, 20, truncate=True).read_all([pair], str)
     assert ids == whole.read(*map(tokenizer.split, pair), str)
     longest.clear()
-    Reader(tokenizer, 20, truncate=True).read_all([("crane " * 10**6, "fly " * 10**6)], str)
+    Reader(tokenizer, 20, truncate=True).read_all([("crane " * 300_000, "fly " * 300_000)], str)
     assert max(longest) == 1 << 20
     monkeypatch.setattr("bertjax.data.reader._OF_A_PAIR", 0)
     pairs = [("a crane", text) for text in texts] + [(text, "a crane") for text in texts]

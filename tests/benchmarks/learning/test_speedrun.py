@@ -23,6 +23,7 @@ def options(config: Config) -> list[str]:
     return [f"--{key}={'null' if value is None else value}" for key, value in flat(config).items()]
 
 
+@pytest.mark.long
 def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     devices(2)
     monkeypatch.setattr(speedrun, "make_programs", loop.make_programs)  # those that tests share

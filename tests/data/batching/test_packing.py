@@ -45,7 +45,7 @@ def examples(batch):
             parts = [field[here] for field in (b.tokens_bt, b.segments_bt, b.positions_bt)]
             parts += [b.mlm_positions_bp[predicted] - start, b.mlm_labels_bp[predicted]]
             parts.append([b.nsp_labels_bk[k], b.nsp_weights_bk[k]])
-            found[tuple(tuple(map(int, part)) for part in parts)] += 1
+            found[tuple(tuple(np.asarray(part, int).tolist()) for part in parts)] += 1
     return found
 
 
