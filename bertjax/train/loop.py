@@ -150,8 +150,8 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
     end = start if best.over else steps
     progress.end_at(end, seconds_left=budget.seconds_left if budget else None)
     with contextlib.closing(_batches(run.task, skips, range(start + 1, end + 1))) as made:
-        first = next(made, None)
-        with _compiling(run, train_step, first, seed, budget):
+        batch = next(made, None)
+        with _compiling(run, train_step, batch, seed, budget):
             state = _state_at(run, checkpoints, start)
         # The evaluation that a signal cut short, or a kill, is made up for.
         if start and _due(start, config.eval.every, steps) and not run.folder.metrics.has_evaluation(start):
@@ -161,7 +161,6 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
         step = start
         while step < steps and not best.over:
             step += 1
-            batch = first if step == start + 1 else next(made)
             state, metrics = train_step(state, batch, seed)
             if budget is not None and (last := _last_step(run, budget, step, first=step == start + 1)):
                 steps, train_step, budget = last, run.programs.train_step(last), None
@@ -183,6 +182,7 @@ def _go_on(run: _Run, checkpoints: CheckpointWriter) -> TrainState | None:
                 return None
             if evaluating or saving:
                 progress.restart_clock()
+            batch = next(made, None)
     return _best_of(run, checkpoints, state, best)
 
 
