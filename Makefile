@@ -1,6 +1,5 @@
 # make train: set up, train the chapter's BERT on real text, encode with it.   make test: set up, lint, types, tests.
 #   Given again it goes on where it was stopped, or shows the run once more.   make textbook: the textbook's exact recipe.
-# make test-long: the tests that take longest: kills at random, several processes, the benchmarks' and the tutorial's own runs.
 # make test-interop: set up .venv-interop with transformers and sentence-transformers, compare with them (offline).
 #   BERTJAX_TABLE=FILE writes a table of families and their largest differences there.
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
@@ -19,7 +18,7 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 RECIPE = chapter
 RUN = $(lastword runs/$(RECIPE) $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-.PHONY: setup train textbook test test-long test-interop test-browser test-slurm tutorial check fuzz bench bench-quick
+.PHONY: setup train textbook test test-interop test-browser test-slurm tutorial check fuzz bench bench-quick
 
 setup: .venv/ready
 
@@ -52,9 +51,6 @@ train textbook: setup
 
 test: check
 	.venv/bin/pytest --numprocesses 2 --dist worksteal
-
-test-long: setup
-	.venv/bin/pytest -m long --numprocesses 2 --dist worksteal
 
 test-interop: .venv-interop/ready
 	HF_HUB_OFFLINE=1 .venv-interop/bin/pytest tests/interop

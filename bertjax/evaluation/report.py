@@ -255,9 +255,8 @@ def report_runs(paths: Sequence[str | Path]) -> str:
 
 def _learned_of(folder: RunFolder, config: Config) -> Learned:
     if config.task.kind != "pretrain":
-        from bertjax.evaluation.task import (
-            evaluate_task,
-        )  # with SciPy, which pretraining need not wait for
+        # With SciPy, which pretraining need not wait for.
+        from bertjax.evaluation.task import evaluate_task
 
         return as_learned(evaluate_task(folder.path))
     tokenizer = folder.tokenizer()

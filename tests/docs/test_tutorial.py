@@ -58,7 +58,6 @@ def test_every_public_name_is_used_or_told_of(notebook: nbformat.NotebookNode) -
     assert used <= set(bertjax.__all__) == (used | told) & set(bertjax.__all__) and len(used) > len(told)
 
 
-@pytest.mark.long
 def test_it_runs(notebook: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "TMPDIR"):
         monkeypatch.setenv(name, str(tmp_path))

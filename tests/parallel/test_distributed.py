@@ -144,7 +144,6 @@ def test_the_same_run_on_one_and_on_two_processes(
     assert launched.stdout.splitlines()[-len(alone) :] == alone
 
 
-@pytest.mark.long
 def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: Callable) -> None:
     """Each process reads it, and gives its devices their share."""
     recipe = dataclasses.replace(recipe, init_from=str(write_odd_bert(tmp_path / "theirs")))
@@ -161,7 +160,7 @@ def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: 
 # When one stops.
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(
     recipe: Config, tmp_path: Path, start: Callable, victim: int
 ) -> None:
@@ -198,7 +197,6 @@ def test_jax_does_not_end_a_process_before_it_has_said_why(last_words: str, code
     assert subprocess.run(command, timeout=60).returncode == code
 
 
-@pytest.mark.long
 def test_a_signal_to_one_stops_all_at_the_same_step(recipe: Config, tmp_path: Path, start: Callable) -> None:
     endless = longer(recipe, tmp_path / "run", 100_000, checkpoint=CheckpointConfig(), eval=EvalConfig(every=7))
     started = start(endless, 2)

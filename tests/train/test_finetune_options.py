@@ -42,7 +42,6 @@ def test_parts_of_a_batch_give_its_gradients_and_so_do_those_of_an_epochs_last(
         assert float(one["label_accuracy"].weight) == batches.batch_size_at(step)
 
 
-@pytest.mark.long
 def test_in_bfloat16_with_an_average_and_a_budget_a_kill_changes_nothing(
     small: Config, tmp_path: Path, kill: Callable, states: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,7 +172,6 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
         finetune(shuffled, resume=True)
 
 
-@pytest.mark.long
 def test_it_is_the_same_on_two_devices_and_on_four(
     config: Config, tmp_path: Path, devices: Callable[[int], None]
 ) -> None:

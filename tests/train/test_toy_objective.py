@@ -134,7 +134,6 @@ def test_it_learns_and_is_evaluated(whole: tuple[RunFolder, Task, dict]) -> None
     assert means["toy_loss"] == folder.metrics.newest_evaluation()["held_out_toy_loss"]
 
 
-@pytest.mark.long
 def test_it_is_the_same_on_several_devices(tmp_path: Path, whole: tuple[RunFolder, Task, dict]) -> None:
     folder, _, _ = run(tmp_path / "spread", devices=4)
     losses, alone = ([line.get("toy_loss") for line in one.metrics.read()][:3] for one in (folder, whole[0]))

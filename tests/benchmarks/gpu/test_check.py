@@ -140,7 +140,6 @@ def test_a_run_that_is_killed_is_compared_with_one_left_alone(monkeypatch: pytes
     assert asked == [(8, True, {"kills": 1, "seed": 0})] * 2
 
 
-@pytest.mark.long
 def test_the_parts_that_only_compute(of_this_text: Callable, devices: Callable) -> None:
     devices(1)
     of = {part.title: of_this_text(part).arguments for part in parts(tiny=True)}

@@ -133,7 +133,6 @@ def test_the_table_tells_what_helps_and_what_does_not(tiny: Config) -> None:
     assert not any("\\*" in of[f"`{name}`"] for name, _ in wanted[-2:])
 
 
-@pytest.mark.long
 def test_two_runs(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     start_no_process(monkeypatch, ablate)
     file = tmp_path / "runs.json"

@@ -15,7 +15,6 @@ from bertjax.config.recipes import load_config
 from bertjax.errors import BertjaxError
 
 
-@pytest.mark.long
 def test_each_seed_is_a_run_of_ours_and_one_of_the_peer(classify: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours by the commands, which are called here instead of started."""
     monkeypatch.setattr(finetune, "_run", lambda argv, _: main([*argv]))

@@ -23,7 +23,6 @@ def options(config: Config) -> list[str]:
     return [f"--{key}={'null' if value is None else value}" for key, value in flat(config).items()]
 
 
-@pytest.mark.long
 def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     devices(2)
     monkeypatch.setattr(speedrun, "make_programs", loop.make_programs)  # those that tests share
@@ -40,7 +39,6 @@ def test_a_race_is_the_run_that_it_would_be(tiny: Config, devices: Callable, mon
     assert 100 < won["start_up_seconds"] < 160 and 0 < won["training_seconds"] < 10 and won["evaluation_seconds"] > 0
 
 
-@pytest.mark.long
 def test_exit_codes_and_figures(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     """The run that fails has a process of its own, as every one has."""
     file = tmp_path / "race.json"

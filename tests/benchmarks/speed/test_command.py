@@ -80,7 +80,6 @@ def test_train_prints_a_table_and_writes_its_figures(tiny, two_devices, tmp_path
     assert "wikitext-2/train: 1,740 tokens" in out and f"{trained['pairs_per_second']:,.0f}" in out
 
 
-@pytest.mark.long
 def test_steps_and_layers_are_on_the_mesh_of_the_recipe(tiny, tmp_path, devices, monkeypatch):
     devices(2)
     prepare_text(tiny, tmp_path / "bench")
@@ -131,7 +130,6 @@ def test_least_cosine_is_the_worst_text(tmp_path):
     assert shared.least_cosine("one", "two") == pytest.approx(0.6)
 
 
-@pytest.mark.long
 def test_start_waits_for_the_line_of_a_step_and_for_the_end(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     prepare_text(tiny, tmp_path / "bench")
@@ -151,7 +149,6 @@ def test_a_run_that_fails_is_an_error(tiny, tmp_path):
         starting.start(config=str(tmp_path / "wrong.yaml"))
 
 
-@pytest.mark.long
 def test_scaling_prints_two_tables_and_writes_its_figures(tiny, tmp_path, devices, monkeypatch, capsys):
     devices(8)
     start_no_process(monkeypatch, contest)

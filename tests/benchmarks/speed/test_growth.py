@@ -62,7 +62,6 @@ def test_operations_grow_along_every_axis(recipe, axis, exponent):
     assert fit_exponent(sizes, operations) == pytest.approx(exponent, abs=0.1)
 
 
-@pytest.mark.long
 def test_steps_of_full_rows_are_timed(recipe, devices):
     devices(1)  # eight compile for longer
     measured = _grow_step(recipe, "batch", [8, 16], steps=2)

@@ -36,7 +36,6 @@ def test_the_summary_tells_a_leak() -> None:
     assert "joining" not in report["stages"]
 
 
-@pytest.mark.long
 def test_a_small_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))

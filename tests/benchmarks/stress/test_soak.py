@@ -96,7 +96,6 @@ def measured_run(config: Config, leak: int) -> list[Sample]:
     return samples
 
 
-@pytest.mark.long
 def test_short_runs(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of their own: what other tests leave behind goes when it goes."""
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # simulated ones keep some 300 bytes of each step, in XLA

@@ -27,7 +27,6 @@ def recipe(wikitext: Path, tmp_path: Path) -> Config:
     return load_config("torture", [*text, "tokenizer.min_frequency=1", *smaller])
 
 
-@pytest.mark.long
 def test_a_kill_leaves_no_trace(recipe: Config, tmp_path: Path) -> None:
     """Of a packed run with dropout. `scripts/torture.py` makes it a hundred."""
     assert recipe.model.dropout > 0 and recipe.data.row_length > recipe.data.max_length
