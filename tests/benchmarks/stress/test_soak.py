@@ -110,5 +110,5 @@ def test_short_runs(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         its = list(other_process.map(measured_run, *zip(*runs, strict=True)))
     assert fitted(its[0], most_bytes=BYTES_A_STEP)["flat"]
     assert not fitted(its[1], most_bytes=BYTES_A_STEP)["flat"]
-    # In a long run a checkpoint keeps 200 KB; each of the first twenty was seen to keep up to 560.
+    # A checkpoint keeps some 130 KB in a run of 120 of them; each of the first twenty was seen to keep 120 to 560.
     assert fitted(its[2], most_bytes=BYTES_A_STEP + 3 * BYTES_A_CHECKPOINT / EVERY)["flat"]
