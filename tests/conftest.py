@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib.metadata
+import itertools
 import os
 import re
 
@@ -56,10 +57,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is imported out of every later collection of garbage, which takes 0.2 s else, and collects rarely."""
+    """Collects garbage rarely: tracing makes it by the thousand, a twentieth of its time."""
+    leave_out_of_collections()
+    gc.set_threshold(50_000, 20, 50)
+
+
+_finished = itertools.count(1)
+
+
+def pytest_runtest_logfinish() -> None:
+    """What stays from test to test, such as JAX's caches, makes a collection of garbage take more than a second."""
+    if next(_finished) % 50 == 0:
+        leave_out_of_collections()
+
+
+def leave_out_of_collections() -> None:
+    """Makes later collections of garbage pass over all that is there now."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # tracing makes garbage by the thousand: a twentieth of its time
 
 
 @pytest.fixture(scope="session", autouse=True)
