@@ -97,7 +97,7 @@ def _compiled(
     train_step = programs.train_step(train.steps)
 
     def placed(step: int) -> Batch:
-        rows = rows_here(batches.num_rows_at(step), mesh, parts=train.gradient_accumulation_steps)
+        rows = rows_here(batches.num_rows_at(step), mesh, parts=train.parts)
         return place_rows(batches.batch_at(step, rows.some), rows, mesh)
 
     step_of_size = {batches.num_rows_at(step): step for step in reversed(range(train.steps))}

@@ -129,7 +129,7 @@ def step_collectives(config: Config, data: int, fsdp: int, tensor: int) -> list[
         objective,
         optimizer,
         schedule,
-        gradient_accumulation_steps=config.train.gradient_accumulation_steps,
+        gradient_accumulation_steps=config.train.parts,
     )
     state = state_template(objective, optimizer)
     state = with_sharding(state, by_name(state, mesh))

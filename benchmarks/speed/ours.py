@@ -84,7 +84,7 @@ def _time_steps(
     read: list[Metrics] = []
     pending = None
     for step, rows in enumerate(made_ahead(batches.batch_at, range(steps))):
-        batch = place_batch(rows, mesh, parts=config.train.gradient_accumulation_steps)
+        batch = place_batch(rows, mesh, parts=config.train.parts)
         if step == 0 and not compiled:
             compile_ahead(train_step, state, batch, config.seed)
         state, metrics = train_step(state, batch, config.seed)

@@ -112,7 +112,8 @@ def require_types(section: object, prefix: str = "") -> None:
 def describe_type(kind: Any) -> str:
     """Says what a key of a type takes, such as "a whole number or null"."""
     if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(typing.get_args(kind))
+        choices = typing.get_args(kind)
+        return ("one of " if len(choices) > 1 else "") + ", ".join(choices)
     if typing.get_origin(kind) is tuple:
         return f"[{describe_type(typing.get_args(kind)[0])}, ...]"
     if typing.get_args(kind):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import reprlib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def _as_kept(kind: Any, value: Any) -> Any:
     """The value of a key as a `Config` has it; in YAML 1e-4, which has no point, is text."""
     if isinstance(value, list):
         return tuple(value)
+    if isinstance(value, str) and int in typing.get_args(kind) and value.isdecimal():  # a number, or a word
+        return int(value)
     return float(value) if isinstance(value, str) and not is_text(kind) else value
 
 

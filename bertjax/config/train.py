@@ -26,8 +26,9 @@ class TrainConfig:
     batch_warmup_steps: int = 0
     """number of first steps with smaller batches: an eighth of train.batch_size in the first third of them, then a
     quarter, then a half"""
-    gradient_accumulation_steps: int = 1
-    """parts in which each batch is computed, one after the other, to save memory; the gradients stay the same"""
+    gradient_accumulation_steps: int | Literal["auto"] = 1
+    """parts in which each batch is computed, one after the other, to save memory; the gradients stay the same; auto for
+    as few as fit the devices' memory, which the run decides once"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the inputs of matrix products; parameters, optimiser state and sums are float32 in either case"""
     nsp_weight: float = 1.0
@@ -51,15 +52,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "train")
-        require_at_least(
-            self, "train", 1, "steps", "batch_size", "gradient_accumulation_steps", "log_every", "max_bad_steps"
-        )
+        require_at_least(self, "train", 1, "steps", "batch_size", "log_every", "max_bad_steps")
+        if self.gradient_accumulation_steps != "auto":
+            require_at_least(self, "train", 1, "gradient_accumulation_steps")
         require(
             self.spike_factor is None or 1 < self.spike_factor < math.inf,
             f"train.spike_factor={self.spike_factor} is no rise; give a number above 1, or leave it out",
         )
         require(
-            self.batch_size % self.gradient_accumulation_steps == 0,
+            self.batch_size % self.parts == 0,
             f"train.batch_size={self.batch_size} is not divisible by train.gradient_accumulation_steps="
             f"{self.gradient_accumulation_steps}; change one of them",
         )
@@ -85,6 +86,11 @@ class TrainConfig:
         for name in ("nsp_weight", "z_loss"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"train.{name}={value} is impossible; give 0 or more")
+
+    @property
+    def parts(self) -> int:
+        """Parts in which each batch is computed; 1 until they are decided."""
+        return 1 if self.gradient_accumulation_steps == "auto" else self.gradient_accumulation_steps
 
     @property
     def budget_seconds(self) -> float | None:

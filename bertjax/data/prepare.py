@@ -87,6 +87,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
     Raises:
       BertjaxError: the text cannot be had, holds less than a batch, or the cache cannot be written.
     """
+    begins = tokenizer is None
     source, instead_of, tokenizer = open_text(config, tokenizer, source)
     data, train, there = config.data, config.train, _vocabulary_there(config)
     if tokenizer.vocab_size == NUM_SPECIAL:
@@ -109,7 +110,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None, *, source: Sourc
         model=dataclasses.replace(config.model, vocab_size=vocab_size),
     )
     corpus = _tokenise(config, source, data.train_split, tokenizer)
-    _warn_of_unknown(corpus, tokenizer, was_read=bool(there))
+    if begins:
+        _warn_of_unknown(corpus, tokenizer, was_read=bool(there))
     held_out = corpus if data.eval_split == data.train_split else _tokenise(config, source, data.eval_split, tokenizer)
     train_batches = _batches(
         *(config, corpus, tokenizer),
@@ -221,7 +223,7 @@ def _tokenise(config: Config, source: Source, split: Split, tokenizer: Tokenizer
 
 def _held_out_batches(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Batches:
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    batch_size = config.train.batch_size // config.train.gradient_accumulation_steps
+    batch_size = config.train.batch_size // config.train.parts
     config = dataclasses.replace(config, data=config.held_out_data)
     return _batches(config, corpus, tokenizer, batch_size=batch_size, seed=_HELD_OUT_SEED)
 

@@ -62,7 +62,7 @@ def prepare_answering(config: Config, tokenizer: Tokenizer | None = None) -> Pre
     batch_size, row_length = config.train.batch_size, config.data.row_length
     batches = AnswerBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    at_once = batch_size // config.train.gradient_accumulation_steps
+    at_once = batch_size // config.train.parts
     of_held_out = AnswerBatches(held_out, batch_size=at_once, row_length=row_length, seed=config.seed)
     config = config.with_epochs(batches.steps_in_epoch)
     unanswered = sum(not question.answers for question in sides.train)

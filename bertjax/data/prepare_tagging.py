@@ -96,7 +96,7 @@ def prepare_tagging(config: Config, tokenizer: Tokenizer | None = None) -> Prepa
     batch_size, row_length = config.train.batch_size, config.data.row_length
     batches = TaggedBatches(train, batch_size=batch_size, row_length=row_length, seed=config.seed)
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    at_once = batch_size // config.train.gradient_accumulation_steps
+    at_once = batch_size // config.train.parts
     of_held_out = TaggedBatches(of_eval, batch_size=at_once, row_length=row_length, seed=config.seed)
     _tell_of_rare(train, tags)
     config = config.with_epochs(batches.steps_in_epoch)

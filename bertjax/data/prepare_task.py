@@ -82,7 +82,7 @@ def prepare_task(config: Config, tokenizer: Tokenizer | None = None) -> Prepared
     how: Any = {"row_length": row_length, "seed": config.seed}
     batches = LabelledBatches(train, batch_size=batch_size, balance=task.balance, **how)
     # Evaluation needs no more memory at once than a part of a batch does in training.
-    at_once = batch_size // config.train.gradient_accumulation_steps
+    at_once = batch_size // config.train.parts
     of_held_out = LabelledBatches(of_eval, batch_size=at_once, **how)
     config = config.with_epochs(batches.steps_in_epoch)
     items = [row.item for row in held_out]

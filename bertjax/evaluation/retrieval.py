@@ -67,7 +67,7 @@ def embed(
       params: over the mesh.
     """
     model, contrast = make_sentence_encoder(config, sentence, mesh, learning=False), contrast_of(config)
-    parts = config.train.gradient_accumulation_steps
+    parts = config.train.parts
 
     def told(params: Params, batch: TupleBatch) -> tuple[Array, list[Metrics]]:
         vectors_nre = tuple_vectors(model, params, batch, parts=parts)

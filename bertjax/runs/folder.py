@@ -11,7 +11,7 @@ import platform
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -50,11 +50,13 @@ class Split(Protocol):
 
 
 class Inputs(Protocol):
-    """What a run reads, of whatever kind it is."""
+    """What a run reads, of whatever kind it is: a NamedTuple."""
 
     @property
     def config(self) -> Config:
         """The run's configuration, with all that what is read decides."""
+
+    def _replace(self, *, config: Config) -> Self: ...
 
     @property
     def tokenizer(self) -> Tokenizer: ...

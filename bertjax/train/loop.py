@@ -207,7 +207,7 @@ def _batches(task: Task, skips: Sequence[Skip], steps: range) -> Generator[Any, 
 
     def make(step: int) -> tuple[Any, Rows]:
         number = batch_of(step, skips)
-        parts = task.config.train.gradient_accumulation_steps
+        parts = task.config.train.parts
         rows = rows_here(task.train_batches.num_rows_at(number), task.mesh, parts=parts)
         return task.train_batches.batch_at(number, rows.some), rows
 

@@ -206,6 +206,9 @@ def _prepared_again(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P
     its_own = folder.config()
     if its_own.data.source == config.data.fallback:  # the run fell back to it once, and stays with it
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=its_own.data.source))
+    if config.train.gradient_accumulation_steps == "auto":  # decided once, too
+        parts = its_own.train.gradient_accumulation_steps
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, gradient_accumulation_steps=parts))
     prepared = prepare(config, folder.tokenizer())
     check_same(folder, its_own, prepared)
     return prepared

@@ -56,7 +56,7 @@ def make_programs(config: Config, objective: Objective, mesh: Mesh) -> Programs:
             objective,
             make_optimizer(config.optim, steps),
             make_schedule(config.optim, steps),
-            gradient_accumulation_steps=config.train.gradient_accumulation_steps,
+            gradient_accumulation_steps=config.train.parts,
             ema_decay=config.optim.ema_decay,
             freeze_layers=config.optim.freeze_layers,
         )
@@ -105,7 +105,7 @@ def _compile_by_rate(config: Config, objective: Objective, mesh: Mesh, steps: in
             objective=objective,
             optimizer=make_optimizer(optim, steps, rate),
             schedule=make_schedule(optim, steps, rate),
-            gradient_accumulation_steps=config.train.gradient_accumulation_steps,
+            gradient_accumulation_steps=config.train.parts,
             ema_decay=optim.ema_decay,
         )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from bertjax.config.checks import as_type
 from bertjax.errors import shown
 from bertjax.evaluation.report import write_report
 from bertjax.parallel.distributed import Agreement, joined, run_of
+from bertjax.parallel.memory import enough_memory
 from bertjax.parallel.process_group import Processes
 from bertjax.parallel.sharding import find_devices, make_mesh
 from bertjax.runs.folder import Inputs, RunFolder
@@ -25,12 +27,18 @@ from bertjax.runs.signals import Stop, stopping_on_signals
 from bertjax.storage.paths import url_of
 from bertjax.train.account import account
 from bertjax.train.loop import Task, fit
+from bertjax.train.memory import in_parts_that_fit
 from bertjax.train.open_run import Prepare, may_go_further, open_run, with_model_of_init
 from bertjax.train.programs import MakePrograms
 from bertjax.train.progress import Progress, describe_devices
 from bertjax.train.state import TrainState
 
 _logger = logging.getLogger(__name__)
+
+_LESS_MEMORY = (
+    "give --train.gradient_accumulation_steps auto, --train.remat true, "
+    "or a smaller train.batch_size or data.max_length"
+)
 
 P = TypeVar("P", bound=Inputs)
 
@@ -101,7 +109,8 @@ def carry_out(
             config = dataclasses.replace(config, distributed=DistributedConfig())
             with at_url(config, processes, resume=resume) as publish:
                 how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs, "publish": publish}
-                figures = _train(config, course, processes, stop, **how)
+                with enough_memory(_LESS_MEMORY):
+                    figures = _train(config, course, processes, stop, **how)
         if figures is None:
             stop.leave()
     assert figures is not None
@@ -143,6 +152,9 @@ def _train(
     ):
         course.introduce(prepared, mesh)
         _logger.info(f"devices:  {describe_devices(mesh)}; folder: {shown(config.run_dir)}")
+        if prepared.config.train.gradient_accumulation_steps == "auto":
+            prepared, programs = _in_parts_that_fit(course, prepared, mesh, processes, programs)
+            folder.rewrite_config(prepared)
         task, reports = course.task(prepared, mesh), prepared.config.logging.report
         title = f"{folder.path.name}, on {prepared.train.name}"
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
@@ -167,6 +179,23 @@ def _train(
             lines = [*best, *learned.lines, *course.what_next(folder)]
         _conclude(folder, task, progress, lines)
     return None if learned is None else learned.figures or _held_out(folder, prepared.config)
+
+
+def _in_parts_that_fit(
+    course: Course[P], prepared: P, mesh: Mesh, processes: Processes, programs: MakePrograms | None
+) -> tuple[P, MakePrograms]:
+    config = prepared.config
+
+    def in_parts(parts: int) -> Config:
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, gradient_accumulation_steps=parts))
+
+    def task_in(parts: int) -> Task:
+        return course.task(prepared._replace(config=in_parts(parts)), mesh)
+
+    parts, programs = in_parts_that_fit(task_in, processes, programs)
+    with warnings.catch_warnings(action="ignore"):  # it was all said when it was first read
+        # Once more, as when the run is resumed: held-out batches are as small as a part.
+        return course.prepare(in_parts(parts), prepared.tokenizer), programs
 
 
 def _held_out(folder: RunFolder, config: Config) -> dict[str, float]:

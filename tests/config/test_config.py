@@ -32,6 +32,7 @@ IMPOSSIBLE = [
     (["train.batch_size=-8"], ["train.batch_size=-8", "1 or more"]),
     (["train.log_every=0"], ["train.log_every=0", "1 or more"]),
     (["train.gradient_accumulation_steps=0"], ["train.gradient_accumulation_steps=0", "1 or more"]),
+    (["train.gradient_accumulation_steps=few"], ["expected a whole number or auto, got few"]),
     (
         ["train.batch_size=10", "train.gradient_accumulation_steps=4"],
         ["train.batch_size=10", "train.gradient_accumulation_steps=4", "change one"],

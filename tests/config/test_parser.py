@@ -73,7 +73,7 @@ WRONG_TYPES = [  # key, value in YAML, what the message offers
     ("model.vocab_size", "big", "a whole number or null"),
     ("model.vocab_size", "7.5", "a whole number or null"),
     ("optim.clip_norm", "x", "a number or null"),
-    ("data.fallback", "wiki", "one of python-docs or null"),
+    ("data.fallback", "wiki", "python-docs or null"),
     ("data.cache", "[1, 2]", "text or null"),
 ]
 

@@ -150,7 +150,9 @@ def test_a_run_that_starts_from_a_folder(recipe: Config, tmp_path: Path, start: 
     whole = pretrain(longer(recipe, tmp_path / "whole", 2))
     run = tmp_path / "run"
     reporting = longer(recipe, run, 2, mesh=MeshConfig(fsdp=2), logging=LoggingConfig(report=True))
-    start(reporting, 2, kubernetes=True).go_well()
+    fitting = dataclasses.replace(reporting.train, gradient_accumulation_steps="auto")  # all the same number
+    start(dataclasses.replace(reporting, train=fitting), 2, kubernetes=True).go_well()
+    assert RunFolder(run).config().train.gradient_accumulation_steps == 1
     page = RunFolder(run).report.read_text(encoding="utf-8")  # which one writes, of what all were asked
     assert "Hidden words and the model’s guesses" in page and "Layer 1, head 2" in page
     for ours, theirs in zip(RunFolder(run).metrics.read(), RunFolder(whole).metrics.read(), strict=True):

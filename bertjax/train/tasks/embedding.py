@@ -132,7 +132,7 @@ def _describe(prepared: PreparedEmbedding) -> str:
 def _objective(prepared: PreparedEmbedding, mesh: Mesh) -> Objective:
     config = prepared.config
     model = make_sentence_encoder(config, prepared.sentence, mesh, learning=True)
-    return contrastive_objective(model, contrast_of(config), parts=config.train.gradient_accumulation_steps)
+    return contrastive_objective(model, contrast_of(config), parts=config.train.parts)
 
 
 def _judge(prepared: PreparedEmbedding, mesh: Mesh, params: Params) -> Judgement:
