@@ -1,4 +1,7 @@
-"""Sentences about films with people's ratings (Hutto and Gilbert 2014), and a small model to fine-tune on them."""
+"""Sentences with people's ratings (Hutto and Gilbert 2014), and a small model to fine-tune on them.
+
+Those about films are to be told apart, the good from the bad; of all, the ratings are to be told.
+"""
 
 import csv
 import io
@@ -14,7 +17,9 @@ import numpy as np
 from benchmarks.packages import MINILM, VADER, unpacked
 from bertjax.data.batching.random import random_bits
 
-_RATED = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"  # lines of number, mean rating from -4 to 4, sentence
+_RATED = "hutto_ICWSM_2014/{}_GroundTruth.txt"  # lines of number, mean rating from -4 to 4, sentence
+_FILMS = ("movieReviewSnippets",)
+_ALL = (*_FILMS, "tweets", "nytEditorialSnippets", "amazonReviewSnippets")
 _LEAST = 0.2  # a rating nearer to 0 is neither
 _HELD_OUT = 0.1  # share of each of the two held-out parts
 _ALIKE = 6  # words in a row that make two sentences near-duplicates
@@ -23,7 +28,7 @@ _SEED = 0  # of the split
 
 class Sentence(NamedTuple):
     text: str
-    label: str  # "positive" or "negative"
+    label: str  # "positive" or "negative"; or the rating
     rating: float
 
 
@@ -47,6 +52,17 @@ def films() -> Films:
     return Films(*(folder / f"{part}.csv" for part in Films._fields))
 
 
+def ratings() -> Films:
+    """Returns such files of sentences about films, news, wares and whatever people tweet; the label is the rating."""
+    made = f"ratings by {_HELD_OUT}, {_ALIKE}, {_SEED}"
+
+    def write(archive: Path, folder: Path) -> None:
+        rated = read_ratings(archive, _ALL)
+        write_films([Sentence(text, f"{rating:g}", rating) for text, rating in rated], folder)
+
+    return Films(*(unpacked(VADER, write, made) / f"{part}.csv" for part in Films._fields))
+
+
 def sentences() -> list[str]:
     """Returns the texts to learn from, each once."""
     with open(films().train, newline="", encoding="utf-8") as file:
@@ -54,21 +70,27 @@ def sentences() -> list[str]:
 
 
 def read_rated(archive: Path) -> list[Sentence]:
-    """Returns the sentences of vadersentiment's source archive that people hold for positive or negative."""
+    """Returns the sentences about films, of vadersentiment's archive, that people hold for positive or negative."""
+    return [
+        Sentence(text, "positive" if rating > 0 else "negative", rating)
+        for text, rating in read_ratings(archive, _FILMS)
+        if abs(rating) >= _LEAST
+    ]
+
+
+def read_ratings(archive: Path, domains: Sequence[str]) -> list[tuple[str, float]]:
+    """Returns the sentences of some files of the archive, each with its mean rating."""
     with tarfile.open(archive) as outer:
         inner = next(member for member in outer if member.name.endswith("/hutto_ICWSM_2014.tar.gz"))
         file = outer.extractfile(inner)
         assert file is not None
+        rows: list[list[str]] = []
         with tarfile.open(fileobj=io.BytesIO(file.read())) as rated:
-            lines = rated.extractfile(_RATED)
-            assert lines is not None
-            rows = [line.split("\t") for line in lines.read().decode().splitlines()]
-    found = [(text, float(rating)) for _, rating, text in rows]
-    return [
-        Sentence(text, "positive" if rating > 0 else "negative", rating)
-        for text, rating in found
-        if abs(rating) >= _LEAST
-    ]
+            for domain in domains:
+                lines = rated.extractfile(_RATED.format(domain))
+                assert lines is not None
+                rows += [line.split("\t") for line in lines.read().decode().splitlines()]
+    return [(text, float(rating)) for _, rating, text in rows]
 
 
 def write_films(sentences: Sequence[Sentence], folder: Path, *, seed: int = _SEED) -> None:

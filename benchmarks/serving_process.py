@@ -42,6 +42,10 @@ class ServingProcess:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
+    def run_under(self, command: Sequence[str]) -> None:
+        """Starts it by a command that takes another one, such as taskset."""
+        self._command = [*command, *self._command]
+
     def __enter__(self) -> "ServingProcess":
         self.start()
         return self

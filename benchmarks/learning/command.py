@@ -137,8 +137,9 @@ def _finetune(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     parser = make_parser(
         "finetune-accuracy",
         "[--seeds N] [--peers]",
-        "Fine-tune in whole runs with several seeds, and tell the accuracy on examples that are held out. Without "
-        "--init_from and --task.train, it is MiniLM on sentences about films, which pip fetches once.",
+        "Fine-tune in whole runs with several seeds, and tell how well each does on examples that are held out: the "
+        "accuracy, or with --config score the correlation. Without --init_from and --task.train, it is MiniLM on "
+        "sentences that people rated, which pip fetches once.",
         "classify",
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each, from the recipe's seed on")
@@ -149,6 +150,8 @@ def _finetune(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         check_packages(FINETUNING_PEERS)
     from benchmarks.learning import finetune
 
+    if config.task.kind not in finetune.FIGURES:
+        raise BertjaxError(f"task.kind={config.task.kind} is not compared; give {' or '.join(finetune.FIGURES)}")
     report = finetune.compare(config, options.seeds, environment, say, peers=options.peers)
     print(finetune.render(report))
     write_json(report, options.json)

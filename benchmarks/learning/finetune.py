@@ -18,7 +18,9 @@ from bertjax.config.recipes import flat, save_config
 from bertjax.errors import BertjaxError
 from bertjax.storage.interpreter import module_command
 
-Run = dict[str, Any]  # contender, seed, accuracy, and examples a second over the whole training
+Run = dict[str, Any]  # contender, seed, the figure, and examples a second over the whole training
+
+FIGURES = {"classify": "accuracy", "score": "Pearson"}  # by kind of task
 
 # Trainer's ways, by the precision of the recipe. To group by length costs it nothing, and takes half the time.
 _PEERS = {"float32": "trainer_grouped_float32", "bfloat16": "trainer_grouped_bf16"}
@@ -35,12 +37,12 @@ def compare(
       peers: whether Trainer learns too.
     """
     config, texts = with_films(config)
-    peer, runs = _PEERS[config.train.precision], []
+    peer, figure, runs = _PEERS[config.train.precision], FIGURES[config.task.kind], []
 
     def add(contender: str, seed: int, figures: Run) -> None:
-        told = {key: figures[key] for key in ("accuracy", "examples_per_second")}
+        told = {key: figures[key] for key in (figure, "examples_per_second")}
         runs.append({"contender": contender, "seed": seed, **told})
-        say(f"seed {seed}: {contender}: {told['accuracy']:.2%}, {told['examples_per_second']:,.1f} examples/s")
+        say(f"seed {seed}: {contender}: {told[figure]:.2%}, {told['examples_per_second']:,.1f} examples/s")
 
     for seed in range(config.seed, config.seed + seeds):  # seed by seed, so that a part of it compares already
         with tempfile.TemporaryDirectory(prefix="bertjax-finetune-") as name:
@@ -49,19 +51,19 @@ def compare(
                 recipe = {"config": str(Path(name, "recipe.yaml")), "texts": texts, "seed": seed}
                 plain = with_checkout(os.environ) | {"HF_HUB_OFFLINE": "1"}
                 add(peer, seed, run(Contender("finetune_peer", {**recipe, **PEERS[peer]}, plain)))
-    return {"trial": "finetune-accuracy", "recipe": flat(config), "examples": texts, "runs": runs}
+    return {"trial": "finetune-accuracy", "recipe": flat(config), "examples": texts, "figure": figure, "runs": runs}
 
 
 def _ours(config: Config, seed: int, texts: str, environment: Mapping[str, str], folder: Path) -> Run:
     """Returns the figures of a whole `bertjax finetune`, and of `bertjax evaluate` on other examples."""
-    config = dataclasses.replace(config, run_dir=str(folder / "run"), seed=seed)
+    config, figure = dataclasses.replace(config, run_dir=str(folder / "run"), seed=seed), FIGURES[config.task.kind]
     save_config(config, folder / "recipe.yaml")
     _run(["finetune", "--config", str(folder / "recipe.yaml")], environment)
     out = folder / "evaluation.json"
     _run(["evaluate", config.run_dir, "--task.eval", texts, "--json", str(out)], environment)
     timings = [json.loads(line) for line in (folder / "run/timings.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
-        "accuracy": json.loads(out.read_text(encoding="utf-8"))["figures"]["accuracy"]["value"],
+        figure: json.loads(out.read_text(encoding="utf-8"))["figures"][figure]["value"],
         "examples_per_second": [line["pairs_per_second"] for line in timings if "pairs_per_second" in line][-1],
     }
 
@@ -75,14 +77,15 @@ def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
 
 def render(report: dict[str, Any]) -> str:
     """Returns the table, in Markdown."""
-    lines = ["| | accuracy | deviation | by seed | examples/s |", "|---|---|---|---|---|"]
+    figure = report["figure"]
+    lines = [f"| | {figure} | deviation | by seed | examples/s |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(one["contender"] for one in report["runs"]):
         its = [one for one in report["runs"] if one["contender"] == name]
-        accuracies = [one["accuracy"] for one in its]
-        deviation = f"{100 * statistics.stdev(accuracies):.2f} points" if len(its) > 1 else "-"
-        by_seed = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
+        values = [one[figure] for one in its]
+        deviation = f"{100 * statistics.stdev(values):.2f} points" if len(its) > 1 else "-"
+        by_seed = ", ".join(f"{value:.2%}" for value in values)
         rate = statistics.median(one["examples_per_second"] for one in its)
-        lines.append(f"| {name} | {statistics.mean(accuracies):.2%} | {deviation} | {by_seed} | {rate:,.1f} |")
+        lines.append(f"| {name} | {statistics.mean(values):.2%} | {deviation} | {by_seed} | {rate:,.1f} |")
     seeds = [one["seed"] for one in report["runs"] if one["contender"] == "ours"]
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     told = f"Mean over {which} on {Path(report['examples']).name}, from which nothing was chosen or learned."

@@ -158,6 +158,9 @@ def _serve(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of each of the three loads")
     parser.add_argument("--peers", action="store_true", help="run infinity-emb too, in an environment of its own")
     parser.add_argument("--infinity", metavar="FOLDER", type=user_path, help="that environment; by default made once")
+    parser.add_argument(
+        "--replicas", type=int, metavar="N", help="run as many behind haproxy too, on cores of their own"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures there too")
     options = parser.parse_args(argv)
     if options.rounds < 1 or not 0 < options.seconds < 3600:
@@ -166,11 +169,16 @@ def _serve(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         )
     if options.json:
         check_new("--json", Path(options.json))
+    if options.replicas is not None and not 1 <= options.replicas <= 64:
+        raise BertjaxError(f"--replicas {options.replicas} is impossible; give 1 to 64")
+    from benchmarks import balanced
     from benchmarks.speed import serve
 
     serve.check_hey()
+    if options.replicas is not None:
+        balanced.check_haproxy()
     infinity = (options.infinity or serve.infinity_environment(say)) if options.peers else None
-    how = {"rounds": options.rounds, "seconds": options.seconds, "infinity": infinity}
+    how = {"rounds": options.rounds, "seconds": options.seconds, "infinity": infinity, "replicas": options.replicas}
     with tempfile.TemporaryDirectory(prefix="bertjax-bench-") as folder:
         report = serve.measure(Path(folder), environment, say, **how)
     print(serve.render(report))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import with_checkout
-from benchmarks.films import films, minilm
+from benchmarks.films import films, minilm, ratings
 from benchmarks.speed import table
 from benchmarks.speed.benches import OURS, add_shares, describe_model, highest, report_of
 from benchmarks.speed.contest import Contender, take_turns
@@ -36,12 +36,15 @@ _STEPS = 50
 
 
 def with_films(config: Config) -> tuple[Config, str]:
-    """Returns the recipe with MiniLM and the sentences about films where it names no others, and what to predict."""
+    """Returns the recipe with MiniLM and rated sentences where it names no others, and what to predict.
+
+    They are those about films, whose labels are to be told; where the recipe tells numbers, all, and their ratings.
+    """
     if config.init_from is None:
         config = dataclasses.replace(config, init_from=str(minilm()))
     if config.task.train is not None:
         return config, config.task.eval or config.task.train
-    files = films()
+    files = ratings() if config.task.kind == "score" else films()
     task = dataclasses.replace(config.task, train=str(files.train), eval=str(files.valid))
     return dataclasses.replace(config, task=task), str(files.test)
 

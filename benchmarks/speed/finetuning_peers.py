@@ -1,4 +1,4 @@
-"""Fine-tuning by transformers' Trainer, and labels by its pipeline; neither is part of the default install."""
+"""Fine-tuning by transformers' Trainer, and what its pipeline tells; neither is part of the default install."""
 
 import contextlib
 import csv
@@ -7,6 +7,7 @@ import tempfile
 import time
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -33,11 +34,14 @@ def finetune(
     task, seed = recipe.task, recipe.seed if seed is None else seed
     assert recipe.init_from is not None and task.train is not None
     rows, told = _rows(recipe, task.train), _rows(recipe, texts)
-    names = sorted({label for _, label in rows})
+    # Of a task of numbers there is one output, and labels are numbers.
+    names = None if recipe.task.kind == "score" else sorted({label for _, label in rows})
     transformers.set_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(recipe.init_from)
     net = transformers.AutoModelForSequenceClassification.from_pretrained(
-        recipe.init_from, num_labels=len(names), id2label=dict(enumerate(names)), dtype=torch.float32
+        recipe.init_from,
+        **({"num_labels": 1} if names is None else {"num_labels": len(names), "id2label": dict(enumerate(names))}),
+        dtype=torch.float32,
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(
@@ -53,10 +57,8 @@ def finetune(
     pipe = transformers.pipeline("text-classification", model=net.eval(), tokenizer=tokenizer, batch_size=_ROWS)
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-        guesses = [
-            guess["label"]
-            for guess in pipe([text for text, _ in told], truncation=True, max_length=recipe.data.max_length)
-        ]
+        how = {"truncation": True, "max_length": recipe.data.max_length}
+        guesses = pipe([text for text, _ in told], **how, **({"function_to_apply": "none"} if names is None else {}))
     of_labels = time.perf_counter() - start
     size = recipe.train.batch_size
     epochs, batches = divmod(made, -(-len(rows) // size))
@@ -64,8 +66,15 @@ def finetune(
         "examples_per_second": (epochs * len(rows) + batches * size) / trained,
         "texts_per_second": len(told) / of_labels,
         "seconds": trained,
-        "accuracy": sum(guess == label for guess, (_, label) in zip(guesses, told, strict=True)) / len(told),
+        **_figure(guesses, [label for _, label in told], numbers=names is None),
     }
+
+
+def _figure(guesses: list[dict[str, Any]], labels: list[str], *, numbers: bool) -> dict[str, float]:
+    if numbers:
+        told = [[guess["score"] for guess in guesses], [float(label) for label in labels]]
+        return {"Pearson": float(np.corrcoef(told)[0, 1])}
+    return {"accuracy": float(np.mean([guess["label"] == label for guess, label in zip(guesses, labels, strict=True)]))}
 
 
 def _rows(config: Config, path: str) -> list[tuple[str, str]]:
@@ -74,9 +83,13 @@ def _rows(config: Config, path: str) -> list[tuple[str, str]]:
         return [(row[config.task.text], row[config.task.label]) for row in csv.DictReader(file)]
 
 
-def _read(rows: list[tuple[str, str]], names: list[str], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+def _read(
+    rows: list[tuple[str, str]], names: list[str] | None, tokenizer: Any, max_length: int
+) -> list[dict[str, Any]]:
+    labels = [float(label) if names is None else names.index(label) for _, label in rows]
     return [
-        {**tokenizer(text, truncation=True, max_length=max_length), "label": names.index(label)} for text, label in rows
+        {**tokenizer(text, truncation=True, max_length=max_length), "label": label}
+        for (text, _), label in zip(rows, labels, strict=True)
     ]
 
 

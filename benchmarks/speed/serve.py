@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.balanced import balanced
 from benchmarks.environment import with_checkout
 from benchmarks.films import minilm, sentences
 from benchmarks.serving_process import ServingProcess, free_port, ours
@@ -44,12 +45,15 @@ class Contestant(NamedTuple):
     path: str
 
 
-def contestants(environment: Mapping[str, str], infinity: Path | None) -> dict[str, Contestant]:
+def contestants(
+    environment: Mapping[str, str], infinity: Path | None, replicas: int | None = None
+) -> dict[str, Contestant]:
     """Returns the servers by name.
 
     Args:
       environment: of ours.
       infinity: the virtual environment of infinity-emb; None leaves it out.
+      replicas: of ours behind a balancer; None leaves them out.
     """
 
     def of_ours(precision: str) -> Contestant:
@@ -68,6 +72,13 @@ def contestants(environment: Mapping[str, str], infinity: Path | None) -> dict[s
         return Contestant(make, "/embeddings")
 
     found = {"ours": of_ours("float32"), "ours, bfloat16": of_ours("bfloat16")}
+    if replicas is not None:
+
+        def behind(model: Path, port: int, log: Path) -> ServingProcess:
+            log.with_suffix("").mkdir(exist_ok=True)
+            return balanced(model, environment, port, log.with_suffix(""), replicas)
+
+        found[f"ours, {replicas} behind haproxy"] = Contestant(behind, "/v1/embeddings")
     if infinity is not None:
         found |= {"infinity, torch": of_infinity("float32"), "infinity, bfloat16": of_infinity("bfloat16")}
     return found
@@ -81,13 +92,14 @@ def measure(
     rounds: int,
     seconds: float,
     infinity: Path | None,
+    replicas: int | None = None,
     model: Path | None = None,
 ) -> dict[str, Any]:
     """Returns the report, as `--json` writes it.
 
     Args:
       seconds: that each of the three loads lasts.
-      infinity: as of `contestants`.
+      infinity, replicas: as of `contestants`.
       model: a folder of sentence-transformers; by default MiniLM.
     """
     check_hey()
@@ -95,7 +107,7 @@ def measure(
     bodies = write_bodies(folder)
     runs: dict[str, list[Figures]] = {}
     for turn in range(1, rounds + 1):
-        for name, contestant in contestants(with_checkout(environment), infinity).items():
+        for name, contestant in contestants(with_checkout(environment), infinity, replicas).items():
             say(f"round {turn} of {rounds}: {name}")
             port = free_port()
             with contestant.make(model, port, folder / f"{name}.txt") as server:

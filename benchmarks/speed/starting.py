@@ -13,8 +13,9 @@ from typing import Any
 from bertjax.errors import BertjaxError
 from bertjax.storage.interpreter import module_command
 
-_ONE_STEP = ["--train.steps=1", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0"]
-_ONE_STEP += ["--logging.report=false"]
+# The second step is sent off before the first one's line is written: a program that is traced for it too is waited for.
+_TWO_STEPS = ["--train.steps=2", "--train.log_every=1", "--optim.warmup_steps=0", "--eval.every=0"]
+_TWO_STEPS += ["--logging.report=false"]
 _PAUSE = 0.002  # seconds between two looks whether the first step is done
 
 
@@ -55,7 +56,7 @@ def until_first_step(
       command: of `bertjax`, which trains.
       more: further options of it.
     """
-    argv = [*_BERTJAX, command, "--config", config, "--run_dir", str(run_dir), *_ONE_STEP, *more]
+    argv = [*_BERTJAX, command, "--config", config, "--run_dir", str(run_dir), *_TWO_STEPS, *more]
     metrics = run_dir / "metrics.jsonl"
     with tempfile.TemporaryFile("w+") as said:
         begin = time.perf_counter()

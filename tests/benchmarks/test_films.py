@@ -5,11 +5,12 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.films import Films, Sentence, read_rated, write_films
+from benchmarks.films import Films, Sentence, ratings, read_rated, write_films
 from benchmarks.packages import Package, unpacked
 from bertjax.errors import BertjaxError
 
@@ -72,6 +73,36 @@ def test_ratings_become_labels_and_those_near_0_fall_away(tmp_path: Path) -> Non
     archive = tmp_path / "sdist.tar.gz"
     archive.write_bytes(packed({"x/additional_resources/hutto_ICWSM_2014.tar.gz": inner}))
     assert read_rated(archive) == [("A ''good'' film, é", "positive", 2.25), ("Bad", "negative", -0.2)]
+
+
+def test_of_all_domains_the_ratings_themselves_are_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domains = ("movieReviewSnippets", "tweets", "nytEditorialSnippets", "amazonReviewSnippets")
+    files = {
+        f"hutto_ICWSM_2014/{domain}_GroundTruth.txt": "".join(
+            f"{n}\t{n / 8 - 1}\tOf {domain} number {n}\r\n" for n in range(10)
+        ).encode()
+        for domain in domains
+    }
+    archive = tmp_path / "sdist.tar.gz"
+    archive.write_bytes(packed({"x/additional_resources/hutto_ICWSM_2014.tar.gz": packed(files)}))
+
+    def unpack(_: Package, write: Callable[[Path, Path], None], made: str) -> Path:
+        folder = tmp_path / made
+        if not folder.exists():
+            folder.mkdir()
+            write(archive, folder)
+        return folder
+
+    monkeypatch.setattr("benchmarks.films.unpacked", unpack)
+    rows: list[dict[str, str]] = []
+    for file, size in zip(ratings(), (32, 4, 4), strict=True):
+        with open(file, newline="", encoding="utf-8") as opened:
+            of_part = list(csv.DictReader(opened))
+        assert len(of_part) == size
+        rows += of_part
+    assert {(row["text"], float(row["label"])) for row in rows} == {
+        (f"Of {domain} number {n}", n / 8 - 1) for domain in domains for n in range(10)
+    }
 
 
 def test_a_package_is_fetched_once_and_only_the_one_that_is_meant(

@@ -38,6 +38,9 @@ def test_a_recipe_without_examples_is_of_films(classify: Config, monkeypatch: py
         "test.csv",
     )
     assert finetune.with_films(classify) == (classify, classify.task.eval)
+    monkeypatch.setattr(finetune, "ratings", lambda: Films(*map(Path, ("a.csv", "b.csv", "c.csv"))))
+    config, texts = finetune.with_films(load_config("score"))
+    assert (config.task.train, config.task.eval, texts) == ("a.csv", "b.csv", "c.csv")
 
 
 def test_the_report_has_all_contenders_and_starts_are_ours(
