@@ -179,7 +179,7 @@ class CheckpointWriter(Checkpoints):
 
 def _new_orbax() -> ocp.AsyncCheckpointer:
     # Replicas share the writing of what is large; slicing and joining what is small takes longer than to write it. How
-    # an array was spread is not written, which took a third of a save's time: who restores says where it is to go.
+    # an array was spread is not written, which took up to a third of a save: who restores says where it is to go.
     arrays = ocp.type_handlers.ArrayHandler(
         min_slice_bytes_for_replica_parallel=2**20, enable_write_sharding_file=False
     )

@@ -36,6 +36,7 @@ def in_parts_that_fit(
       BertjaxError: one row a device is too much.
     """
     make, limit = programs or make_programs, processes.broadcast(device_memory)
+    limit = None if limit is None else max(1, limit)  # a container may have nothing left
     task = task_in(1)
     most = max(1, task.train_batches.num_rows // row_shards(task.mesh))  # so that each part has a row on each device
     batch_size, parts, first = task.config.train.batch_size, 1, None

@@ -152,9 +152,7 @@ def _train(
     ):
         course.introduce(prepared, mesh)
         _logger.info(f"devices:  {describe_devices(mesh)}; folder: {shown(config.run_dir)}")
-        if prepared.config.train.gradient_accumulation_steps == "auto":
-            prepared, programs = _in_parts_that_fit(course, prepared, mesh, processes, programs)
-            folder.rewrite_config(prepared)
+        prepared, programs = _in_parts_that_fit(folder, course, prepared, mesh, processes, programs)
         task, reports = course.task(prepared, mesh), prepared.config.logging.report
         title = f"{folder.path.name}, on {prepared.train.name}"
         live = LivePlot(folder.metrics, title, task.objective.heads) if plot else None
@@ -182,9 +180,17 @@ def _train(
 
 
 def _in_parts_that_fit(
-    course: Course[P], prepared: P, mesh: Mesh, processes: Processes, programs: MakePrograms | None
-) -> tuple[P, MakePrograms]:
+    folder: RunFolder,
+    course: Course[P],
+    prepared: P,
+    mesh: Mesh,
+    processes: Processes,
+    programs: MakePrograms | None,
+) -> tuple[P, MakePrograms | None]:
+    """Decides in how many parts batches are computed, where that is left to the run, and keeps it in its folder."""
     config = prepared.config
+    if config.train.gradient_accumulation_steps != "auto":
+        return prepared, programs
 
     def in_parts(parts: int) -> Config:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, gradient_accumulation_steps=parts))
@@ -195,7 +201,9 @@ def _in_parts_that_fit(
     parts, programs = in_parts_that_fit(task_in, processes, programs)
     with warnings.catch_warnings(action="ignore"):  # it was all said when it was first read
         # Once more, as when the run is resumed: held-out batches are as small as a part.
-        return course.prepare(in_parts(parts), prepared.tokenizer), programs
+        prepared = course.prepare(in_parts(parts), prepared.tokenizer)
+    folder.rewrite_config(prepared)
+    return prepared, programs
 
 
 def _held_out(folder: RunFolder, config: Config) -> dict[str, float]:

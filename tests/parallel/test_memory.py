@@ -1,7 +1,6 @@
 """What devices tell of their memory, and what is said where it runs out."""
 
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -23,9 +22,7 @@ def test_the_smallest_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert device_memory() == expected
 
 
-def test_devices_of_a_cpu_share_what_the_system_has(
-    devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_devices_of_a_cpu_share_what_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertjax.parallel.memory.available_memory", lambda: 1000)
     assert device_memory() == 900 // len(jax.local_devices())
     monkeypatch.setattr("bertjax.parallel.memory.available_memory", lambda: None)

@@ -57,7 +57,7 @@ def test_it_is_the_least_number(
             lambda config, *_: config,  # type: ignore
         )
 
-    for limit in (50, 300, 500, 700, 1000, 1500, 10_000):
+    for limit in (0, 50, 300, 500, 700, 1000, 1500, 10_000):
         memory(limit)
         expected = next((parts for parts in may_be if needed(parts) <= limit), None)
         if expected is None:
