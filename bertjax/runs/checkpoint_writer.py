@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,9 @@ from bertjax.runs.checkpoints import Checkpoints, quiet_orphans, reason_of
 from bertjax.storage.atomic import sync_folder
 from bertjax.storage.lease import Lost
 from bertjax.storage.manifest import write_manifest
+
+# Writes that a straggler (see below) was to begin, and which its closed event loop never began.
+ORPHANS = "coroutine '.*async_serialize_from_host.* was never awaited"
 
 
 class CheckpointWriter(Checkpoints):
@@ -49,6 +53,7 @@ class CheckpointWriter(Checkpoints):
     def __enter__(self) -> Self:
         super().__enter__()
         _quiet_stragglers()
+        warnings.filterwarnings("ignore", ORPHANS, RuntimeWarning)
         self._remove("partial-*")
         return self
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -355,3 +356,18 @@ def test_a_kill_while_saving_leaves_a_sound_checkpoint(tmp_path: Path) -> None:
         with CheckpointWriter(folder, keep=1) as checkpoints:
             checkpoints.save(3, {"params": {"a": np.full(1000, 3.0, np.float32)}})
         assert [path.name for path in folder.iterdir()] == ["3"]
+
+
+def test_a_write_that_orbax_never_began_prints_nothing(tmp_path: Path) -> None:
+    async def async_serialize_from_host() -> None:
+        async def write_fragment() -> None:
+            pass
+
+        write_fragment()  # as its closed event loop leaves it
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for entered in (contextlib.nullcontext(), CheckpointWriter(tmp_path, keep=1)):
+            with entered, contextlib.suppress(StopIteration):
+                async_serialize_from_host().send(None)
+            assert len(warned) == 1, [str(warning.message) for warning in warned]

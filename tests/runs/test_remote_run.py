@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_while_it_uploads_goes_on_elsewhere(
 @contextlib.contextmanager
 def writer(path: Path, publish: Callable[[], None]) -> Iterator[CheckpointWriter]:
     """Writes checkpoints as a run does that goes on when it cannot."""
-    with CheckpointWriter(path / "checkpoints", keep=1, on_failure="warn", publish=publish) as checkpoints:
+    with CheckpointWriter(path / "checkpoints", keep=1, on_failure="continue", publish=publish) as checkpoints:
         yield checkpoints
 
 
