@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bertjax.storage.cores import num_cores
+
 WIDTH = 100
 _PACKAGES = ("jax", "flax", "numpy", "tokenizers")
 
@@ -92,12 +94,11 @@ def _times(rounds: int) -> str:
 
 def describe_machine(peers: Sequence[str]) -> dict[str, Any]:
     """Returns processor, cores, memory, system and versions, those of the peers' packages among them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": num_cores(),
         "memory_bytes": memory,
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "versions": {"python": platform.python_version()} | _versions((*_PACKAGES, *peers)),

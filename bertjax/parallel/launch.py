@@ -1,7 +1,6 @@
 """Starts several processes of the program on this machine as one run: to develop with, or without a cluster."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -10,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
+
+from bertjax.storage.cores import num_cores
 
 _GRACE = 15.0  # seconds in which the others stop by themselves when one has
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -29,7 +30,7 @@ def launch(command: Sequence[str], size: int, *, environment: Mapping[str, str])
       The exit code of the first one that failed, 0 where none did.
     """
     coordinator = f"127.0.0.1:{_free_port()}"
-    cores = max(1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // size)
+    cores = max(1, num_cores() // size)
     # As many threads for XLA in each process as there are cores for it; what is set already stays.
     environment = {"NPROC": str(cores)} | dict(environment)
     processes: list[subprocess.Popen[str]] = []

@@ -19,6 +19,7 @@ from bertjax.serving.programs import Piece, Program, Results
 from bertjax.serving.rows import Rows
 
 _LOOKED_AT = 256  # requests that are asked for a text to fill a batch's last gaps
+_IN_FLIGHT_AT_MOST = 2  # batches
 _logger = logging.getLogger(__name__)
 
 
@@ -73,8 +74,9 @@ class Batcher:
         self._waiting: collections.deque[_Job] = collections.deque()
         self._changed, self._ended = threading.Condition(), False
         self._tokens_per_second = 0.0
-        # A CPU has nothing to gain from a batch begun before the last is read: both would share its cores.
-        self._in_flight_at_most = 1 if jax.default_backend() == "cpu" else 2
+        # An accelerator must not wait for the host, so a batch is begun while another is under way. On a CPU both share
+        # the cores, and what is begun half empty would be fuller, and sooner done, after the other.
+        self._only_full_beside_another = jax.default_backend() == "cpu"
         self._thread = threading.Thread(target=self._work, name="devices", daemon=True)
 
     def start(self) -> None:
@@ -131,13 +133,19 @@ class Batcher:
                     self._changed.wait()
                 if self._ended:
                     return
-                if self._waiting and len(in_flight) < self._in_flight_at_most:
+                if self._waiting and len(in_flight) < _IN_FLIGHT_AT_MOST and (not in_flight or self._worth_beginning()):
                     program, taken, rows = self._take()
             if taken:
                 began = time.perf_counter()
                 in_flight.append((taken, self._begun(program, taken, rows), began))
-            if len(in_flight) == self._in_flight_at_most or not taken:
+            if len(in_flight) == _IN_FLIGHT_AT_MOST or not taken:
                 self._finish(*in_flight.popleft())
+
+    def _worth_beginning(self) -> bool:
+        """Returns whether a batch of what waits should be begun beside another one."""
+        first = self._waiting[0]
+        rows = first.program.rows_for(first.pieces[first.next])
+        return not self._only_full_beside_another or self.waiting_tokens >= rows.max_tokens
 
     def _take(self) -> tuple[Program, _Taken, Rows]:
         """Takes texts for a batch off the line: of each request one, and again, until the rows are full."""

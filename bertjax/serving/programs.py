@@ -61,7 +61,7 @@ class VectorProgram:
         result = self._engine.start(texts, placement, self._recipe, self._shapes.holding(rows))
 
         def read() -> Results:
-            array = np.asarray(result)
+            array = result()
             if not self._recipe.of_tokens:
                 return list(array[placement.row_n, placement.slot_n])
             places = zip(placement.row_n, placement.offset_n, pieces, strict=True)
@@ -93,7 +93,7 @@ class WordProgram:
 
         def read() -> Results:
             ends = np.cumsum([len(of_piece) for of_piece in masks])
-            best_p2n = _best(np.asarray(result)[: ends[-1], : self._vocab_size])
+            best_p2n = _best(result()[: ends[-1], : self._vocab_size])
             return [best_p2n[end - len(of_piece) : end] for end, of_piece in zip(ends, masks, strict=True)]
 
         return read

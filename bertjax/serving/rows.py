@@ -48,6 +48,11 @@ class Rows:
         return True
 
     @property
+    def max_tokens(self) -> int:
+        """How many tokens there is room for."""
+        return self._num_rows * self._length
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for a text of two tokens."""
         return len(self._used) == self._num_rows and min(self._used) + 2 > self._length

@@ -1,6 +1,8 @@
 """Batches: which texts are in them, where the devices find them, and when they are read back."""
 
-from typing import get_args
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from bertjax.data.reader import TokenIds
 from bertjax.inference.engine import _ALONE, Engine, Pooling, Recipe, delayed, local_mesh
 from bertjax.models import sentence
 from bertjax.models.bert import Bert
+from bertjax.parallel.sharding import make_mesh
 
 CONFIG = BertConfig(
     vocab_size=20, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, max_position=40, dropout=0.5
@@ -56,6 +59,28 @@ def test_windows_keep_to_themselves() -> None:
     together = list(ours.vectors(iter(windows), Recipe(("mean",))))
     assert [np.shape(vectors) for vectors in together] == [(2, 8), (0, 8), (1, 8)]
     np.testing.assert_allclose(together[2][0], ours.token_vectors(windows[2][0]).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_cpu_two_batches_are_computed_at_once_but_for_the_first_of_a_program() -> None:
+    ours = Engine(CONFIG, drawn_params(Bert(CONFIG)), "float32", make_mesh(devices=jax.devices()[:1]))
+    texts = [TokenIds([2, *[7] * 37, 3], 2)] * 650  # in thirteen batches of one shape
+    alone = [ours.token_vectors(text).mean(0) for text in texts[:1]]
+    forward, both, at_work, seen = ours.forward, threading.Barrier(2), threading.Semaphore(2), []
+
+    def watched(params: Any, batch: Any) -> jax.Array:
+        new = batch.shape not in [shape for shape, _ in seen]
+        seen.append((batch.shape, threading.get_ident()))
+        assert at_work.acquire(blocking=False)
+        if not new:
+            both.wait(timeout=20)
+        result = forward(params, batch)
+        at_work.release()
+        return result
+
+    ours.forward, ours._workers = watched, ThreadPoolExecutor(2)
+    (vectors,) = ours.vectors([texts], Recipe(("mean",)))
+    np.testing.assert_allclose(vectors, np.repeat(alone, len(texts), 0), rtol=1e-4, atol=1e-5)
+    assert len(seen) == 13 and len({shape for shape, _ in seen}) == 1 and len({thread for _, thread in seen}) == 2
 
 
 def test_kinds_of_pooling_have_the_same_names_everywhere() -> None:

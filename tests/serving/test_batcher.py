@@ -18,7 +18,7 @@ def piece(size: int, first: int = 0) -> Piece:
 
 
 class Sums:
-    """Adds a text's ids up, in batches of two rows of eight tokens, each when it is let; keeps what was in each."""
+    """Adds a text's ids up, in batches of two rows of eight tokens, each read when it is let; keeps their firsts."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -30,14 +30,20 @@ class Sums:
     def start(self, pieces: Sequence[Piece], rows: Rows) -> Callable[[], Results]:
         self.batches.append([piece.text.ids[0] for piece in pieces])
         self.began.release()
-        assert self.let.acquire(timeout=10)
-        if self.batches[-1][0] == 666:
-            raise MemoryError
-        return lambda: [np.array(sum(piece.text.ids)) for piece in pieces]
+
+        def read() -> Results:
+            assert self.let.acquire(timeout=10)
+            if pieces[0].text.ids[0] == 666:
+                raise MemoryError
+            return [np.array(sum(piece.text.ids)) for piece in pieces]
+
+        return read
 
 
-async def began(program: Sums) -> None:
-    await asyncio.to_thread(program.began.acquire)
+async def began(program: Sums, batches: int = 2) -> None:
+    """Waits until as many have begun: by default as many as there ever are at once."""
+    for _ in range(batches):
+        await asyncio.to_thread(program.began.acquire)
 
 
 def with_batcher(play: Callable[[Batcher, Sums], object], max_tokens: int = 1000) -> tuple[Sums, list[Batch]]:
@@ -58,22 +64,40 @@ def test_a_short_request_does_not_wait_for_a_long_one() -> None:
         await began(program)
         short = asyncio.ensure_future(batcher.run(program, [piece(4, 100)]))
         await asyncio.sleep(0)
-        program.let.release(2)
+        program.let.release(3)
         assert [int(one) for one in await short] == [106]
         assert not long.done()
         program.let.release(9)
         assert [int(one) for one in await long] == [28 + number for number in range(6)]
 
     program, saw = with_batcher(play)
-    assert program.batches[:2] == [[0, 1], [2, 100]]  # its second batch has it, beside the long one's next
+    assert program.batches[:3] == [[0, 1], [2, 3], [4, 100]]  # the next has it, beside the long one's next
     assert sum(batch.num_texts for batch in saw) == 7 and sum(batch.num_tokens for batch in saw) == 52
+
+
+@pytest.mark.parametrize(
+    ("backend", "batches"), [("cpu", [[1, 2], [3, 4]]), ("gpu", [[1, 2], [3], [4]])], ids=["cpu", "gpu"]
+)
+def test_a_half_empty_batch_is_begun_beside_another_on_accelerators_alone(
+    backend: str, batches: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(batcher: Batcher, program: Sums) -> None:
+        first = asyncio.ensure_future(batcher.run(program, [piece(8, 1), piece(8, 2), piece(4, 3)]))
+        await began(program, 2 if backend == "gpu" else 1)
+        second = asyncio.ensure_future(batcher.run(program, [piece(4, 4)]))
+        await asyncio.sleep(0)
+        program.let.release(9)
+        assert len(await first) == 3 and len(await second) == 1
+
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    assert with_batcher(play)[0].batches == batches
 
 
 def test_past_the_bound_requests_are_sent_away_and_texts_of_a_client_that_has_gone_are_dropped() -> None:
     async def play(batcher: Batcher, program: Sums) -> None:
-        first = asyncio.ensure_future(batcher.run(program, [piece(8, 1), piece(8, 2)]))
+        first = asyncio.ensure_future(batcher.run(program, [piece(8, number) for number in range(1, 5)]))
         await began(program)
-        gone = asyncio.ensure_future(batcher.run(program, [piece(8, 3)] * 4))
+        gone = asyncio.ensure_future(batcher.run(program, [piece(8, 5)] * 4))
         await asyncio.sleep(0)
         assert batcher.waiting_tokens == 32
         with pytest.raises(Overloaded, match="try again in 1 s"):
@@ -81,12 +105,12 @@ def test_past_the_bound_requests_are_sent_away_and_texts_of_a_client_that_has_go
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         assert batcher.waiting_tokens == 0
-        last = asyncio.ensure_future(batcher.run(program, [piece(8, 4)]))
+        last = asyncio.ensure_future(batcher.run(program, [piece(8, 6)]))
         await asyncio.sleep(0)
         program.let.release(9)
-        assert len(await first) == 2 and len(await last) == 1
+        assert len(await first) == 4 and len(await last) == 1
 
-    assert with_batcher(play, max_tokens=35)[0].batches == [[1, 2], [4]]
+    assert with_batcher(play, max_tokens=35)[0].batches == [[1, 2], [3, 4], [6]]
 
 
 def test_a_batch_that_fails_is_told_of_and_the_next_one_is_computed() -> None:
@@ -106,7 +130,7 @@ def test_requests_of_other_programs_have_batches_of_their_own() -> None:
     other.let.release(9)
 
     async def play(batcher: Batcher, program: Sums) -> None:
-        first = asyncio.ensure_future(batcher.run(program, [piece(8, 1)]))
+        first = asyncio.ensure_future(batcher.run(program, [piece(8, 1)] * 4))
         await began(program)
         rest = [batcher.run(one, [piece(4, number)]) for number, one in enumerate((other, program, other, program), 2)]
         waiting = [asyncio.ensure_future(one) for one in rest]
@@ -114,7 +138,7 @@ def test_requests_of_other_programs_have_batches_of_their_own() -> None:
         program.let.release(9)
         assert [int(one[0]) for one in await asyncio.gather(first, *waiting)] == [29, 8, 9, 10, 11]
 
-    assert with_batcher(play)[0].batches == [[1], [3, 5]] and other.batches == [[2, 4]]
+    assert with_batcher(play)[0].batches == [[1, 1], [1, 1], [3, 5]] and other.batches == [[2, 4]]
 
 
 def test_texts_in_rows_neither_overlap_nor_outgrow_them() -> None:

@@ -26,6 +26,7 @@ from bertjax.data.sources.files import HELD_OUT, SHARD_BYTES, Shard, Skipped, Us
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.storage.cache import alone_in, cache_key, read_or_build, read_whole, writing_in
+from bertjax.storage.cores import num_cores
 from bertjax.storage.interpreter import module_command
 
 logger = logging.getLogger(__name__)
@@ -155,10 +156,6 @@ def _size(shard: Shard) -> int:
     return sum(part.size for part in shard)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 Each = Callable[[Mapping[Path, Shard], Task], Generator[tuple[Path, Done]]]
 """Builds the shards, each into its folder, and yields each one's report when it is there."""
 
@@ -189,7 +186,7 @@ def _build_shards(plan: Mapping[Path, Shard], task: Task, each: Each) -> list[Do
 
 def _here(workers: int | None) -> Each:
     """Builds them in processes of this machine."""
-    return functools.partial(_each_done, workers=workers or _cores())
+    return functools.partial(_each_done, workers=workers or num_cores())
 
 
 def _each_done(plan: Mapping[Path, Shard], task: Task, workers: int) -> Generator[tuple[Path, Done]]:
