@@ -26,6 +26,7 @@ from bertjax.data.batching.packing import Placement, pack
 from bertjax.data.reader import TokenIds
 from bertjax.models.bert import Bert, make_model, params_template
 from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
+from bertjax.parallel.memory import enough_memory
 from bertjax.parallel.sharding import (
     ROW_AXES,
     by_name,
@@ -52,6 +53,7 @@ _BATCHES_IN_FLIGHT = 2  # that the devices have before the host waits for one
 # A batch has products that keep all cores at work and much else that does not; meanwhile another has them. On two cores
 # that was 1.1 to 1.35 times as many texts a second with a MiniLM, and no more with four batches.
 _BATCHES_AT_ONCE_ON_CPU = 2
+_LESS_MEMORY = "give shorter texts, a smaller model, or a machine with more memory"
 
 
 class Shape(NamedTuple):
@@ -130,7 +132,8 @@ class Engine:
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
         self._replicated, self._of_batch = replicated(mesh), _of_batch(mesh)
-        self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, by_name(cast, mesh))
+        with enough_memory(_LESS_MEMORY):
+            self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, by_name(cast, mesh))
         self.forward, self._pool, self._words = _make_programs(config, precision, mesh, shortest)
         self._workers = _workers() if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu" else None
         self._programs: set[tuple[Any, ...]] = set()
@@ -162,7 +165,7 @@ class Engine:
 
     def token_vectors(self, text: TokenIds) -> np.ndarray:
         """Returns the representations of one text's tokens, float32 [t, hidden]."""
-        return np.asarray(self._vectors([text], _ALONE, TOKENS))[0, : len(text.ids)]
+        return _on_host(functools.partial(self._vectors, [text], _ALONE, TOKENS))[0, : len(text.ids)]
 
     def token_probabilities(self, text: TokenIds, positions: list[int]) -> np.ndarray:
         """Returns how likely each token of the vocabulary is at these positions of one text.
@@ -174,7 +177,8 @@ class Engine:
         Returns:
           float32 [p, vocabulary].
         """
-        return np.asarray(self._probabilities([text], _ALONE, [positions]))[: len(positions)]
+        computed = functools.partial(self._probabilities, [text], _ALONE, [positions])
+        return _on_host(computed)[: len(positions)]
 
     def vectors(self, windows: Iterable[list[TokenIds]], recipe: Recipe) -> Iterator[Vectors]:
         """Yields the vectors of each window's texts in turn.
@@ -261,9 +265,11 @@ class Engine:
 
     def _started(self, computed: Callable[[], Array]) -> Callable[[], np.ndarray]:
         """Starts a batch, on a CPU in a thread that waits for it; returns what waits for its result."""
-        if self._workers is None:
-            return functools.partial(np.asarray, computed())
-        return self._workers.submit(lambda: np.asarray(computed())).result
+        if self._workers is not None:
+            return self._workers.submit(_on_host, computed).result
+        with enough_memory(_LESS_MEMORY):
+            result = computed()
+        return functools.partial(_on_host, lambda: result)
 
     def _vectors(
         self, texts: list[TokenIds], placement: Placement, recipe: Recipe, shape: Shape | None = None
@@ -344,6 +350,12 @@ def _workers() -> ThreadPoolExecutor:
     asked = os.environ.get("NPROC", "")
     threads_of_xla = int(asked) if asked.isdigit() else num_cores()
     return ThreadPoolExecutor(min(_BATCHES_AT_ONCE_ON_CPU, max(1, threads_of_xla)), "batches")
+
+
+def _on_host(computed: Callable[[], Array]) -> np.ndarray:
+    """Waits for what is computed; raises BertjaxError where memory runs out."""
+    with enough_memory(_LESS_MEMORY):
+        return np.asarray(computed())
 
 
 def _read_back(

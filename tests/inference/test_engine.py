@@ -12,6 +12,7 @@ from drawn_params import drawn_params
 from bertjax.cli.encode import POOLINGS
 from bertjax.config import BertConfig, MeshConfig
 from bertjax.data.reader import TokenIds
+from bertjax.errors import BertjaxError
 from bertjax.inference.engine import _ALONE, Engine, Pooling, Recipe, delayed, local_mesh
 from bertjax.models import sentence
 from bertjax.models.bert import Bert
@@ -81,6 +82,20 @@ def test_on_a_cpu_two_batches_are_computed_at_once_but_for_the_first_of_a_progra
     (vectors,) = ours.vectors([texts], Recipe(("mean",)))
     np.testing.assert_allclose(vectors, np.repeat(alone, len(texts), 0), rtol=1e-4, atol=1e-5)
     assert len(seen) == 13 and len({shape for shape, _ in seen}) == 1 and len({thread for _, thread in seen}) == 2
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_too_little_memory_is_one_line(devices: int) -> None:
+    ours = Engine(CONFIG, drawn_params(Bert(CONFIG)), "float32", make_mesh(devices=jax.devices()[:devices]))
+
+    def exhausted(*_: Any) -> jax.Array:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Error allocating device buffer: allocating 4000000 bytes")
+
+    ours.forward = exhausted
+    text = TokenIds([2, 7, 3], 3)
+    for computed in (lambda: list(ours.vectors([[text]], Recipe(("mean",)))), lambda: ours.token_vectors(text)):
+        with pytest.raises(BertjaxError, match="^there is not enough memory on cpu, where 4.0 MB .*; give shorter"):
+            computed()
 
 
 def test_kinds_of_pooling_have_the_same_names_everywhere() -> None:
