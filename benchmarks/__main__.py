@@ -15,6 +15,7 @@ NAMES = {
         "data",
         "start",
         "layers",
+        "profile",
         "encode",
         "finetune",
         "embed",
@@ -35,6 +36,7 @@ speed, in rounds, each contender in a process of its own:
   data      batches on one core, and how long a corpus takes to build
   start     seconds to a run's first step, the first time and again; to a help text; to a mistake's message
   layers    how long a deep model takes to compile and what a step holds, with train.remat and train.scan_layers
+  profile   where a training step's time goes on a CPU, beside what the machine allows at best
   encode    texts to vectors
   embed     pairs of texts that embeddings are learned from, with a real model
   finetune  labelled examples, and the labels of texts, with a real model; both are fetched once

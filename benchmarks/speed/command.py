@@ -55,6 +55,11 @@ _OPTIONS = {
         "films, which pip fetches once.",
         peers=("torch", "transformers", "accelerate", "sentence_transformers", "datasets"),
     ),
+    "profile": _Options(
+        "textbook",
+        "Show where a training step's time goes on one core of a CPU, beside what it allows at best, in one round. A "
+        "recipe of fine-tuning has MiniLM and sentences about films unless it names others.",
+    ),
     "growth": _Options("textbook", "Time steps and data at several sizes, and fit exponents."),
     "scaling": _Options(
         "base",
@@ -92,6 +97,11 @@ def run(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bool:
 
             report = scaling.measure(config, Path(folder), environment, say)
             print(scaling.render(report))
+        elif name == "profile":
+            from benchmarks.speed import profiling
+
+            report = profiling.measure(config, Path(folder), environment, say)
+            print(profiling.render(report))
         elif name == "finetune":
             from benchmarks.speed import finetune, table
 

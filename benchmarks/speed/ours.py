@@ -69,6 +69,36 @@ def timed_steps(config: Config, batches: Any, steps: int) -> TimedSteps:
     return TimedSteps(seconds, metrics, go_on)
 
 
+class Training(NamedTuple):
+    """A run after its first steps."""
+
+    program: str  # the step's, compiled, as XLA prints it
+    fill: float  # of its batches, real tokens in one of them
+    go_on: Callable[[int], list[float]]  # makes so many more and returns their seconds; to be called once
+
+
+def training_in_progress(recipe: Config, warm: int) -> Training:
+    """Begins a run of pretraining or fine-tuning and makes its first steps."""
+    if recipe.task.kind == "pretrain":
+        prepared: Any = prepare(recipe)
+        config, mesh = prepared.config, make_mesh(*recipe.mesh_sizes(jax.device_count()))
+        objective = pretraining_objective(make_model(config.model, config.train).clone(mesh=mesh))
+        programs = make_programs(config, objective, mesh)
+        _, _, state = _time_steps(config, programs, programs.init(config.seed), prepared.train_batches, mesh, warm)
+    else:
+        prepared, programs, _, state = _fine_tuned(recipe, 0, warm)
+        config, mesh = prepared.config, make_mesh(*recipe.mesh_sizes(jax.device_count()))
+    batches = prepared.train_batches
+    train_step: Any = programs.train_step(config.train.steps)
+    batch = place_batch(batches.batch_at(0), mesh, parts=config.train.parts)
+    program = train_step.lower(programs.template, batch, config.seed).compile().as_text()
+
+    def go_on(steps: int) -> list[float]:
+        return _time_steps(config, programs, state, batches, mesh, steps, compiled=True)[0]
+
+    return Training(program, batches.fill, go_on)
+
+
 def _time_steps(
     config: Config,
     programs: Programs,

@@ -37,6 +37,8 @@ def main(contender: str, arguments: str) -> None:
             from benchmarks.speed.embedding_peers import embed as run
         case "finetune_peer":
             from benchmarks.speed.finetuning_peers import finetune as run
+        case "profile":
+            from benchmarks.speed.profiling import profile as run
         case "growth":
             from benchmarks.speed.growing import grow as run
         case "communicate":
