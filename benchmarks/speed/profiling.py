@@ -19,6 +19,7 @@ from benchmarks.speed.contest import Contender, take_turns
 from benchmarks.speed.finetune import with_films
 from bertjax.config import Config
 from bertjax.config.recipes import load_config, save_config
+from bertjax.errors import BertjaxError
 from bertjax.inference.pretrained import model_config
 
 _WARM, _STEPS = 3, 20
@@ -51,6 +52,8 @@ def profile(*, config: str, overrides: list[str], steps: int) -> dict[str, Any]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from benchmarks.speed.ours import training_in_progress
 
+    if (platform := jax.default_backend()) != "cpu":
+        raise BertjaxError(f"profile is of CPUs, and this is a {platform}; scripts/gpu_check.py profiles a GPU")
     ceiling, recipe = measure_ceiling(), load_config(config, overrides)
     training = training_in_progress(recipe, _WARM)
     with tempfile.TemporaryDirectory(prefix="bertjax-trace-") as folder:

@@ -1,12 +1,14 @@
 """Where a step's time goes: what took how long, and what of it is products, norms and the rest."""
 
+import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.speed.profiling import Instruction, _events, add_up, instructions, render, self_seconds
+from benchmarks.speed.profiling import Instruction, _events, add_up, instructions, profile, render, self_seconds
+from bertjax.errors import BertjaxError
 
 
 def test_what_ran_inside_counts_once() -> None:
@@ -73,3 +75,10 @@ def test_what_takes_little_is_shown_together() -> None:
     assert model == "2 layers" and titles.split()[:3] == ["ms", "a", "step"]
     assert norms.split() == ["norms", "600.0", "60.0%", "300.0", "50.0%", "4"]
     assert rest.split() == ["all", "else", "4.0", "0.4%", "-", "-", "2"]
+
+
+def test_an_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    with pytest.raises(BertjaxError, match="profile is of CPUs, and this is a gpu; scripts/gpu_check.py"):
+        profile(config="none.yaml", overrides=[], steps=1)
