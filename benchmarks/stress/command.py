@@ -120,27 +120,35 @@ def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     parser = Parser(
         prog="python -m benchmarks siege",
         description="Serve a model on loopback to clients of which one in ten vanishes, trickles or sends garbage; "
-        "kill the server once and ask it to end once. Each answer is compared with the library's.",
+        "kill the server once and ask it to end once. Each answer is compared with the library's. With --replicas it "
+        "is one of several behind haproxy, and whatever becomes of it every request is to be answered.",
     )
     parser.add_argument("--model", metavar="FOLDER", type=user_path, help="by default MiniLM, which pip fetches once")
     parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="in all (default: 120)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what the clients do (default: 0)")
+    parser.add_argument("--replicas", type=int, metavar="N", help="besiege as many servers behind haproxy")
     parser.add_argument("--json", metavar="FILE", help="write all figures there too")
     options = parser.parse_args(argv)
+    if options.replicas is not None and not 2 <= options.replicas <= 64:
+        raise BertjaxError(f"--replicas {options.replicas} is impossible; give 2 to 64")
     if not 3 <= options.seconds < math.inf:
         raise BertjaxError(f"--seconds {options.seconds:g} is impossible; give 3 or more")
     if options.json:
         check_new("--json", Path(options.json))
+    from benchmarks.balanced import check_haproxy
     from benchmarks.films import minilm, sentences
     from benchmarks.serving_process import free_port
     from benchmarks.stress import serve
 
+    if options.replicas is not None:
+        check_haproxy()
     with tempfile.TemporaryDirectory(prefix="bertjax-siege-") as folder:
         report = serve.besiege(
             *(options.model or minilm(), sentences()[:500], Path(folder), environment, say),
             port=free_port(),
             seconds=options.seconds,
             seed=options.seed,
+            replicas=options.replicas,
         )
     print(serve.render(report))
     write_json(report, options.json)

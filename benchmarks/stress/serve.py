@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.balanced import balanced
 from benchmarks.serving_process import ServingProcess, ours
 from bertjax.inference.encoder import Encoder
 
@@ -41,7 +42,7 @@ class Siege:
     def __init__(self, server: ServingProcess, texts: list[str], units_nd: np.ndarray, seed: int):
         self._server, self._texts, self._units_nd = server, texts, units_nd
         self._random, self.counts = random.Random(seed), collections.Counter[str]()
-        self.stops, self.down = 0, False  # how often the server was stopped, and whether it is now
+        self.stops, self.down = 0, False  # how often what answers was stopped, and whether it is now
         self.seconds: list[float] = []  # of answers that came
 
     async def run(self, seconds: float) -> None:
@@ -95,7 +96,7 @@ class Siege:
 
     def _compared(self, chosen: list[int], status: int, vectors: Callable[[], list[Any]]) -> str:
         if status in (429, 503):
-            return "sent away"
+            return f"sent away by {status}"
         if status != 200:
             return f"wrong: status {status}"
         difference = np.abs(np.array(vectors(), np.float32) - self._units_nd[chosen]).max()
@@ -206,66 +207,88 @@ def besiege(
     port: int,
     seconds: float,
     seed: int,
+    replicas: int | None = None,
 ) -> dict[str, Any]:
     """Returns the report: counts of requests, memory, and whether all is well.
 
     The server is killed after a third of the time and asked to end after two; each time it is started again.
+
+    Args:
+      replicas: so many servers are besieged through haproxy, and one of them is stopped while the others answer.
     """
     say(f"encoding {len(texts):,} texts with the library")
     units_nd = Encoder.load(model).encode(texts, normalize=True)
     memory: list[int] = []
     exits: list[int] = []
-    with ours(model, environment, port, folder / "server.txt", "--max-waiting-tokens", "20000") as server:
-        siege = Siege(server, texts, units_nd, seed)
+    options = ("--max-waiting-tokens", "20000")
+    if replicas is None:
+        besieged = stopped = ours(model, environment, port, folder / "server.txt", *options)
+        servers = [stopped]
+    else:
+        besieged = balanced(model, environment, port, folder, replicas, *options)
+        servers = list(besieged.servers)
+        stopped = servers[0]
+    with besieged:
+        siege = Siege(besieged, texts, units_nd, seed)
         for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM, None), 1):
             say(f"part {number} of 3: {CLIENTS} clients for {seconds / 3:.0f} s")
-            asyncio.run(_part(siege, server, seconds / 3, stop, exits))
+            asyncio.run(_part(siege, stopped, seconds / 3, stop, exits, alone=replicas is None))
             if stop is None:
                 time.sleep(1)  # what has vanished is noticed
-                figures = server.text("/metrics")
-                memory.append(server.memory_bytes)
+                figures = [_metrics(server) for server in servers]
             else:
-                server.start()
+                stopped.start()
                 siege.down = False
-                memory.append(server.memory_bytes)
-    lines = dict(line.rsplit(" ", 1) for line in figures.splitlines() if not line.startswith("#"))
+            memory.append(besieged.memory_bytes)
+    return {"bench": "siege", "seconds": seconds, "seed": seed, "replicas": replicas} | _report(
+        siege, figures, memory, exit_code=exits[-1]
+    )
+
+
+def _report(siege: Siege, figures: list[dict[str, float]], memory: list[int], *, exit_code: int) -> dict[str, Any]:
     counts = dict(sorted(siege.counts.items()))
     bad = sum(count for name, count in counts.items() if name.startswith(("wrong", "lost")))
     told = sum(count for name, count in counts.items() if name != "honest" and not name.startswith("hostile"))
-    waiting = float(lines["bertjax_waiting_tokens"])
+    waiting = sum(of_server["bertjax_waiting_tokens"] for of_server in figures)
     milliseconds = sorted(1000 * one for one in siege.seconds) or [0.0]
     return {
-        "bench": "siege",
-        "seconds": seconds,
-        "seed": seed,
         "counts": counts,
         "adds_up": told == counts["honest"],
-        "clients_gone": float(lines["bertjax_clients_gone_total"]),
+        "clients_gone": sum(of_server["bertjax_clients_gone_total"] for of_server in figures),
         "waiting_tokens": waiting,
-        "exit_code_after_sigterm": exits[-1],
+        "exit_code_after_sigterm": exit_code,
         "memory_bytes": memory,
         "median_ms": milliseconds[len(milliseconds) // 2],
         "p99_ms": milliseconds[int(0.99 * len(milliseconds))],
-        "well": not bad and told == counts["honest"] and waiting == 0 and exits[-1] == 0 and counts.get("right", 0) > 0,
+        "well": not bad and told == counts["honest"] and waiting == 0 and exit_code == 0 and counts.get("right", 0) > 0,
     }
 
 
 async def _part(
-    siege: Siege, server: ServingProcess, seconds: float, stop: signal.Signals | None, exits: list[int]
+    siege: Siege, server: ServingProcess, seconds: float, stop: signal.Signals | None, exits: list[int], *, alone: bool
 ) -> None:
+    """Lets the clients take turns, and stops the server before they are done; if it is not alone, amid them."""
     attack = asyncio.ensure_future(siege.run(seconds))
     if stop is not None:
-        await asyncio.sleep(0.9 * seconds)
-        siege.down, siege.stops = True, siege.stops + (stop == signal.SIGKILL)
-        if stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
+        await asyncio.sleep((0.9 if alone else 0.5) * seconds)
+        siege.down, siege.stops = alone, siege.stops + (alone and stop == signal.SIGKILL)
+        if alone and stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
             await asyncio.sleep(0.1)
         exits.append(await asyncio.to_thread(server.end, stop))
     await attack
 
 
+def _metrics(server: ServingProcess) -> dict[str, float]:
+    lines = [line for line in server.text("/metrics").splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
 def render(report: dict[str, Any]) -> str:
     """Returns the report as lines."""
-    lines = [f"{CLIENTS} clients, {report['seconds']:.0f} s, seed {report['seed']}; killed once, asked to end once"]
+    what = "" if report["replicas"] is None else f"one of {report['replicas']} servers behind haproxy "
+    lines = [
+        f"{CLIENTS} clients, {report['seconds']:.0f} s, seed {report['seed']}; {what}killed once, asked to end once"
+    ]
     lines += [f"{count:>8,}  {name}" for name, count in report["counts"].items()]
     sizes = ", ".join(f"{size / 2**20:,.0f}" for size in report["memory_bytes"])
     lines.append(f"answers: median {report['median_ms']:,.0f} ms, 99% within {report['p99_ms']:,.0f} ms")

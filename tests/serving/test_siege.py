@@ -1,6 +1,7 @@
 """The siege of `benchmarks/stress/serve.py` sees what is wrong: other vectors, and requests that are lost."""
 
 import asyncio
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from serving_server import TEXTS, Listening
 
+from benchmarks.__main__ import main
 from benchmarks.stress import serve
 from bertjax.serving.app import Server
 
@@ -32,3 +34,44 @@ def test_it_counts_what_is_right_wrong_and_lost(server: Server, monkeypatch: pyt
     assert serve.unchunked(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n") == b"abcde"
     with pytest.raises(serve.Lost):
         serve.unchunked(b"3\r\nabc")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--replicas", "1"], "--replicas 1 is impossible; give 2 to 64"),
+        (["--replicas", "2"], "haproxy shares the requests, and is not installed"),
+        (["--seconds", "1"], "--seconds 1 is impossible; give 3 or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line(
+    options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert main(["siege", *options]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_one_of_several_is_stopped_while_the_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[tuple[int, int, bool]] = []
+
+    class Process:
+        def end(self, number: int) -> int:
+            stopped.append((number, siege.stops, siege.down))
+            return -number
+
+    class Siege(serve.Siege):
+        async def run(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+    process: Any = Process()
+    siege = Siege(process, [], np.zeros(0), seed=0)
+    exits: list[int] = []
+    for alone in (True, False):
+        for number in (signal.SIGKILL, signal.SIGTERM, None):
+            siege.down = False
+            asyncio.run(serve._part(siege, process, 0.01, number, exits, alone=alone))
+    assert exits == [-9, -15, -9, -15]
+    assert stopped == [(9, 1, True), (15, 1, True), (9, 1, False), (15, 1, False)]
