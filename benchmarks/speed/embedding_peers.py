@@ -1,6 +1,5 @@
 """Embeddings by sentence-transformers' trainer, which is no part of the default install."""
 
-import os
 import tempfile
 import time
 from typing import Any
@@ -12,6 +11,7 @@ import transformers
 
 from bertjax.config.recipes import load_config
 from bertjax.data.tuples import read_tuples
+from bertjax.storage.cores import num_cores
 
 
 class _Clock(transformers.TrainerCallback):
@@ -30,7 +30,7 @@ def embed(*, config: str, bf16: bool, steps: int) -> dict[str, Any]:
     Args:
       bf16: whether products are in bfloat16, by autocast.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(num_cores())
     recipe = load_config(config)
     assert recipe.init_from is not None and recipe.task.train is not None
     rows = read_tuples(recipe.task, recipe.task.train, "task.train")

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import tempfile
 import time
 from typing import Any
@@ -13,6 +12,7 @@ import transformers
 
 from bertjax.config import Config
 from bertjax.config.recipes import load_config
+from bertjax.storage.cores import num_cores
 
 _ROWS = 32  # texts that the pipeline takes at once
 
@@ -29,7 +29,7 @@ def finetune(
       steps: by default all of the recipe's epochs.
       seed: in place of the recipe's.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(num_cores())
     recipe = load_config(config)
     task, seed = recipe.task, recipe.seed if seed is None else seed
     assert recipe.init_from is not None and task.train is not None

@@ -73,7 +73,6 @@ class Training(NamedTuple):
     """A run after its first steps."""
 
     program: str  # the step's, compiled, as XLA prints it
-    fill: float  # of its batches, real tokens in one of them
     go_on: Callable[[int], list[float]]  # makes so many more and returns their seconds; to be called once
 
 
@@ -96,7 +95,7 @@ def training_in_progress(recipe: Config, warm: int) -> Training:
     def go_on(steps: int) -> list[float]:
         return _time_steps(config, programs, state, batches, mesh, steps, compiled=True)[0]
 
-    return Training(program, batches.fill, go_on)
+    return Training(program, go_on)
 
 
 def _time_steps(

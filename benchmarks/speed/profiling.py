@@ -1,6 +1,7 @@
 """`python -m benchmarks profile`: where the time of a training step goes on a CPU, and what the machine allows."""
 
 import glob
+import math
 import os
 import re
 import tempfile
@@ -75,7 +76,6 @@ def profile(*, config: str, overrides: list[str], steps: int) -> dict[str, Any]:
         "seconds": seconds / steps,
         "rows": dict(sorted(rows.items(), key=lambda item: -item[1]["seconds"])),
         "ceiling": ceiling,
-        "fill": training.fill,
     }
 
 
@@ -184,12 +184,12 @@ def _product(shape: str, operands: list[str], rest: str) -> tuple[int, str]:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)
     batched = re.search(r"lhs_batch_dims=\{([\d,]*)\}", rest)
     left = _dims(operands[0])
-    inner = _times(left[int(axis)] for axis in contracted[1].split(",") if axis) if contracted else 1
-    batch = _times(left[int(axis)] for axis in batched[1].split(",") if axis) if batched else 1
-    rows = _times(left) // (inner * batch)
-    columns = _times(_dims(shape)) // (rows * batch)
+    inner = math.prod(left[int(axis)] for axis in contracted[1].split(",") if axis) if contracted else 1
+    batch = math.prod(left[int(axis)] for axis in batched[1].split(",") if axis) if batched else 1
+    rows = math.prod(left) // (inner * batch)
+    columns = math.prod(_dims(shape)) // (rows * batch)
     times = f"{batch} x " if batch > 1 else ""
-    return 2 * _times(_dims(shape)) * inner, f"products {times}[{rows}, {inner}] [{inner}, {columns}]"
+    return 2 * math.prod(_dims(shape)) * inner, f"products {times}[{rows}, {inner}] [{inner}, {columns}]"
 
 
 def _part(operation: str, rest: str) -> str:
@@ -206,17 +206,10 @@ def _dims(shape: str) -> list[int]:
     return [int(size) for size in found[1].split(",") if size] if found else []
 
 
-def _times(sizes: Iterable[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
-
-
 def _bytes(shape: str) -> int:
     """Returns the bytes of an array, or of a tuple of them."""
     arrays = re.findall(r"(\w+)(\[[\d,]*\])", shape)
-    return sum(_BYTES.get(dtype, 4) * _times(_dims(dtype + dims)) for dtype, dims in arrays)
+    return sum(_BYTES.get(dtype, 4) * math.prod(_dims(dtype + dims)) for dtype, dims in arrays)
 
 
 def measure(

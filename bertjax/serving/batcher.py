@@ -143,9 +143,10 @@ class Batcher:
 
     def _worth_beginning(self) -> bool:
         """Returns whether a batch of what waits should be begun beside another one."""
+        if not self._only_full_beside_another:
+            return True
         first = self._waiting[0]
-        rows = first.program.rows_for(first.pieces[first.next])
-        return not self._only_full_beside_another or self.waiting_tokens >= rows.max_tokens
+        return self.waiting_tokens >= first.program.rows_for(first.pieces[first.next]).max_tokens
 
     def _take(self) -> tuple[Program, _Taken, Rows]:
         """Takes texts for a batch off the line: of each request one, and again, until the rows are full."""
