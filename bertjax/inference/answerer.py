@@ -12,8 +12,9 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.data.windows import read_windows
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
-from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
+from bertjax.inference.engine import Engine, Recipe, local_mesh
 from bertjax.inference.inputs import as_text, elements
+from bertjax.inference.programs import Precision
 from bertjax.inference.sequence_head import load_run
 from bertjax.inference.spans import FoundSpan, find_span
 from bertjax.models.sentence import Dense

@@ -15,10 +15,11 @@ from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.sentence_transformers import SentenceSettings, read_settings
 from bertjax.inference import pretrained
-from bertjax.inference.engine import TOKENS, Engine, Pooling, Precision, Vectors, local_mesh
+from bertjax.inference.engine import TOKENS, Engine, Pooling, Vectors, local_mesh
 from bertjax.inference.inputs import Text, as_items, as_text, as_words
 from bertjax.inference.masks import Guess, likeliest, read_masks
 from bertjax.inference.plan import Plan, make_plan
+from bertjax.inference.programs import Precision
 from bertjax.inference.uses import Use, tokens_of_word, uses_of
 from bertjax.storage.hub_models import model_folder
 

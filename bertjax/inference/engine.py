@@ -19,19 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from bertjax.config import BertConfig, MeshConfig, TrainConfig
+from bertjax.config import BertConfig, MeshConfig
 from bertjax.data.batching.packing import Placement, pack
 from bertjax.data.reader import TokenIds
-from bertjax.models.bert import Bert, make_model, params_template
-from bertjax.models.sentence import Layer, apply_layers, pool, vector_size
+from bertjax.inference.programs import Precision, make_programs, max_texts, of_batch
+from bertjax.models.bert import Bert, params_template
+from bertjax.models.sentence import Layer, vector_size
 from bertjax.parallel.memory import enough_memory
 from bertjax.parallel.sharding import (
-    ROW_AXES,
     by_name,
-    by_rows,
-    gathered_outside_layers,
     local_devices,
     make_mesh,
     replicated,
@@ -41,7 +39,6 @@ from bertjax.storage.cores import num_cores
 
 T = TypeVar("T")
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", "tokens"]
-Precision = Literal["float32", "bfloat16"]
 Vectors = np.ndarray | list[np.ndarray]  # [texts, size], or [t, hidden] for each text
 
 _ROW_LENGTHS = (16, 128)  # and the model's longest; with three numbers of rows that makes seven shapes at most
@@ -80,39 +77,6 @@ class Recipe(NamedTuple):
 TOKENS = Recipe(("tokens",))
 
 
-class _EnginePrograms(NamedTuple):
-    """Apart from what is made of the representations, which is soon compiled, the model is compiled once a shape."""
-
-    forward: Callable[[Any, Array | np.ndarray], Array]
-    pool: Callable[..., Array]
-    words: Callable[..., Array]
-
-
-@functools.lru_cache(maxsize=16)  # another engine of an equal model, loaded anew, compiles nothing
-def _make_programs(config: BertConfig, precision: Precision, mesh: Mesh, shortest: int) -> _EnginePrograms:
-    """Makes the programs of all engines of equal settings, which have placed their parameters."""
-    model = make_model(config, TrainConfig(precision=precision), learning=False).clone(mesh=mesh)
-    of_batch, whole, as_placed = _of_batch(mesh), replicated(mesh), None
-    return _EnginePrograms(
-        jax.jit(functools.partial(_encode, model), in_shardings=(as_placed, of_batch), out_shardings=by_rows(mesh)),
-        jax.jit(
-            functools.partial(_pool, shortest),
-            static_argnums=(0, 1),
-            in_shardings=(whole, by_rows(mesh), of_batch),
-            out_shardings=by_rows(mesh),
-        ),
-        jax.jit(
-            functools.partial(_words, model),
-            in_shardings=(as_placed, by_rows(mesh), whole, whole),
-            out_shardings=whole,
-        ),
-    )
-
-
-def _of_batch(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
-
-
 class Engine:
     """A model without dropout, its parameters on a mesh by their names; batches are split by rows.
 
@@ -131,10 +95,10 @@ class Engine:
         cast = jax.tree.map_with_path(
             lambda path, leaf: leaf.astype(dtype) if path[-1].key == "kernel" else leaf, params
         )
-        self._replicated, self._of_batch = replicated(mesh), _of_batch(mesh)
+        self._replicated, self._of_batch = replicated(mesh), of_batch(mesh)
         with enough_memory(_LESS_MEMORY):
             self.row_shards, self.params = row_shards(mesh), jax.device_put(cast, by_name(cast, mesh))
-        self.forward, self._pool, self._words = _make_programs(config, precision, mesh, shortest)
+        self.forward, self._pool, self._words = make_programs(config, precision, mesh, shortest)
         self._workers = _workers() if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu" else None
         self._programs: set[tuple[Any, ...]] = set()
         self._making = threading.Lock()
@@ -150,7 +114,7 @@ class Engine:
 
     def max_texts(self, length: int) -> int:
         """Returns how many texts a row of so many tokens has vectors for."""
-        return _max_texts(length, self._shortest)
+        return max_texts(length, self._shortest)
 
     def vector_size(self, recipe: Recipe) -> int:
         """Returns how many numbers there are in a vector."""
@@ -382,33 +346,3 @@ def _tokens_per_batch() -> int:
 
 def _max_rows(length: int) -> int:
     return max(1, _tokens_per_batch() // length)
-
-
-def _max_texts(length: int, shortest: int) -> int:
-    return max(1, length // shortest)
-
-
-def _encode(model: Bert, params: dict[str, Any], batch_4bt: Array) -> Array:
-    """Returns the representation of each token, float32 [b, t, d]."""
-    encoded_btd: Array = model.apply(
-        {"params": gathered_outside_layers(params, model.mesh)}, *batch_4bt, method=model.encode
-    )
-    return encoded_btd
-
-
-def _pool(
-    shortest: int, pooling: tuple[str, ...], skip: int, layers: tuple[Layer, ...], encoded_btd: Array, batch_4bt: Array
-) -> Array:
-    """Returns what the layers make of each token's representation [b, t, e], or of each sequence's vector [b, k, e]."""
-    if pooling == ("tokens",):
-        return apply_layers(layers, encoded_btd)
-    _, _, positions_bt, sequences_bt = batch_4bt
-    num_sequences = _max_texts(encoded_btd.shape[1], shortest)
-    pooled_bke = pool(pooling, encoded_btd, positions_bt, sequences_bt, num_sequences=num_sequences, skip=skip)
-    return apply_layers(layers, pooled_bke)
-
-
-def _words(model: Bert, params: dict[str, Any], encoded_btd: Array, row_p: Array, column_p: Array) -> Array:
-    """Returns how likely each token of the vocabulary is at places of the batch, float32 [p, v]."""
-    variables = {"params": gathered_outside_layers(params, model.mesh)}
-    return jax.nn.softmax(model.apply(variables, encoded_btd[row_p, column_p], method=model.words))

@@ -11,8 +11,8 @@ from bertjax.config import MeshConfig
 from bertjax.data.reader import Item
 from bertjax.data.targets import Scores
 from bertjax.errors import BertjaxError
-from bertjax.inference.engine import Precision
 from bertjax.inference.inputs import Text, as_items
+from bertjax.inference.programs import Precision
 from bertjax.inference.sequence_head import SequenceHead, load_task_model
 
 

@@ -17,8 +17,8 @@ from bertjax.hub.folder import is_hub_folder, read_task_head
 from bertjax.inference import answer_file, record_files, tag_file
 from bertjax.inference.answerer import Answerer
 from bertjax.inference.classifier import Classifier
-from bertjax.inference.engine import Precision
 from bertjax.inference.matcher import Matcher
+from bertjax.inference.programs import Precision
 from bertjax.inference.record_files import record_writer
 from bertjax.inference.tagger import Tagger
 from bertjax.storage.fetch import here

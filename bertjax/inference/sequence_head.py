@@ -13,7 +13,8 @@ from bertjax.data.targets import Targets
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
-from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
+from bertjax.inference.engine import Engine, Recipe, local_mesh
+from bertjax.inference.programs import Precision
 from bertjax.models.sentence import Labelled
 from bertjax.parallel.sharding import make_mesh
 from bertjax.storage.hub_models import model_folder

@@ -16,8 +16,9 @@ from bertjax.data.targets import Labels
 from bertjax.data.tokenizer.tokenizer import Tokenizer
 from bertjax.errors import BertjaxError, warn
 from bertjax.hub.folder import is_hub_folder, read_task_folder
-from bertjax.inference.engine import Engine, Precision, Recipe, local_mesh
+from bertjax.inference.engine import Engine, Recipe, local_mesh
 from bertjax.inference.inputs import as_text, as_words, elements
+from bertjax.inference.programs import Precision
 from bertjax.inference.sequence_head import load_run
 from bertjax.models.sentence import Dense
 from bertjax.storage.hub_models import model_folder

@@ -14,10 +14,11 @@ from bertjax.hub.folder import is_hub_folder, read_task_head
 from bertjax.hub.task_head import has_head
 from bertjax.inference.classifier import Classifier
 from bertjax.inference.encoder import Encoder
-from bertjax.inference.engine import TOKENS, Engine, Precision, Recipe
+from bertjax.inference.engine import TOKENS, Engine, Recipe
 from bertjax.inference.matcher import Matcher
 from bertjax.inference.plan import Plan
 from bertjax.inference.pretrained import model_config
+from bertjax.inference.programs import Precision
 from bertjax.inference.tagger import Tagger
 from bertjax.serving.errors import Refused, wrong
 from bertjax.serving.programs import Program, VectorProgram, WordProgram, warm_up
