@@ -25,12 +25,14 @@ from bertjax.inference.pretrained import model_config
 
 _WARM, _STEPS = 3, 20
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}  # others have four
-# What is no product, by the part of the model that it is of: the first pattern in the name that JAX gives it.
+# What is no product, by the part of the model that it is of: the first pattern in the name that JAX gives it. Dropout's
+# masks are computed inside the instructions of what they drop.
 _PARTS = (
-    ("dropout", r"random_bits|threefry|rng|dropout|bernoulli"),
+    ("keys of dropout", r"random_bits|threefry"),
     ("norms", r"LayerNorm|RMSNorm|_norm/"),
     ("softmax and masks of attention", r"/attention/|/attention_"),
     ("activation and bias inside the feed-forward layer", r"/ffn/"),
+    ("residuals", r"/Block/"),
     ("embeddings", r"/embeddings/"),
     ("heads and loss", r"jvp\("),
 )
