@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import platform
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -129,7 +130,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
         there = set(self.path.iterdir()) if self.path.exists() else set()
-        if there - self._made_first if resume else there:
+        if there - (self._made_first if resume else {self.lock_file}):
             raise self._taken(there)
 
     def create(self, prepared: Inputs) -> None:
@@ -145,6 +146,18 @@ class RunFolder:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).write_bytes(content)
             self.rewrite_config(prepared)
+
+    def undo_create(self) -> None:
+        """Removes what `create` has made, but for the lock, which is held; nothing where there is more."""
+        with contextlib.suppress(OSError):
+            self.checkpoint_folder.rmdir()  # where it is empty
+        if not self.writes or set(self.path.iterdir()) - self._made_first - {self._config}:
+            return
+        for file in (self._config, *self._made_first - {self.lock_file}):  # in this order, should it be killed
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
 
     def rewrite_config(self, prepared: Inputs) -> None:
         """Writes the configuration as it is from now on: a resumed run may go further than it first meant to."""

@@ -199,7 +199,12 @@ def _opened(
     _check_typed(of_vocabulary, config, prepared.config)
     with folder.locked():
         folder.create(prepared)
-        yield prepared
+        try:
+            yield prepared
+        except Exception:  # with other options, which may do, it would be another run
+            with contextlib.suppress(OSError):
+                folder.undo_create()
+            raise
 
 
 def _prepared_again(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P:

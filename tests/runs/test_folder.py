@@ -115,3 +115,18 @@ def test_where_a_run_with_a_budget_ends(run):
     for damaged in ("0", "{", "true", "1.5"):
         (run.path / "last_step.json").write_text(damaged)
         assert "last_step.json" in refusal(run.decisions.last_step)
+
+
+def test_a_beginning_is_undone_where_it_is_no_more_than_that(run, prepared):
+    mine = run.path / "notes.txt"
+    mine.touch()
+    run.undo_create()
+    assert run.begun and mine.exists()
+    mine.unlink()
+    run.checkpoint_folder.mkdir()  # which a run makes before it has a checkpoint
+    run.lock_file.touch()  # held
+    run.undo_create()
+    assert list(run.path.iterdir()) == [run.lock_file]
+    run.check_free()
+    run.create(prepared)
+    assert run.begun
