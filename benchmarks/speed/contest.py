@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bertjax.errors import BertjaxError
+from bertjax.errors import BertjaxError, ExitCode
 from bertjax.storage.interpreter import module_command
 
 Figures = dict[str, Any]  # what one run of a contender reports
@@ -53,6 +53,8 @@ def run(contender: Contender) -> Figures:
     done = subprocess.run(command, env=dict(contender.environment), capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        if done.returncode == ExitCode.BAD_INPUT:  # the caller's own
+            raise BertjaxError(said[-1])
         raise BertjaxError(f"the contender {contender.worker} {contender.arguments} failed: {said[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 

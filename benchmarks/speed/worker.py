@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from bertjax.errors import BertjaxError, ExitCode
 from bertjax.runs.memory import peak_memory
 
 
@@ -69,4 +70,8 @@ def main(contender: str, arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except BertjaxError as error:
+        print(error, file=sys.stderr)
+        sys.exit(ExitCode.BAD_INPUT)

@@ -49,6 +49,11 @@ def test_failing_contender_is_one_line():
         run(Contender("nobody", {}))
 
 
+def test_bad_input_is_told_as_everywhere():
+    with pytest.raises(BertjaxError, match="^there is no recipe 'nowhere'"):
+        run(Contender("profile", {"config": "nowhere", "overrides": [], "steps": 1}))
+
+
 def test_memory_is_the_contenders_own():
     ours = bytearray(b"x") * 2**28
     code = "from benchmarks.speed.worker import peak_memory; print(peak_memory())"
