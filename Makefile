@@ -4,6 +4,9 @@
 #   BERTJAX_TABLE=FILE writes a table of families and their largest differences there.
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
+# make test-versions: the tests under Python 3.11 to 3.13, those of them that are here, and JAX 0.10 to 0.12, in an
+#   environment each, a quarter of an hour each; -k goes on past a failure; ARGS=tests/train: those tests only.
+#   make test-3.13-jax0.12: one of them.
 # make test-slurm: try scripts/slurm in a SLURM of one node, set up in a temporary folder (as root, with slurm-wlm).
 # make tutorial: run docs/tutorial.ipynb and keep what it shows in it.
 # make fuzz: feed it thousands of damaged files and odd texts, new ones every time (an hour or so).
@@ -18,7 +21,7 @@ PYTHON = $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 pyt
 RECIPE = chapter
 RUN = $(lastword runs/$(RECIPE) $(patsubst --run_dir=%,%,$(filter --run_dir=%,$(subst --run_dir ,--run_dir=,$(ARGS)))))
 
-.PHONY: setup train textbook test test-interop test-browser test-slurm tutorial check fuzz bench bench-quick
+.PHONY: setup train textbook test test-versions test-interop test-browser test-slurm tutorial check fuzz bench bench-quick
 
 setup: .venv/ready
 
@@ -31,9 +34,13 @@ setup: .venv/ready
 	@[ -n "$(PYTHON)" ] || { echo "bertjax needs Python 3.11 or later, found as python3 or python3.x: install it" >&2; exit 2; }
 	@echo "setting up $* with $$($(PYTHON) --version) (a minute, or a few)"
 	@$(PYTHON) -m venv $*
-	@$*/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' || { echo "pip could not" \
-		"install the packages, as it says above: it needs a network, or an index that PIP_INDEX_URL names" >&2; exit 2; }
+	@$(call install,-c constraints.txt -e '.[$(EXTRAS)]')
 	@touch $@
+
+# All cores make the bytecode, where pip would have one do it.
+install = $*/bin/pip install --quiet --disable-pip-version-check --no-compile $(1) || { echo "pip could not install the" \
+	"packages, as it says above: it needs a network, or an index that PIP_INDEX_URL names" >&2; exit 2; }; \
+	$*/bin/python -m compileall -qq -j 0 $*/lib || true
 
 textbook: RECIPE = textbook
 train textbook: setup
@@ -54,6 +61,23 @@ test: check
 
 test-interop: .venv-interop/ready
 	HF_HUB_OFFLINE=1 .venv-interop/bin/pytest tests/interop
+
+# JAX from 0.11 on needs Python 3.12.
+VERSIONS = $(foreach python,3.11 3.12 3.13,$(if $(shell command -v python$(python)),$(foreach jax,0.10 $(if \
+	$(filter-out 3.11,$(python)),0.11 0.12),$(python)-jax$(jax))))
+
+test-versions: $(VERSIONS:%=test-%)
+
+$(VERSIONS:%=test-%): test-%: .venv-%/ready
+	@.venv-$*/bin/python -c "import jax, platform; print('Python', platform.python_version(), 'JAX', jax.__version__)"
+	.venv-$*/bin/pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+$(VERSIONS:%=.venv-%/ready): %/ready: pyproject.toml constraints.txt
+	@echo "setting up $* (a minute, or a few)"
+	@python$(firstword $(subst -, ,$(patsubst .venv-%,%,$*))) -m venv $*
+	@grep -v '^jax\(lib\)\?==' constraints.txt >$*/constraints.txt
+	@$(call install,-c $*/constraints.txt -e '.[dev]' 'jax==$(lastword $(subst -jax, ,$*)).*')
+	@touch $@
 
 CHROMIUM = $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 

@@ -46,6 +46,17 @@ def add_mesh(parser: Parser, default: str) -> None:
         )
 
 
+def add_precision(parser: Parser) -> None:
+    """Adds the option of what matrix products multiply."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of the inputs of matrix products (default: float32); bfloat16 is faster on GPUs and on CPUs "
+        "with AMX, not on other CPUs",
+    )
+
+
 def mesh_of(args: argparse.Namespace) -> MeshConfig | None:
     """Returns the mesh that the options tell; None where none is given."""
     given = {axis.name: getattr(args, f"mesh.{axis.name}") for axis in dataclasses.fields(MeshConfig)}

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
+from bertjax.cli.arguments import Parser, add_mesh, add_precision, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.errors import BertjaxError, shown
 from bertjax.storage.fetch import here
@@ -105,12 +105,7 @@ def _add_how(parser: Parser) -> None:
         "--prompt", metavar="TEXT", help="with --input: put before every text; by default as --pooling says"
     )
     parser.add_argument("--truncate", action="store_true", help="shorten a text that is longer than the model can read")
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="precision of the inputs of matrix products (default: float32)",
-    )
+    add_precision(parser)
 
 
 def _encode_files(args: argparse.Namespace) -> None:

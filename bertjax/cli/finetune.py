@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from bertjax.cli.arguments import Parser, add_mesh, check_new, is_ours, mesh_of, new_file
+from bertjax.cli.arguments import Parser, add_mesh, add_precision, check_new, is_ours, mesh_of, new_file
 from bertjax.cli.terminal import say
 from bertjax.cli.train import parse_recipe, training_parser
 from bertjax.errors import BertjaxError
@@ -100,12 +100,7 @@ def predict(argv: list[str]) -> None:
     )
     parser.add_argument("--task.text", dest="text", metavar="COLUMN", help="column of the text; by default the run's")
     parser.add_argument("--task.pair", dest="pair", metavar="COLUMN", help="likewise, of the second text of a pair")
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="precision of the inputs of matrix products (default: float32)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--calibrated",
         action="store_true",

@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import PurePosixPath
 
-from bertjax.cli.arguments import Parser, add_mesh, mesh_of
+from bertjax.cli.arguments import Parser, add_mesh, add_precision, mesh_of
 from bertjax.errors import BertjaxError
 from bertjax.storage.paths import url_of, user_path
 
@@ -77,12 +77,7 @@ def _parser() -> Parser:
         default=[],
         help="let pages of this site ask, such as https://example.org; those of this machine may",
     )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="precision of the inputs of matrix products (default: float32)",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--batch-tokens", metavar="N", type=int, help="tokens of the largest batch (default: as the device likes it)"
     )
