@@ -149,9 +149,14 @@ class RunFolder:
 
     def undo_create(self) -> None:
         """Removes what `create` has made, but for the lock, which is held; nothing where there is more."""
+        if not self.writes:
+            return
         with contextlib.suppress(OSError):
             self.checkpoint_folder.rmdir()  # where it is empty
-        if not self.writes or set(self.path.iterdir()) - self._made_first - {self._config}:
+        with contextlib.suppress(OSError):
+            if not self.metrics.file.stat().st_size:
+                self.metrics.file.unlink()
+        if set(self.path.iterdir()) - self._made_first - {self._config}:
             return
         for file in (self._config, *self._made_first - {self.lock_file}):  # in this order, should it be killed
             if file.is_dir():

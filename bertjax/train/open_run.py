@@ -201,7 +201,7 @@ def _opened(
         folder.create(prepared)
         try:
             yield prepared
-        except Exception:  # with other options, which may do, it would be another run
+        except BertjaxError:  # with other options, which may do, it would be another run
             with contextlib.suppress(OSError):
                 folder.undo_create()
             raise

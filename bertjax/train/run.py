@@ -109,8 +109,7 @@ def carry_out(
             config = dataclasses.replace(config, distributed=DistributedConfig())
             with at_url(config, processes, resume=resume) as publish:
                 how: Any = {"resume": resume, "plot": plot, "typed": typed, "programs": programs, "publish": publish}
-                with enough_memory(_LESS_MEMORY):
-                    figures = _train(config, course, processes, stop, **how)
+                figures = _train(config, course, processes, stop, **how)
         if figures is None:
             stop.leave()
     assert figures is not None
@@ -149,6 +148,7 @@ def _train(
     with (
         open_run(folder, config, processes, course.prepare, resume=resume, typed=typed) as prepared,
         folder.writing(),
+        enough_memory(_LESS_MEMORY),
     ):
         course.introduce(prepared, mesh)
         _logger.info(f"devices:  {describe_devices(mesh)}; folder: {shown(config.run_dir)}")

@@ -124,6 +124,7 @@ def test_a_beginning_is_undone_where_it_is_no_more_than_that(run, prepared):
     assert run.begun and mine.exists()
     mine.unlink()
     run.checkpoint_folder.mkdir()  # which a run makes before it has a checkpoint
+    run.metrics.file.touch()
     run.lock_file.touch()  # held
     run.undo_create()
     assert list(run.path.iterdir()) == [run.lock_file]

@@ -123,11 +123,15 @@ def test_too_little_memory_for_any_number_of_parts(auto: Config, memory: Callabl
     assert RunFolder(pretrain(but(auto, train__remat=True))).config().train.remat
 
 
-def test_memory_that_runs_out_is_told_with_what_to_do(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where, made_steps", [("place_rows", False), ("evaluate", True)])
+def test_memory_that_runs_out_is_told_with_what_to_do(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, where: str, made_steps: bool
+) -> None:
     def run_out(*_: object) -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 21818298512 bytes.")
 
-    monkeypatch.setattr("bertjax.train.loop.evaluate", run_out)
+    monkeypatch.setattr(f"bertjax.train.loop.{where}", run_out)
     told = "there is not enough memory on cpu, where 21.8 GB more were needed at once; give --train.gradient_accumula"
     with pytest.raises(BertjaxError, match=told):
         pretrain(tiny)
+    assert RunFolder(tiny.run_dir).begun == made_steps
