@@ -5,7 +5,7 @@
 #   BERTJAX_CASES=FOLDER compares with what they made of folders there too: tests/interop/test_cases.py says of what kind.
 # make test-browser: set up .venv-browser with playwright, try the report and 'bertjax explore' in this machine's Chromium.
 # make test-versions: the tests under Python 3.11 to 3.13, those of them that are here, and JAX 0.10 to 0.12, in an
-#   environment each, a quarter of an hour each; -k goes on past a failure; ARGS=tests/train: those tests only.
+#   environment each, up to twenty minutes each; -k goes on past a failure; ARGS=tests/train: those tests only.
 #   make test-3.13-jax0.12: one of them.
 # make test-slurm: try scripts/slurm in a SLURM of one node, set up in a temporary folder (as root, with slurm-wlm).
 # make tutorial: run docs/tutorial.ipynb and keep what it shows in it.
