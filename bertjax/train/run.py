@@ -129,18 +129,7 @@ def _train(
     publish: Callable[[], None],
 ) -> Mapping[str, float] | None:
     """The held-out figures; None: a signal stopped it."""
-    began = time.monotonic()
-    # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
-    on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
-    folder = RunFolder(
-        run_path(config),
-        writes=processes.first,
-        on_failure=on_failure,
-        tensorboard=config.logging.tensorboard,
-        command=course.command,
-        url=url_of(config.run_dir),
-        publish=publish,
-    )
+    began, folder = time.monotonic(), _folder(config, course.command, processes, publish)
     config = with_model_of_init(config, folder, resume=resume, typed=typed)
     mesh = make_mesh(*config.mesh_sizes(len(find_devices())))
     stop.agree = stop.agree if processes.size == 1 else Agreement(mesh)
@@ -177,6 +166,20 @@ def _train(
             lines = [*best, *learned.lines, *course.what_next(folder)]
         _conclude(folder, task, progress, lines)
     return None if learned is None else learned.figures or _held_out(folder, prepared.config)
+
+
+def _folder(config: Config, command: str, processes: Processes, publish: Callable[[], None]) -> RunFolder:
+    # Of several processes one may fail to write where the others do not: then they stop, as they cannot but part.
+    on_failure = config.checkpoint.on_failure if processes.size == 1 else "stop"
+    return RunFolder(
+        run_path(config),
+        writes=processes.first,
+        on_failure=on_failure,
+        tensorboard=config.logging.tensorboard,
+        command=command,
+        url=url_of(config.run_dir),
+        publish=publish,
+    )
 
 
 def _in_parts_that_fit(
