@@ -120,12 +120,16 @@ def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     parser = Parser(
         prog="python -m benchmarks siege",
         description="Serve a model on loopback to clients of which one in ten vanishes, trickles or sends garbage; "
-        "kill the server once and ask it to end once. Each answer is compared with the library's. With --replicas it "
-        "is one of several behind haproxy, and whatever becomes of it every request is to be answered.",
+        "kill the server once and ask it to end once, within two minutes; then leave it alone. Each answer is compared "
+        "with the library's. With --replicas it is one of several behind haproxy, and whatever becomes of it every "
+        "request is to be answered.",
     )
     parser.add_argument("--model", metavar="FOLDER", type=user_path, help="by default MiniLM, which pip fetches once")
     parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="in all (default: 120)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what the clients do (default: 0)")
+    parser.add_argument(
+        "--load", type=float, metavar="SHARE", help="of the turns a second that were possible before the first stop"
+    )
     parser.add_argument("--replicas", type=int, metavar="N", help="besiege as many servers behind haproxy")
     parser.add_argument("--json", metavar="FILE", help="write all figures there too")
     options = parser.parse_args(argv)
@@ -133,6 +137,8 @@ def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
         raise BertjaxError(f"--replicas {options.replicas} is impossible; give 2 to 64")
     if not 3 <= options.seconds < math.inf:
         raise BertjaxError(f"--seconds {options.seconds:g} is impossible; give 3 or more")
+    if options.load is not None and not 0 < options.load <= 1:
+        raise BertjaxError(f"--load {options.load:g} is impossible; give a share, such as 0.8")
     if options.json:
         check_new("--json", Path(options.json))
     from benchmarks.balanced import check_haproxy
@@ -148,6 +154,7 @@ def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
             port=free_port(),
             seconds=options.seconds,
             seed=options.seed,
+            load=options.load,
             replicas=options.replicas,
         )
     print(serve.render(report))

@@ -8,6 +8,7 @@ import base64
 import collections
 import gzip
 import json
+import math
 import random
 import signal
 import time
@@ -25,6 +26,8 @@ CLIENTS = 32
 _HOSTILE = 0.1  # share of the clients' turns
 _WITHIN = 1e-5  # of a number of a vector of length 1
 _PATIENCE = 120.0  # seconds in which an honest request must be answered
+_BEFORE_A_STOP = 60.0  # seconds at most; all that is left follows the second stop
+_GLANCES = 200  # at the memory, in that last part
 
 
 class Lost(Exception):
@@ -37,6 +40,9 @@ class Siege:
     Args:
       texts: that are asked for, none longer than the model reads.
       units_nd: their vectors, of length 1, by the library.
+
+    Attributes:
+      pace: turns that all clients together take in a second at most; as many as they can where it is infinite.
     """
 
     def __init__(self, server: ServingProcess, texts: list[str], units_nd: np.ndarray, seed: int):
@@ -44,6 +50,7 @@ class Siege:
         self._random, self.counts = random.Random(seed), collections.Counter[str]()
         self.stops, self.down = 0, False  # how often what answers was stopped, and whether it is now
         self.seconds: list[float] = []  # of answers that came
+        self.turns, self.pace, self._next_turn = 0, math.inf, 0.0
 
     async def run(self, seconds: float) -> None:
         """Lets all clients take turns for so long."""
@@ -52,12 +59,20 @@ class Siege:
 
     async def _client(self, end: float) -> None:
         while time.monotonic() < end:
+            await self._own_turn()
             if self.down:
                 await asyncio.sleep(0.05)
             elif self._random.random() < _HOSTILE:
                 await self._hostile()
             else:
                 await self._honest()
+
+    async def _own_turn(self) -> None:
+        """Waits for the next turn that the pace allows; those missed by more than a second are not made up for."""
+        now = time.monotonic()
+        self._next_turn = max(self._next_turn, now - 1) + 1 / self.pace
+        await asyncio.sleep(max(self._next_turn - now, 0))
+        self.turns += 1
 
     async def _honest(self) -> None:
         """Asks for vectors, or for what is refused with good reason; the answer must be the right one."""
@@ -207,19 +222,24 @@ def besiege(
     port: int,
     seconds: float,
     seed: int,
+    load: float | None = None,
     replicas: int | None = None,
 ) -> dict[str, Any]:
     """Returns the report: counts of requests, memory, and whether all is well.
 
-    The server is killed after a third of the time and asked to end after two; each time it is started again.
+    The server is killed after a third of the time, a minute at most, and asked to end after as much again; each time it
+    is started again, and then left alone.
 
     Args:
+      load: share of the turns a second taken before the first stop that clients take afterwards; by default as many as
+        they can.
       replicas: so many servers are besieged through haproxy, and one of them is stopped while the others answer.
     """
     say(f"encoding {len(texts):,} texts with the library")
     units_nd = Encoder.load(model).encode(texts, normalize=True)
     memory: list[int] = []
     exits: list[int] = []
+    before = min(seconds / 3, _BEFORE_A_STOP)
     options = ("--max-waiting-tokens", "20000")
     if replicas is None:
         besieged = stopped = ours(model, environment, port, folder / "server.txt", *options)
@@ -230,27 +250,35 @@ def besiege(
         stopped = servers[0]
     with besieged:
         siege = Siege(besieged, texts, units_nd, seed)
-        for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM, None), 1):
-            say(f"part {number} of 3: {CLIENTS} clients for {seconds / 3:.0f} s")
-            asyncio.run(_part(siege, stopped, seconds / 3, stop, exits, alone=replicas is None))
-            if stop is None:
-                time.sleep(1)  # what has vanished is noticed
-                figures = [_metrics(server) for server in servers]
-            else:
-                stopped.start()
-                siege.down = False
-            memory.append(besieged.memory_bytes)
-    return {"bench": "siege", "seconds": seconds, "seed": seed, "replicas": replicas} | _report(
-        siege, figures, memory, exit_code=exits[-1]
-    )
+        top = 0.0  # turns a second, when nothing holds the clients back
+        for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
+            say(f"part {number} of 3: {CLIENTS} clients for {before:.0f} s")
+            turns = asyncio.run(_until_stopped(siege, stopped, before, stop, exits, alone=replicas is None))
+            stopped.start()
+            siege.down = False
+            if number == 1:
+                top = turns
+                siege.pace = math.inf if load is None else load * top
+        rest = seconds - 2 * before
+        say(f"part 3 of 3: {CLIENTS} clients for {rest:.0f} s" + (f", {siege.pace:.1f} turns a second" if load else ""))
+        siege.seconds.clear()
+        siege.turns = 0
+        asyncio.run(_undisturbed(siege, besieged, rest, memory))
+        time.sleep(1)  # what has vanished is noticed
+        figures = [_metrics(server) for server in servers]
+    told = {"bench": "siege", "seconds": seconds, "seed": seed, "replicas": replicas, "load": load}
+    told |= {"top_turns_per_s": top, "turns_per_s": siege.turns / rest, "undisturbed_s": rest}
+    return told | _report(siege, figures, memory, exit_code=exits[-1])
 
 
 def _report(siege: Siege, figures: list[dict[str, float]], memory: list[int], *, exit_code: int) -> dict[str, Any]:
+    """Returns what became of the requests; times and memory are those of the part that nothing stopped."""
     counts = dict(sorted(siege.counts.items()))
     bad = sum(count for name, count in counts.items() if name.startswith(("wrong", "lost")))
     told = sum(count for name, count in counts.items() if name != "honest" and not name.startswith("hostile"))
     waiting = sum(of_server["bertjax_waiting_tokens"] for of_server in figures)
-    milliseconds = sorted(1000 * one for one in siege.seconds) or [0.0]
+    median, p99 = np.percentile(1000 * np.array(siege.seconds or [0.0]), (50, 99))
+    tenth = -(-len(memory) // 10)
     return {
         "counts": counts,
         "adds_up": told == counts["honest"],
@@ -258,23 +286,37 @@ def _report(siege: Siege, figures: list[dict[str, float]], memory: list[int], *,
         "waiting_tokens": waiting,
         "exit_code_after_sigterm": exit_code,
         "memory_bytes": memory,
-        "median_ms": milliseconds[len(milliseconds) // 2],
-        "p99_ms": milliseconds[int(0.99 * len(milliseconds))],
+        "memory_growth": float(np.median(memory[-tenth:]) / np.median(memory[:tenth])) - 1,
+        "median_ms": float(median),
+        "p99_ms": float(p99),
         "well": not bad and told == counts["honest"] and waiting == 0 and exit_code == 0 and counts.get("right", 0) > 0,
     }
 
 
-async def _part(
-    siege: Siege, server: ServingProcess, seconds: float, stop: signal.Signals | None, exits: list[int], *, alone: bool
-) -> None:
-    """Lets the clients take turns, and stops the server before they are done; if it is not alone, amid them."""
+async def _until_stopped(
+    siege: Siege, server: ServingProcess, seconds: float, stop: signal.Signals, exits: list[int], *, alone: bool
+) -> float:
+    """Lets the clients take turns, and stops the server before they are done; if it is not alone, amid them.
+
+    Returns their turns a second before the stop.
+    """
+    attack, began, turns = asyncio.ensure_future(siege.run(seconds)), time.monotonic(), siege.turns
+    await asyncio.sleep((0.9 if alone else 0.5) * seconds)
+    rate = (siege.turns - turns) / (time.monotonic() - began)
+    siege.down, siege.stops = alone, siege.stops + (alone and stop == signal.SIGKILL)
+    if alone and stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
+        await asyncio.sleep(0.1)
+    exits.append(await asyncio.to_thread(server.end, stop))
+    await attack
+    return rate
+
+
+async def _undisturbed(siege: Siege, server: ServingProcess, seconds: float, memory: list[int]) -> None:
+    """Lets the clients take turns, and looks at the server's memory meanwhile."""
     attack = asyncio.ensure_future(siege.run(seconds))
-    if stop is not None:
-        await asyncio.sleep((0.9 if alone else 0.5) * seconds)
-        siege.down, siege.stops = alone, siege.stops + (alone and stop == signal.SIGKILL)
-        if alone and stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
-            await asyncio.sleep(0.1)
-        exits.append(await asyncio.to_thread(server.end, stop))
+    while not attack.done():
+        await asyncio.wait([attack], timeout=seconds / _GLANCES)
+        memory.append(server.memory_bytes)
     await attack
 
 
@@ -290,11 +332,18 @@ def render(report: dict[str, Any]) -> str:
         f"{CLIENTS} clients, {report['seconds']:.0f} s, seed {report['seed']}; {what}killed once, asked to end once"
     ]
     lines += [f"{count:>8,}  {name}" for name, count in report["counts"].items()]
-    sizes = ", ".join(f"{size / 2**20:,.0f}" for size in report["memory_bytes"])
-    lines.append(f"answers: median {report['median_ms']:,.0f} ms, 99% within {report['p99_ms']:,.0f} ms")
-    lines.append(
-        f"memory after each start and at the end: {sizes} MiB; waiting at the end: {report['waiting_tokens']:.0f}"
-    )
     lines.append(f"exit code after SIGTERM: {report['exit_code_after_sigterm']}")
+    asked = "" if report["load"] is None else f", of which {report['load']:.0%} were to be taken then"
+    lines.append(f"turns a second: {report['top_turns_per_s']:.1f} before the first stop{asked}")
+    lines.append(
+        f"the last {report['undisturbed_s']:,.0f} s, with no stop: {report['turns_per_s']:.1f} turns a second, "
+        f"answers: median {report['median_ms']:,.0f} ms, 99% within {report['p99_ms']:,.0f} ms"
+    )
+    sizes = [size / 2**20 for size in report["memory_bytes"]]
+    lines.append(
+        f"memory meanwhile: {sizes[0]:,.0f} MiB first, {sizes[-1]:,.0f} last, {max(sizes):,.0f} at most, "
+        f"{report['memory_growth']:+.1%} from the first tenth of that time to the last; "
+        f"waiting at the end: {report['waiting_tokens']:.0f}"
+    )
     lines.append("all is well" if report["well"] else "NOT WELL")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_it_counts_what_is_right_wrong_and_lost(server: Server, monkeypatch: pyt
         (["--replicas", "1"], "--replicas 1 is impossible; give 2 to 64"),
         (["--replicas", "2"], "haproxy shares the requests, and is not installed"),
         (["--seconds", "1"], "--seconds 1 is impossible; give 3 or more"),
+        (["--load", "80"], "--load 80 is impossible; give a share, such as 0.8"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -64,14 +66,35 @@ def test_one_of_several_is_stopped_while_the_others_answer(monkeypatch: pytest.M
 
     class Siege(serve.Siege):
         async def run(self, seconds: float) -> None:
+            self.turns += 7
             await asyncio.sleep(seconds)
+            self.turns += 1000  # after the stop
 
     process: Any = Process()
     siege = Siege(process, [], np.zeros(0), seed=0)
     exits: list[int] = []
     for alone in (True, False):
-        for number in (signal.SIGKILL, signal.SIGTERM, None):
+        for number in (signal.SIGKILL, signal.SIGTERM):
             siege.down = False
-            asyncio.run(serve._part(siege, process, 0.01, number, exits, alone=alone))
+            rate = asyncio.run(serve._until_stopped(siege, process, 0.1, number, exits, alone=alone))
+            assert 0 < rate <= 7 / 0.05
     assert exits == [-9, -15, -9, -15]
     assert stopped == [(9, 1, True), (15, 1, True), (9, 1, False), (15, 1, False)]
+
+
+def test_at_a_pace_turns_come_evenly_and_memory_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Siege(serve.Siege):
+        async def _honest(self) -> None:
+            self.seconds.append(time.monotonic())
+
+    monkeypatch.setattr(serve, "_HOSTILE", 0.0)
+    process: Any = SimpleNamespace(memory_bytes=2**20)
+    siege = Siege(process, [], np.zeros(0), seed=0)
+    siege.pace = 100.0
+    memory: list[int] = []
+    asyncio.run(serve._undisturbed(siege, process, 2.0, memory))
+    assert memory == [2**20] * len(memory) and len(memory) > 20
+    # A second's turns that were missed before it began, and those of two seconds; one more for each client that waits.
+    assert 100 < siege.turns <= 300 + serve.CLIENTS
+    later = [moment - siege.seconds[0] for moment in siege.seconds if moment - siege.seconds[0] > 1]
+    assert 0 < len(later) <= 200 + serve.CLIENTS  # however late this process was
