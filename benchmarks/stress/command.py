@@ -128,7 +128,10 @@ def _siege(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
     parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="in all (default: 120)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what the clients do (default: 0)")
     parser.add_argument(
-        "--load", type=float, metavar="SHARE", help="of the turns a second that were possible before the first stop"
+        "--load",
+        type=float,
+        metavar="SHARE",
+        help="of the texts a second answered before the first stop; by default all that can be",
     )
     parser.add_argument("--replicas", type=int, metavar="N", help="besiege as many servers behind haproxy")
     parser.add_argument("--json", metavar="FILE", help="write all figures there too")

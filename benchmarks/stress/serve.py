@@ -23,6 +23,7 @@ from benchmarks.serving_process import ServingProcess, ours
 from bertjax.inference.encoder import Encoder
 
 CLIENTS = 32
+_MANY = 64  # texts of the longest honest request
 _HOSTILE = 0.1  # share of the clients' turns
 _WITHIN = 1e-5  # of a number of a vector of length 1
 _PATIENCE = 120.0  # seconds in which an honest request must be answered
@@ -42,15 +43,15 @@ class Siege:
       units_nd: their vectors, of length 1, by the library.
 
     Attributes:
-      pace: turns that all clients together take in a second at most; as many as they can where it is infinite.
+      pace: texts that all clients together ask for in a second at most; as many as they can where it is infinite.
     """
 
     def __init__(self, server: ServingProcess, texts: list[str], units_nd: np.ndarray, seed: int):
         self._server, self._texts, self._units_nd = server, texts, units_nd
         self._random, self.counts = random.Random(seed), collections.Counter[str]()
         self.stops, self.down = 0, False  # how often what answers was stopped, and whether it is now
-        self.seconds: list[float] = []  # of answers that came
-        self.turns, self.pace, self._next_turn = 0, math.inf, 0.0
+        self.seconds = collections.defaultdict[int, list[float]](list)  # until the right answer, by number of texts
+        self.answered, self.pace, self._next_turn = 0, math.inf, 0.0  # texts, texts a second, seconds
 
     async def run(self, seconds: float) -> None:
         """Lets all clients take turns for so long."""
@@ -59,7 +60,6 @@ class Siege:
 
     async def _client(self, end: float) -> None:
         while time.monotonic() < end:
-            await self._own_turn()
             if self.down:
                 await asyncio.sleep(0.05)
             elif self._random.random() < _HOSTILE:
@@ -67,35 +67,38 @@ class Siege:
             else:
                 await self._honest()
 
-    async def _own_turn(self) -> None:
-        """Waits for the next turn that the pace allows; those missed by more than a second are not made up for."""
-        now = time.monotonic()
-        self._next_turn = max(self._next_turn, now - 1) + 1 / self.pace
-        await asyncio.sleep(max(self._next_turn - now, 0))
-        self.turns += 1
-
     async def _honest(self) -> None:
         """Asks for vectors, or for what is refused with good reason; the answer must be the right one."""
         ask = self._random.choice((self._embed, self._embed, self._openai, self._openai, self._mistake))
+        chosen = self._choose()
+        await self._own_turn(0 if ask == self._mistake else len(chosen))
         stops, began = self.stops, time.monotonic()
         self.counts["honest"] += 1
         try:
-            said = await asyncio.wait_for(ask(), _PATIENCE)
+            said = await asyncio.wait_for(ask(chosen), _PATIENCE)
         except (Lost, OSError, TimeoutError) as error:
             # What a kill cuts off is lost by right; else nothing may be.
             stopped = self.stops != stops or self.down
             self.counts["cut off by a stop" if stopped else f"lost: {type(error).__name__}"] += 1
             return
         self.counts[said] += 1
-        self.seconds.append(time.monotonic() - began)
+        if said == "right":
+            self.seconds[len(chosen)].append(time.monotonic() - began)
+            self.answered += len(chosen)
 
-    async def _embed(self) -> str:
-        chosen = self._choose()
+    async def _own_turn(self, num_texts: int) -> None:
+        """Waits until the pace allows so many texts; what was missed by more than a second is not made up for."""
+        now = time.monotonic()
+        turn = max(self._next_turn, now - 1)
+        self._next_turn = turn + num_texts / self.pace
+        await asyncio.sleep(max(turn - now, 0))
+
+    async def _embed(self, chosen: list[int]) -> str:
         status, body = await self._post("/embed", {"inputs": [self._texts[number] for number in chosen]})
         return self._compared(chosen, status, lambda: json.loads(body))
 
-    async def _openai(self) -> str:
-        chosen, form = self._choose(), self._random.choice(("float", "base64"))
+    async def _openai(self, chosen: list[int]) -> str:
+        form = self._random.choice(("float", "base64"))
         asked = {"input": [self._texts[number] for number in chosen], "encoding_format": form}
         status, body = await self._post("/v1/embeddings", asked)
 
@@ -106,7 +109,7 @@ class Siege:
         return self._compared(chosen, status, vectors)
 
     def _choose(self) -> list[int]:
-        several = self._random.choice((1, 1, 1, 1, 2, 3, 8, 64))
+        several = self._random.choice((1, 1, 1, 1, 2, 3, 8, _MANY))
         return [self._random.randrange(len(self._texts)) for _ in range(several)]
 
     def _compared(self, chosen: list[int], status: int, vectors: Callable[[], list[Any]]) -> str:
@@ -117,8 +120,8 @@ class Siege:
         difference = np.abs(np.array(vectors(), np.float32) - self._units_nd[chosen]).max()
         return "right" if difference < _WITHIN else "wrong: another vector"
 
-    async def _mistake(self) -> str:
-        asked, expected = self._random.choice(
+    async def _mistake(self, _: list[int]) -> str:
+        said, expected = self._random.choice(
             (
                 ({"inputs": ""}, 400),
                 ({"inputs": 3}, 422),
@@ -129,7 +132,7 @@ class Siege:
                 ({"inputs": "a", "dimensions": 10**9}, 422),
             )
         )
-        status, _ = await self._post("/embed", asked)
+        status = (await self._post("/embed", said))[0]
         return "rightly refused" if status == expected else f"wrong: status {status} in place of {expected}"
 
     async def _hostile(self) -> None:
@@ -231,8 +234,8 @@ def besiege(
     is started again, and then left alone.
 
     Args:
-      load: share of the turns a second taken before the first stop that clients take afterwards; by default as many as
-        they can.
+      load: share of the texts a second answered before the first stop that clients ask for afterwards; by default as
+        many as they can.
       replicas: so many servers are besieged through haproxy, and one of them is stopped while the others answer.
     """
     say(f"encoding {len(texts):,} texts with the library")
@@ -250,24 +253,24 @@ def besiege(
         stopped = servers[0]
     with besieged:
         siege = Siege(besieged, texts, units_nd, seed)
-        top = 0.0  # turns a second, when nothing holds the clients back
+        top = 0.0  # texts a second, when nothing holds the clients back
         for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
             say(f"part {number} of 3: {CLIENTS} clients for {before:.0f} s")
-            turns = asyncio.run(_until_stopped(siege, stopped, before, stop, exits, alone=replicas is None))
+            rate = asyncio.run(_until_stopped(siege, stopped, before, stop, exits, alone=replicas is None))
             stopped.start()
             siege.down = False
             if number == 1:
-                top = turns
+                top = rate
                 siege.pace = math.inf if load is None else load * top
         rest = seconds - 2 * before
-        say(f"part 3 of 3: {CLIENTS} clients for {rest:.0f} s" + (f", {siege.pace:.1f} turns a second" if load else ""))
+        say(f"part 3 of 3: {CLIENTS} clients for {rest:.0f} s" + (f", {siege.pace:.0f} texts a second" if load else ""))
         siege.seconds.clear()
-        siege.turns = 0
+        siege.answered = 0
         asyncio.run(_undisturbed(siege, besieged, rest, memory))
         time.sleep(1)  # what has vanished is noticed
         figures = [_metrics(server) for server in servers]
     told = {"bench": "siege", "seconds": seconds, "seed": seed, "replicas": replicas, "load": load}
-    told |= {"top_turns_per_s": top, "turns_per_s": siege.turns / rest, "undisturbed_s": rest}
+    told |= {"top_texts_per_s": top, "texts_per_s": siege.answered / rest, "undisturbed_s": rest}
     return told | _report(siege, figures, memory, exit_code=exits[-1])
 
 
@@ -277,7 +280,7 @@ def _report(siege: Siege, figures: list[dict[str, float]], memory: list[int], *,
     bad = sum(count for name, count in counts.items() if name.startswith(("wrong", "lost")))
     told = sum(count for name, count in counts.items() if name != "honest" and not name.startswith("hostile"))
     waiting = sum(of_server["bertjax_waiting_tokens"] for of_server in figures)
-    median, p99 = np.percentile(1000 * np.array(siege.seconds or [0.0]), (50, 99))
+    one, many = (np.percentile(1000 * np.array(siege.seconds[size] or [0.0]), (50, 99)).tolist() for size in (1, _MANY))
     tenth = -(-len(memory) // 10)
     return {
         "counts": counts,
@@ -287,8 +290,8 @@ def _report(siege: Siege, figures: list[dict[str, float]], memory: list[int], *,
         "exit_code_after_sigterm": exit_code,
         "memory_bytes": memory,
         "memory_growth": float(np.median(memory[-tenth:]) / np.median(memory[:tenth])) - 1,
-        "median_ms": float(median),
-        "p99_ms": float(p99),
+        "one_text_ms": one,
+        "many_texts_ms": many,
         "well": not bad and told == counts["honest"] and waiting == 0 and exit_code == 0 and counts.get("right", 0) > 0,
     }
 
@@ -298,11 +301,11 @@ async def _until_stopped(
 ) -> float:
     """Lets the clients take turns, and stops the server before they are done; if it is not alone, amid them.
 
-    Returns their turns a second before the stop.
+    Returns the texts answered a second before the stop.
     """
-    attack, began, turns = asyncio.ensure_future(siege.run(seconds)), time.monotonic(), siege.turns
+    attack, began, answered = asyncio.ensure_future(siege.run(seconds)), time.monotonic(), siege.answered
     await asyncio.sleep((0.9 if alone else 0.5) * seconds)
-    rate = (siege.turns - turns) / (time.monotonic() - began)
+    rate = (siege.answered - answered) / (time.monotonic() - began)
     siege.down, siege.stops = alone, siege.stops + (alone and stop == signal.SIGKILL)
     if alone and stop == signal.SIGTERM:  # what is under way is answered; what comes later finds no server
         await asyncio.sleep(0.1)
@@ -333,12 +336,12 @@ def render(report: dict[str, Any]) -> str:
     ]
     lines += [f"{count:>8,}  {name}" for name, count in report["counts"].items()]
     lines.append(f"exit code after SIGTERM: {report['exit_code_after_sigterm']}")
-    asked = "" if report["load"] is None else f", of which {report['load']:.0%} were to be taken then"
-    lines.append(f"turns a second: {report['top_turns_per_s']:.1f} before the first stop{asked}")
-    lines.append(
-        f"the last {report['undisturbed_s']:,.0f} s, with no stop: {report['turns_per_s']:.1f} turns a second, "
-        f"answers: median {report['median_ms']:,.0f} ms, 99% within {report['p99_ms']:,.0f} ms"
-    )
+    asked = "" if report["load"] is None else f", of which {report['load']:.0%} were to be asked for then"
+    lines.append(f"texts answered a second: {report['top_texts_per_s']:.0f} before the first stop{asked}")
+    lines.append(f"the last {report['undisturbed_s']:,.0f} s, with no stop: {report['texts_per_s']:.0f} texts a second")
+    for what, key in (("one text", "one_text_ms"), (f"{_MANY} texts", "many_texts_ms")):
+        median, p99 = report[key]
+        lines.append(f"requests of {what} were answered after {median:,.0f} ms (median), 99% within {p99:,.0f} ms")
     sizes = [size / 2**20 for size in report["memory_bytes"]]
     lines.append(
         f"memory meanwhile: {sizes[0]:,.0f} MiB first, {sizes[-1]:,.0f} last, {max(sizes):,.0f} at most, "

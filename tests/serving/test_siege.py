@@ -25,6 +25,7 @@ def test_it_counts_what_is_right_wrong_and_lost(server: Server, monkeypatch: pyt
         siege = serve.Siege(process, TEXTS, vectors_nd, seed=0)
         asyncio.run(siege.run(0.1))
         assert sum(siege.counts.values()) == 2 * siege.counts["honest"] > 0
+        assert sum(map(len, siege.seconds.values())) == siege.counts["right"]
         return siege.counts
 
     with Listening(server) as listening:
@@ -66,9 +67,9 @@ def test_one_of_several_is_stopped_while_the_others_answer(monkeypatch: pytest.M
 
     class Siege(serve.Siege):
         async def run(self, seconds: float) -> None:
-            self.turns += 7
+            self.answered += 7
             await asyncio.sleep(seconds)
-            self.turns += 1000  # after the stop
+            self.answered += 1000  # after the stop
 
     process: Any = Process()
     siege = Siege(process, [], np.zeros(0), seed=0)
@@ -82,19 +83,28 @@ def test_one_of_several_is_stopped_while_the_others_answer(monkeypatch: pytest.M
     assert stopped == [(9, 1, True), (15, 1, True), (9, 1, False), (15, 1, False)]
 
 
-def test_at_a_pace_turns_come_evenly_and_memory_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_pace_texts_are_asked_for_evenly_and_memory_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, int]] = []
+
     class Siege(serve.Siege):
-        async def _honest(self) -> None:
-            self.seconds.append(time.monotonic())
+        async def _embed(self, chosen: list[int]) -> str:
+            asked.append((time.monotonic(), len(chosen)))
+            return "right"
+
+        _openai = _embed
+
+        async def _mistake(self, _: list[int]) -> str:
+            await asyncio.sleep(0.01)
+            return "rightly refused"
 
     monkeypatch.setattr(serve, "_HOSTILE", 0.0)
     process: Any = SimpleNamespace(memory_bytes=2**20)
-    siege = Siege(process, [], np.zeros(0), seed=0)
-    siege.pace = 100.0
+    siege = Siege(process, TEXTS, np.zeros(0), seed=0)
+    siege.pace = 1000.0
     memory: list[int] = []
     asyncio.run(serve._undisturbed(siege, process, 2.0, memory))
     assert memory == [2**20] * len(memory) and len(memory) > 20
-    # A second's turns that were missed before it began, and those of two seconds; one more for each client that waits.
-    assert 100 < siege.turns <= 300 + serve.CLIENTS
-    later = [moment - siege.seconds[0] for moment in siege.seconds if moment - siege.seconds[0] > 1]
-    assert 0 < len(later) <= 200 + serve.CLIENTS  # however late this process was
+    # A second's texts that were missed before it began, and those of two seconds; one more request for each that waits.
+    assert 1000 < siege.answered == sum(num_texts for _, num_texts in asked) <= 3000 + 64 * serve.CLIENTS
+    later = sum(num_texts for moment, num_texts in asked if moment > asked[0][0] + 1)
+    assert 0 < later <= 2000 + 64 * serve.CLIENTS  # however late this process was
