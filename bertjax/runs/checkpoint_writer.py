@@ -39,6 +39,8 @@ class CheckpointWriter(Checkpoints):
         Lost, `on_failure` does not count.
     """
 
+    _unread = ()
+
     def __init__(
         self, folder: Path, *, keep: int, on_failure: OnFailure = "stop", publish: Callable[[], None] = lambda: None
     ):

@@ -20,12 +20,16 @@ import jax
 from bertjax.errors import BertjaxError, warn
 from bertjax.storage.manifest import damage
 
+OF_TRAINING = "opt_state"  # the tree that only who goes on training needs: twice the parameters, for Adam
+
 
 class Checkpoints:
     """The numbered checkpoints of a folder; nothing in it is touched. Use as a context manager.
 
-    A checkpoint is a dict of named pytrees, so that a reader can take the parameters alone.
+    A checkpoint is a dict of named pytrees, so that a reader can take the parameters alone, and need not have the rest.
     """
+
+    _unread: tuple[str, ...] = (OF_TRAINING,)
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
@@ -70,7 +74,7 @@ class Checkpoints:
         """
         found: dict[int, str] = {}
         for step in order(self.steps()):
-            reason = damage(self._folder / str(step), step)
+            reason = damage(self._folder / str(step), step, without=self._unread)
             if reason is None:
                 self._vouched_for = step
                 for other, reason in found.items():
@@ -111,7 +115,7 @@ class Checkpoints:
         """
         path = self._folder / str(step)
         vouched_for, self._vouched_for = self._vouched_for, None
-        if step != vouched_for and (found := damage(path, step)):
+        if step != vouched_for and (found := damage(path, step, without=self._unread)):
             raise BertjaxError(f"checkpoint {path} is damaged ({found}); give another")
         import orbax.checkpoint as ocp
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.fetch import fetched
-from bertjax.storage.paths import url_of
+from bertjax.storage.paths import url_of, user_path
 from bertjax.storage.snapshots import fetched_snapshot
 
 _NAME = re.compile(r"(?P<repository>[^/@~.][^/@]*/[^/@]+)(?:@(?P<revision>.+))?")
@@ -32,6 +32,7 @@ _FILES = (
     *_WEIGHTS,
 )
 _OF_RUN = ("config.yaml", "*.jsonl", "*.json", "word_counts.npy", "sentence/*", "checkpoints/[0-9]*")
+_OF_TRAINING = ("checkpoints/*/opt_state/*",)  # the optimiser's state, which no reader needs
 
 
 def model_folder(name: str | os.PathLike[str]) -> Path:
@@ -45,10 +46,11 @@ def model_folder(name: str | os.PathLike[str]) -> Path:
         its weights are no safetensors, or a file did not come as the hub lists it.
     """
     there = _on_hub(name)
-    if (url := url_of(name)) is not None and (run := fetched_snapshot(url)) is not None:
-        return run
+    if (url := url_of(name)) is not None:
+        run = fetched_snapshot(url, needed=lambda file: not _matches(file, _OF_TRAINING))
+        return run or fetched(name, keep=_is_read)
     if there is None:
-        return fetched(name, keep=lambda file: _matches(file, (*_FILES, *_OF_RUN)))
+        return user_path(name)
     from huggingface_hub import constants
 
     repository, revision = there
@@ -132,6 +134,11 @@ def _fetched(repository: str, commit: str, cache: str) -> Path:
                 f"{repository}: {file.path} did not come as the hub lists it, and is removed from {cache}; try again"
             )
     return folder
+
+
+def _is_read(name: str) -> bool:
+    """Returns whether a file of a folder at a URL is one that a model is read from."""
+    return _matches(name, (*_FILES, *_OF_RUN)) and not _matches(name, _OF_TRAINING)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

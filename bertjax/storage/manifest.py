@@ -6,6 +6,7 @@ Names in a manifest are never opened. They are only compared with the names of t
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ def write_manifest(folder: Path, step: int) -> None:
         sync_folder(Path(inside))
 
 
-def damage(folder: Path, step: int) -> str | None:
+def damage(folder: Path, step: int, *, without: Collection[str] = ()) -> str | None:
     """Tells how a folder differs from what was written as that step's checkpoint. Reads all of it.
+
+    Args:
+      without: folders in it that are not read, and need not be there.
 
     Returns:
       a clause such as "params/0 is gone"; None where nothing differs.
@@ -61,14 +65,15 @@ def damage(folder: Path, step: int) -> str | None:
         files = _read(folder / MANIFEST, step)
         if files is None:
             return f"{MANIFEST} is not as it was written"
-        for name in sorted(files.keys() | sizes.keys()):
+        read = [name for name in sorted(files.keys() | sizes.keys()) if name.partition("/")[0] not in without]
+        for name in read:
             if name not in sizes:
                 return f"{name} is gone"
             if name not in files:
                 return f"{name} does not belong to it"
             if sizes[name] != files[name]["size"]:
                 return f"{name} has {sizes[name]} bytes and had {files[name]['size']}"
-        for name in files:
+        for name in read:
             with open(folder / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != files[name]["sha256"]:
                     return f"{name} holds other bytes than were written"

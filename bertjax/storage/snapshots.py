@@ -67,21 +67,32 @@ def newest(remote: Remote) -> Snapshot | None:
     return Snapshot(files)
 
 
-def fetched_snapshot(url: str) -> Path | None:
-    """Returns the folder here of what was last published at a URL, fetched as it is now; None where nothing was."""
+def fetched_snapshot(url: str, *, needed: Callable[[str], bool] = lambda name: True) -> Path | None:
+    """Returns the folder here of what was last published at a URL, fetched as it is now; None where nothing was.
+
+    Args:
+      needed: tells the files that are fetched, by their names.
+    """
     remote = Remote(url)
     if newest(remote) is None:
         return None
     folder = cache_folder() / "remote" / cache_key(url, MANIFEST)
     with writing_in(folder), alone_in(folder):
-        fetch(remote, folder / PurePosixPath(remote.url).name)
+        fetch(remote, folder / PurePosixPath(remote.url).name, needed=needed)
     return folder / PurePosixPath(remote.url).name
 
 
-def fetch(remote: Remote, folder: Path, keep: Callable[[str], bool] = lambda name: False) -> Snapshot:
+def fetch(
+    remote: Remote,
+    folder: Path,
+    *,
+    needed: Callable[[str], bool] = lambda name: True,
+    keep: Callable[[str], bool] = lambda name: False,
+) -> Snapshot:
     """Makes a folder what the snapshot at a URL is, and returns that; what is there already is not fetched again.
 
     Args:
+      needed: tells the files of the snapshot that are fetched; the others are not to be in the folder.
       keep: tells files of the folder that stay, though they are not in the snapshot.
 
     Raises:
@@ -94,7 +105,7 @@ def fetch(remote: Remote, folder: Path, keep: Callable[[str], bool] = lambda nam
     for _ in range(_TRIES):
         if (snapshot := newest(remote)) is None:
             raise Absent(f"there is nothing at {remote.url}; give another URL")
-        files = snapshot.files
+        files = {name: described for name, described in snapshot.files.items() if needed(name)}
         missing = [name for name, described in files.items() if _described(folder / name) != described]
         if missing:
             size = sum(files[name][1] for name in missing)

@@ -67,6 +67,23 @@ def test_one_tree_can_be_read_alone(tmp_path: Path) -> None:
         assert_equal(checkpoints.restore(1, {"params": template()})["params"], tree(1))
 
 
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda folder: flip(0.5)(next(folder.glob("d/*")))])
+def test_who_reads_the_parameters_needs_no_optimizer_state(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, {"params": tree(1), "opt_state": tree(2)})
+    harm(tmp_path / "1" / "opt_state")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest_step() == 1
+        assert_equal(checkpoints.restore(1, {"params": template()})["params"], tree(1))
+    with CheckpointWriter(tmp_path, keep=1) as checkpoints:
+        for templates in ({"params": template()}, {"params": template(), "opt_state": template()}):
+            with pytest.raises(BertjaxError, match=r"1 is damaged \(opt_state/"):
+                checkpoints.restore(1, templates)
+    (tmp_path / "1" / "params" / "more").write_text("")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BertjaxError, match="params/more does not belong"):
+        checkpoints.newest_step()
+
+
 def test_a_donated_tree_is_saved_as_it_was(tmp_path: Path) -> None:
     add = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)
     state = tree(3)

@@ -98,7 +98,9 @@ def test_a_run_that_is_killed_while_it_uploads_goes_on_elsewhere(
         assert (read / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
         assert {path.name for path in read.iterdir()} >= {path.name for path in whole.iterdir()} - {"lock"}
         found, expected = arrays(read, 4), arrays(whole, 4)
-        assert found.keys() == expected.keys() >= {"params", "opt_state"}  # the optimiser's too
+        if read != folder:  # who does not go on training need not fetch the optimiser's
+            del expected["opt_state"]
+        assert found.keys() == expected.keys() >= {"params"}
         jax.tree.map(np.testing.assert_array_equal, found, expected)
     store.hidden.clear()
     objects = {name for name in Remote(URL).listing() if name.startswith("objects/")}

@@ -27,7 +27,12 @@ def test_what_is_as_it_was_is_sound(folder: Path, tmp_path: Path) -> None:
     assert damage(folder, 25) is None
     shutil.copytree(folder, tmp_path / "elsewhere")
     assert damage(tmp_path / "elsewhere", 25) is None
-    assert json.loads((folder / MANIFEST).read_text())["files"]["params/empty"]["size"] == 0
+    shutil.rmtree(folder / "params")
+    (folder / "param").write_text("")
+    assert damage(folder, 25, without=["params"]) == "param does not belong to it"
+    (folder / "param").unlink()
+    assert damage(folder, 25, without=["params"]) is None
+    assert json.loads((tmp_path / "elsewhere" / MANIFEST).read_text())["files"]["params/empty"]["size"] == 0
 
 
 def test_every_bit_of_a_manifest_counts(folder: Path) -> None:
