@@ -117,6 +117,11 @@ class RunFolder:
         self._word_counts = self.path / "word_counts.npy"
 
     @property
+    def place(self) -> str:
+        """Where commands find it: its URL if it has one, else its path."""
+        return self.url or str(self.path)
+
+    @property
     def begun(self) -> bool:
         """Whether there is a run to go on with."""
         return self._config.is_file()
@@ -296,7 +301,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        name = shlex.quote(self.url or str(self.path))
+        name = shlex.quote(self.place)
         return f"bertjax {self._command} --config {name}/config.yaml --run_dir {name} --resume"
 
     def environment(self) -> dict[str, Any]:

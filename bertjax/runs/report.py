@@ -151,7 +151,7 @@ def _told(run: RunReport, number: int, name: str, most_heads: int) -> dict[str, 
         "number": number,
         "color": number % COLORS,
         "name": name,
-        "path": str(folder.path),
+        "path": folder.place,
         "flat": flat(config),
         "config": config,
         "metrics": metrics,
@@ -347,8 +347,8 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
       constant: its learning rate does not depend on the number of steps, so that it may be given more.
       exports: other tools have a place for its model.
     """
-    name = shlex.quote(str(folder.path))
-    beside = {end: shlex.quote(f"{folder.path}{end}") for end in ("-further", "-exported", ".stablehlo")}
+    name = shlex.quote(folder.place)
+    beside = {end: shlex.quote(f"{folder.place}{end}") for end in ("-further", "-exported", ".stablehlo")}
     further = f"{folder.resume_command} --train.steps N"
     if not constant:
         start = f"bertjax pretrain --config {name}/config.yaml --init_from {name}"
@@ -357,7 +357,8 @@ def commands_of(folder: RunFolder, *, constant: bool, exports: bool) -> list[Com
         further = f"{start} --run_dir {beside['-further']}"
     export = f"bertjax export {name} {beside['-exported']}"
     if not exports:
-        export = f"bertjax export {name} {beside['.stablehlo']} --format stablehlo"
+        here = shlex.quote(f"{folder.path.name}.stablehlo") if folder.url else beside[".stablehlo"]
+        export = f"bertjax export {name} {here} --format stablehlo"
     return [
         Command("Train further", further),
         Command("Encode a text", f'bertjax encode {name} "a crane is flying"'),
@@ -375,7 +376,7 @@ def commands_of_task(folder: RunFolder, kind: str) -> list[Command]:
     Args:
       kind: of its task.
     """
-    name, exported = shlex.quote(str(folder.path)), shlex.quote(f"{folder.path}-exported")
+    name, exported = shlex.quote(folder.place), shlex.quote(f"{folder.place}-exported")
     use = Command("Encode a file, a line a vector", f"bertjax encode {name} --input lines.txt --out vectors.npy")
     if kind != "embed":
         use = Command("Tell what is in another file", f"bertjax predict {name} --input texts.csv --out predictions.csv")

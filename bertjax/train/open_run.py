@@ -194,7 +194,7 @@ def _opened(
         return
     folder.check_free(resume=resume)
     if resume:  # as after a kill while the corpus was built
-        _logger.info(f"{folder.path} holds no run yet: it begins")
+        _logger.info(f"{folder.place} holds no run yet: it begins")
     prepared = prepare(config)
     _check_typed(of_vocabulary, config, prepared.config)
     with folder.locked():
@@ -226,7 +226,7 @@ def _resume(folder: RunFolder, config: Config, prepare: Prepare[P]) -> P:
     prepared = _prepared_again(folder, config, prepare)
     if step > config.train.steps:
         raise BertjaxError(
-            f"{folder.path} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
+            f"{folder.place} has made {step} steps, more than train.steps={config.train.steps}; give as many or more"
         )
     folder.rewrite_config(prepared)
     return prepared
@@ -250,16 +250,16 @@ def check_same(folder: RunFolder, its_own: Config, prepared: Inputs) -> None:
     if changed:
         what = ", ".join(f"{key}={ours[key]} (the run has {theirs[key]})" for key in changed)
         raise BertjaxError(
-            f"{folder.path} was made with another configuration: {what}; "
+            f"{folder.place} was made with another configuration: {what}; "
             "resume with the run's own, or give another folder with --run_dir"
         )
     for digest, corpus in zip(folder.digests(), (prepared.train, prepared.held_out), strict=True):
         if digest != corpus.digest:
             raise BertjaxError(
-                f"{folder.path} was made with another text than the {corpus.name} found now; give the same one"
+                f"{folder.place} was made with another text than the {corpus.name} found now; give the same one"
             )
     if folder.environment()["corpus"].get("teacher") != prepared.told().get("teacher"):
         raise BertjaxError(
-            f"{folder.path} was not made with the distill.teacher={prepared.config.distill.teacher} found now, whose "
+            f"{folder.place} was not made with the distill.teacher={prepared.config.distill.teacher} found now, whose "
             "parameters are others; give the same one"
         )

@@ -127,7 +127,7 @@ def _what_next(folder: RunFolder) -> list[str]:
     return [
         *report,
         f"losses drawn in {folder.loss_plot}; to encode with the model:",
-        f'  bertjax encode {shlex.quote(str(folder.path))} "a crane is flying"',
+        f'  bertjax encode {shlex.quote(folder.place)} "a crane is flying"',
     ]
 
 

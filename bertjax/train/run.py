@@ -238,7 +238,7 @@ def _conclude(folder: RunFolder, task: Task, progress: Progress, learned: list[s
     elif learned is not None:
         further = may_go_further(task.config)
         how = "a greater --train.steps to go further" if further else "another --run_dir to train anew"
-        _logger.info(f"{folder.path} has made its {progress.steps} steps; give {how}")
+        _logger.info(f"{folder.place} has made its {progress.steps} steps; give {how}")
     if learned is None:
         _logger.info(f"stopped after step {progress.step}, saved; go on with\n  {folder.resume_command}")
     else:

@@ -72,7 +72,12 @@ def arrays(folder: Path, step: int) -> dict[str, list[np.ndarray]]:
 
 
 def test_a_run_that_is_killed_while_it_uploads_goes_on_elsewhere(
-    there: Config, tiny: Config, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    there: Config,
+    tiny: Config,
+    tmp_path: Path,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = pretrain(dataclasses.replace(there, run_dir=tiny.run_dir))
     manifests: list[str] = []
@@ -92,7 +97,9 @@ def test_a_run_that_is_killed_while_it_uploads_goes_on_elsewhere(
     assert steps(model_folder(URL)) == [2]
     store.hidden.update(store.store)  # a listing that lags is not needed
     there = dataclasses.replace(there, data=dataclasses.replace(there.data, cache=str(tmp_path / "elsewhere")))
+    caplog.set_level("INFO", "bertjax")
     folder = pretrain(there, resume=True)
+    assert f'  bertjax encode {URL} "a crane is flying"' in caplog.messages  # there alone it is to be found later
     assert folder == run_path(there) and steps(folder) == [4]
     for read in (folder, model_folder(URL)):
         assert (read / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()

@@ -149,6 +149,12 @@ def test_what_to_do_with_a_run() -> None:
     lines = {what: line for what, line in commands_of(folder, constant=False, exports=False)}
     assert "--init_from 'runs/my run' --run_dir 'runs/my run-further'" in lines["Train further"]
     assert lines["Export for JAX alone"].endswith("--format stablehlo")
+    there = RunFolder("cache/runs/1", url="s3://bucket/1")  # from which all may be done on any machine
+    lines = {what: line for what, line in commands_of(there, constant=False, exports=True)}
+    assert lines["Export for other tools"] == "bertjax export s3://bucket/1 s3://bucket/1-exported"
+    assert "cache" not in " ".join(lines.values())
+    lines = {what: line for what, line in commands_of(there, constant=True, exports=False)}
+    assert lines["Export for JAX alone"] == "bertjax export s3://bucket/1 1.stablehlo --format stablehlo"
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:

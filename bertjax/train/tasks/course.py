@@ -92,7 +92,7 @@ def course_of(kind: Kind[P]) -> Course[P]:
 
     def what_next(folder: RunFolder) -> list[str]:
         what, arguments = kind.what_next
-        command = f"  bertjax {arguments.format(shlex.quote(str(folder.path)))}"
+        command = f"  bertjax {arguments.format(shlex.quote(folder.place))}"
         return [f"losses drawn in {folder.loss_plot}; {what}:", command]
 
     return Course("finetune", kind.prepare, introduce, task, learned, what_next)
