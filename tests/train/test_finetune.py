@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import jax
 import numpy as np
 import pyarrow.parquet
@@ -17,7 +18,7 @@ from scipy.special import expit, logit
 
 from bertjax import Classifier, Encoder, Matcher, finetune, load_config
 from bertjax.cli.main import main
-from bertjax.config import Config
+from bertjax.config import Config, MeshConfig
 from bertjax.data.batching.labelled import LabelledBatch, LabelledBatches
 from bertjax.data.prepare_task import prepare_task
 from bertjax.data.targets import Labels
@@ -25,6 +26,9 @@ from bertjax.errors import BertjaxError
 from bertjax.evaluation.task import evaluate_task
 from bertjax.parallel.sharding import by_name, make_mesh, with_sharding
 from bertjax.runs.folder import RunFolder
+from bertjax.runs.remote_run import fetched_run
+from bertjax.serving.models import Origin, ServedHead, load
+from bertjax.storage.fetch import here
 from bertjax.train.open_run import with_model_of_init
 from bertjax.train.programs import make_programs
 from bertjax.train.state import saved_trees
@@ -336,3 +340,27 @@ def test_keys_that_do_not_go_together() -> None:
     ):
         with pytest.raises(BertjaxError, match=reason):
             load_config("classify", key.split())
+
+
+def test_all_of_it_may_be_at_urls(
+    small: Config, tmp_path: Path, store: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Model, examples, run, questions, answers and export, and who serves them fetches them."""
+    for name, file in (("base", small.init_from), ("train.csv", small.task.train), ("v.csv", small.task.eval)):
+        fsspec.filesystem("memory").put(file, f"/there/{name}", recursive=True)
+    monkeypatch.setattr("bertjax.storage.lease.SETTLE", 0.0)
+    at = "memory://there"
+    there = but(small, init_from=f"{at}/base", run_dir=f"{at}/run", task__train=f"{at}/train.csv")
+    finetune(but(there, task__eval=f"{at}/v.csv"))
+    assert finetune(small) == tmp_path / "run"
+
+    def answers(*arguments: str) -> bytes:
+        assert main(["predict", *arguments]) == 0
+        return Path(here(arguments[-1])).read_bytes()
+
+    expected = answers(small.run_dir, "--input", str(small.task.eval), "--out", str(tmp_path / "out.csv"))
+    assert answers(f"{at}/run", "--input", f"{at}/v.csv", "--out", f"{at}/out.csv") == expected
+    assert evaluate_task(fetched_run(f"{at}/run")).figures == evaluate_task(tmp_path / "run").figures
+    assert main(["export", f"{at}/run", f"{at}/exported"]) == 0
+    served = [load(Origin("it", f"{at}/{name}", mesh=MeshConfig())) for name in ("run", "exported")]
+    assert [head.labels for head in served if isinstance(head, ServedHead)] == [["blue", "green", "red"]] * 2
