@@ -79,7 +79,11 @@ def expected(name: str, machine: Machine, devices: int) -> dict[str, Any]:
     """Returns what FORMULAE give for `base` or `large` on so many devices."""
     model: BertConfig = getattr(BertConfig, name)(VOCABULARY)
     parameters = num_parameters(model) * _NUMBER
-    sizes = {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": model.intermediate_size}
+    sizes: dict[str, Any] = {
+        "hidden": model.hidden_size,
+        "layers": model.num_layers,
+        "intermediate": model.intermediate_size,
+    }
     operations = encoder_operations(np.full(ROWS, TOKENS), **sizes)
     operations += head_operations(ROWS * PREDICTIONS, ROWS, hidden=model.hidden_size, vocabulary=VOCABULARY)
     step = FORWARD_AND_BACKWARD * operations / (REACHED * machine.bf16_flops)

@@ -5,6 +5,7 @@ activations, dropout, the optimiser, whatever is computed twice.
 """
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ FORWARD_AND_BACKWARD = 3
 
 
 def encoder_operations(
-    lengths: np.ndarray, *, hidden: int, layers: int, intermediate: int, embedding: int | None = None
+    lengths: np.ndarray,
+    *,
+    hidden: int,
+    layers: int,
+    intermediate: int,
+    embedding: int | None = None,
+    windows: Sequence[int] = (),
+    disentangled: bool = False,
 ) -> int:
     """Counts the forward pass of the encoder: linear layers, and attention inside each sequence.
 
@@ -26,12 +34,25 @@ def encoder_operations(
       hidden: features of a token.
       intermediate: features inside a feed-forward layer.
       embedding: features of a token's embedding, where a linear layer makes `hidden` of them.
+      windows: of each layer with local attention, tokens to either side that a token sees.
+      disentangled: whether a pair of tokens has two products more, of content with position and the other way round (He
+        et al. 2020, "DeBERTa", section 3.1); what positions pass through is small beside batches, and not counted.
     """
     lengths = np.asarray(lengths, np.int64)
-    tokens, pairs_of_tokens = int(lengths.sum()), int((lengths**2).sum())
+    tokens = int(lengths.sum())
     linear = 2 * tokens * (4 * hidden * hidden + 2 * hidden * intermediate)
-    attention = 2 * pairs_of_tokens * 2 * hidden
-    return layers * (linear + attention) + 2 * tokens * (embedding or 0) * hidden
+    pairs_of_tokens = (layers - len(windows)) * _pairs_of_tokens(lengths, None)
+    pairs_of_tokens += sum(_pairs_of_tokens(lengths, window) for window in windows)
+    attention = 2 * pairs_of_tokens * (4 if disentangled else 2) * hidden
+    return layers * linear + attention + 2 * tokens * (embedding or 0) * hidden
+
+
+def _pairs_of_tokens(lengths: np.ndarray, window: int | None) -> int:
+    """Counts which tokens see which, in one layer."""
+    if window is None:
+        return int((lengths**2).sum())
+    farthest = np.minimum(window, lengths - 1)
+    return int((lengths + 2 * farthest * lengths - farthest * (farthest + 1)).sum())
 
 
 def head_operations(predictions: int, pairs: int, *, hidden: int, vocabulary: int, embedding: int | None = None) -> int:
@@ -62,12 +83,22 @@ def training_operations(model: BertConfig, batch: Any) -> int:
     return FORWARD_AND_BACKWARD * (encoder + heads)
 
 
-def _sizes(model: BertConfig) -> dict[str, int]:
-    """Returns a model's sizes. A gate is a third matrix of a feed-forward layer: half as many features again in two."""
+def _sizes(model: BertConfig) -> dict[str, Any]:
+    """Returns what the encoder's operations depend on.
+
+    A gate is a third matrix of a feed-forward layer: half as many features again in two.
+    """
     gated = model.hidden_act in ("geglu", "swiglu")
     intermediate = 3 * model.intermediate_size // 2 if gated else model.intermediate_size
-    sizes = {"hidden": model.hidden_size, "layers": model.num_layers, "intermediate": intermediate}
-    return sizes | ({} if model.embedding_size is None else {"embedding": model.embedding_size})
+    seen = [model.window_of(layer) for layer in range(model.num_layers)]
+    return {
+        "hidden": model.hidden_size,
+        "layers": model.num_layers,
+        "intermediate": intermediate,
+        "embedding": model.embedding_size,
+        "windows": [window for window in seen if window is not None],
+        "disentangled": model.positions == "disentangled",
+    }
 
 
 def sequence_lengths(sequences_bt: np.ndarray) -> np.ndarray:

@@ -57,6 +57,24 @@ def test_narrow_embeddings_are_a_matrix_more_and_words_less():
     assert ours - plain == 3 * 2 * (7 * 12 - 3 * (60 - 45))
 
 
+def test_a_window_leaves_out_pairs_of_tokens():
+    for window in (1, 2, 5):
+        local = dataclasses.replace(MODEL, positions="rotary", window=window, global_every=2)
+        seen = [sum(abs(i - j) <= window for i in range(n) for j in range(n)) for n in (3, 4)]
+        more = 3 * 16 * (9 + 16 - sum(seen))  # in the second layer alone
+        assert (
+            training_operations(MODEL, batch([3, 4], [1, 2])) - training_operations(local, batch([3, 4], [1, 2]))
+            == more
+        )
+    assert encoding_figures(local, np.array([3, 4]), 1.0) == encoding_figures(MODEL, np.array([3, 4]), 1.0)
+
+
+def test_disentangled_positions_are_two_products_more_of_a_pair_of_tokens():
+    disentangled = dataclasses.replace(MODEL, positions="disentangled")
+    ours, plain = (training_operations(model, batch([3, 4], [1, 2])) for model in (disentangled, MODEL))
+    assert ours - plain == 3 * 2 * 2 * 2 * 4 * (9 + 16)
+
+
 def test_padding_slots_and_empty_rows_are_not_useful():
     lean = training_operations(MODEL, batch([3, 4], [1, 2]))
     assert training_operations(MODEL, batch([3, 4], [1, 2], width=50, slots=20)) == lean
