@@ -24,18 +24,25 @@ class ServingProcess:
     Args:
       command: that starts it.
       port: on loopback, on which it then listens.
-      health: the path that is answered by 200 when it is ready.
       log: file of what it says.
+      health: the path that is answered by 200 when it is ready.
+      folder: in which it runs; by default that of this process.
 
     Attributes:
       seconds: from the start to ready.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], port: int, log: Path, health: str = "/health"
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        port: int,
+        log: Path,
+        health: str = "/health",
+        folder: Path | None = None,
     ):
         self._command, self._environment, self.port, self._log = list(command), dict(environment), port, log
-        self._health, self.seconds = health, 0.0
+        self._health, self._folder, self.seconds = health, folder, 0.0
 
     @property
     def url(self) -> str:
@@ -59,7 +66,9 @@ class ServingProcess:
         """Starts it and waits until it is ready. Raises BertjaxError where it ends or takes too long."""
         began = time.monotonic()
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, cwd=self._folder, stdout=log, stderr=log
+            )
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > began + _PATIENCE:
                 self.end(signal.SIGKILL)

@@ -32,7 +32,10 @@ COLUMNS = (
     Column("memory_bytes", "memory", gibibytes),
     Column("ready_seconds", "ready after", seconds),
 )
-_INFINITY = ("infinity-emb[server,torch]==0.0.78", "sentence-transformers<4", "torch==2.13.0")
+_INFINITY = (
+    *("infinity-emb[server,torch,optimum]==0.0.78", "sentence-transformers<4", "torch==2.13.0"),
+    *("optimum==2.1.0", "optimum-onnx==0.1.0", "onnx", "accelerate"),
+)
 _TEXTS = 64  # of the larger request
 _AT_ONCE, _LARGE_AT_ONCE = 32, 4
 _WARM = 20  # requests before those that count
@@ -61,13 +64,15 @@ def contestants(
             lambda model, port, log: ours(model, environment, port, log, "--precision", precision), "/v1/embeddings"
         )
 
-    def of_infinity(dtype: str) -> Contestant:
+    def of_infinity(*options: str, onnx: bool = False) -> Contestant:
         def make(model: Path, port: int, log: Path) -> ServingProcess:
             assert infinity is not None
-            command = [str(infinity / "bin" / "infinity_emb"), "v2", "--model-id", str(model), "--port", str(port)]
-            command += ["--host", "127.0.0.1", "--served-model-name", "model", "--engine", "torch", "--device", "cpu"]
-            quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-            return ServingProcess([*command, "--dtype", dtype], os.environ | quiet, port, log)
+            folder = exported(infinity, model, log.parent / "infinity-onnx") if onnx else model
+            # Its ONNX engine finds the file in a local folder only where that is the one it runs in.
+            command = [str(infinity / "bin" / "infinity_emb"), "v2", "--model-id", ".", "--port", str(port)]
+            command += ["--host", "127.0.0.1", "--served-model-name", "model", "--device", "cpu", *options]
+            quiet = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent / "infinity-home")}
+            return ServingProcess(command, os.environ | quiet, port, log, folder=folder)
 
         return Contestant(make, "/embeddings")
 
@@ -80,8 +85,29 @@ def contestants(
 
         found[f"ours, {replicas} behind haproxy"] = Contestant(behind, "/v1/embeddings")
     if infinity is not None:
-        found |= {"infinity, torch": of_infinity("float32"), "infinity, bfloat16": of_infinity("bfloat16")}
+        for dtype, name in (("float32", "infinity, torch"), ("bfloat16", "infinity, bfloat16")):
+            found[name] = of_infinity("--engine", "torch", "--dtype", dtype)
+        found["infinity, ONNX"] = of_infinity("--engine", "optimum", "--pooling-method", "mean", onnx=True)
     return found
+
+
+def exported(infinity: Path, model: Path, folder: Path) -> Path:
+    """Returns the folder of the model in ONNX, which optimum makes there unless it is there.
+
+    Args:
+      infinity: the virtual environment that has optimum.
+
+    Raises:
+      BertjaxError: optimum cannot.
+    """
+    if not folder.exists():
+        command = [str(infinity / "bin" / "optimum-cli"), "export", "onnx", "--model", str(model)]
+        command += ["--library", "transformers", "--task", "feature-extraction", str(folder)]
+        done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["nothing"]
+            raise BertjaxError(f"optimum-cli cannot export {model}, saying: {said[-1]}")
+    return folder
 
 
 def measure(
@@ -150,7 +176,7 @@ def check_hey() -> None:
 def infinity_environment(say: Callable[[str], None]) -> Path:
     """Returns a virtual environment that has infinity-emb, which wants older packages than ours; made once."""
     folder = cache_folder() / "benchmarks" / "infinity-emb-0.0.78"
-    if not (folder / "bin" / "infinity_emb").exists():
+    if not (folder / "bin" / "optimum-cli").exists():
         say(f"installing {_INFINITY[0]} into {folder}")
         venv.create(folder, with_pip=True, clear=True)
         done = subprocess.run([folder / "bin" / "pip", "install", "-q", *_INFINITY], stdout=sys.stderr)
