@@ -67,6 +67,7 @@ VERSIONS = $(foreach python,3.11 3.12 3.13,$(if $(shell command -v python$(pytho
 	$(filter-out 3.11,$(python)),0.11 0.12),$(python)-jax$(jax))))
 
 test-versions: $(VERSIONS:%=test-%)
+	@[ -n "$(VERSIONS)" ] || { echo "make test-versions needs python3.11, python3.12 or python3.13 on the PATH" >&2; exit 2; }
 
 $(VERSIONS:%=test-%): test-%: .venv-%/ready
 	@.venv-$*/bin/python -c "import jax, platform; print('Python', platform.python_version(), 'JAX', jax.__version__)"
