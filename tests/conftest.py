@@ -136,6 +136,18 @@ def away_from_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 
 @pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has none, and leases whose heartbeats are quick."""
+
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    for name, seconds in (("BEAT", 0.05), ("PATIENCE", 0.5), ("SETTLE", 0.01)):
+        monkeypatch.setattr(f"bertjax.storage.lease.{name}", seconds)
+
+
+@pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Hub"]:
     """An empty hub on loopback, which huggingface_hub asks in place of the real one."""
     from hub_server import hub_for

@@ -30,6 +30,7 @@ from bertjax.runs.checkpoints import Checkpoints
 from bertjax.runs.decisions import Decisions
 from bertjax.runs.metrics import RunMetrics
 from bertjax.storage.atomic import atomic_write, unfinished
+from bertjax.storage.lease import LEASE
 from bertjax.storage.locks import locked
 from bertjax.storage.paths import check_no_links, user_path
 
@@ -110,6 +111,7 @@ class RunFolder:
         self.loss_plot = self.path / "loss.png"
         self.report = self.path / "report.html"
         self.lock_file = self.path / "lock"
+        self.check_held: Callable[[], None] = lambda: None  # raises Lost where another run has the folder
         self.environment_file = self.path / "environment.json"
         self._config = self.path / "config.yaml"
         self._tokenizer = self.path / "tokenizer.json"
@@ -135,7 +137,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise BertjaxError(f"{self.path} is a file and is left as it is; give another folder with --run_dir")
         there = set(self.path.iterdir()) if self.path.exists() else set()
-        if there - (self._made_first if resume else {self.lock_file}):
+        if there - (self._made_first if resume else self._of_lock):
             raise self._taken(there)
 
     def create(self, prepared: Inputs) -> None:
@@ -163,7 +165,7 @@ class RunFolder:
                 self.metrics.file.unlink()
         if set(self.path.iterdir()) - self._made_first - {self._config}:
             return
-        for file in (self._config, *self._made_first - {self.lock_file}):  # in this order, should it be killed
+        for file in (self._config, *self._made_first - self._of_lock):  # in this order, should it be killed
             if file.is_dir():
                 shutil.rmtree(file)
             else:
@@ -187,7 +189,7 @@ class RunFolder:
             with self.writing():
                 self.path.mkdir(parents=True, exist_ok=True)
                 check_no_links(self.path)
-                stack.enter_context(locked(self.lock_file))
+                self.check_held = stack.enter_context(locked(self.lock_file))
             yield
 
     @contextlib.contextmanager
@@ -200,10 +202,15 @@ class RunFolder:
             raise BertjaxError(f"cannot write to {error.filename or self.path}: {error.strerror}; {remedy}") from error
 
     @property
+    def _of_lock(self) -> set[Path]:
+        lease = self.path / LEASE
+        return {self.lock_file, lease, unfinished(lease)}
+
+    @property
     def _made_first(self) -> set[Path]:
         described = {self._tokenizer, self._roles, self.environment_file, *(self.path / name for name in _OF_INPUTS)}
         # The last is what older versions called the unfinished configuration.
-        return {self.lock_file, *described, unfinished(self._config), self._config.with_suffix(".unfinished")}
+        return self._of_lock | {*described, unfinished(self._config), self._config.with_suffix(".unfinished")}
 
     def _taken(self, there: set[Path]) -> BertjaxError:
         if self.begun or there <= self._made_first:

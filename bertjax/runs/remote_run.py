@@ -11,13 +11,13 @@ from bertjax.parallel.process_group import Processes
 from bertjax.storage.atomic import atomic_write
 from bertjax.storage.cache import cache_folder, cache_key, writing_in
 from bertjax.storage.hub_models import model_folder
-from bertjax.storage.lease import Lease, Lost, leased
+from bertjax.storage.lease import LEASE, Lease, Lost, leased
 from bertjax.storage.paths import url_of, user_path
 from bertjax.storage.remote import Remote
 from bertjax.storage.snapshots import MANIFEST, Snapshot, fetch, newest, others_there, publish, remove_orphans
 
 _CONFIG = "config.yaml"  # is there by its name too, to --resume by
-_STAY_HERE = ("lock", "checkpoints/partial-", "checkpoints/damaged-")  # beginnings of names
+_STAY_HERE = ("lock", LEASE, "checkpoints/partial-", "checkpoints/damaged-")  # beginnings of names
 
 
 def run_path(config: Config) -> Path:
@@ -141,7 +141,7 @@ def _check_free(remote: Remote, *, resume: bool) -> Snapshot | None:
     if there is not None and not resume:
         go_on = "go on with that run by --resume, or give this one another place with --run_dir"
         raise BertjaxError(f"{remote.url} exists and is left as it is; {go_on}")
-    if there is None and (others := others_there(remote, (MANIFEST, _CONFIG, "lease.json"))):
+    if there is None and (others := others_there(remote, (MANIFEST, _CONFIG, LEASE))):
         raise BertjaxError(
             f"{remote.url} holds {others[0]}, is no run to --resume and is left as it is; give another place with "
             "--run_dir"

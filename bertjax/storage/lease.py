@@ -14,15 +14,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from bertjax.errors import BertjaxError
+from bertjax.storage.atomic import atomic_write
 from bertjax.storage.remote import Absent
 
 logger = logging.getLogger(__name__)
 
 BEAT, PATIENCE, SETTLE = 10.0, 60.0, 2.0  # seconds between writes; of silence; until two that write at once agree
-_NAME = "lease.json"
+LEASE = "lease.json"  # in the place
 
 
 class Place(Protocol):
@@ -38,6 +40,42 @@ class Place(Protocol):
 
     def remove(self, name: str) -> None:
         """Removes a file."""
+
+
+class FolderPlace:
+    """A folder at a path, on a file system that has no locks."""
+
+    def __init__(self, folder: Path):
+        self.url, self._folder = str(folder), folder
+
+    def read(self, name: str = "") -> bytes:
+        """Returns a file. Raises Absent where it is not there."""
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise Absent(f"there is no {self._folder / name}; give another folder") from None
+        except OSError as error:
+            raise self._cannot("read", name, error) from error
+
+    def write(self, content: bytes, name: str = "", *, new: bool = False) -> None:
+        """Writes a file. Raises FileExistsError where it is to be new and is not, or another writes it too."""
+        try:
+            with atomic_write(self._folder / name, binary=True, replace=not new) as file:
+                file.write(content)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise self._cannot("write", name, error) from error
+
+    def remove(self, name: str) -> None:
+        """Removes a file."""
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot("remove", name, error) from error
+
+    def _cannot(self, do: str, name: str, error: OSError) -> BertjaxError:
+        return BertjaxError(f"cannot {do} {self._folder / name}: {error.strerror}; see to it and try again")
 
 
 class Lost(BertjaxError):
@@ -79,7 +117,7 @@ class Lease:
                 if not self._is_ours(there := self._read()):
                     if not self._ended.is_set():
                         logger.warning(
-                            "%s was taken over by %s: the run ends when it is next published",
+                            "%s was taken over by %s: the run ends at its next checkpoint",
                             self._place.url,
                             _holder(there),
                         )
@@ -91,7 +129,7 @@ class Lease:
         self._ended.set()
         with contextlib.suppress(BertjaxError):
             if self._is_ours(self._read()):
-                self._place.remove(_NAME)
+                self._place.remove(LEASE)
 
     def _watch(self, there: bytes) -> None:
         """Returns when nobody has written for long, or the lease is gone; raises BertjaxError when somebody writes."""
@@ -115,7 +153,7 @@ class Lease:
 
     def _read(self) -> bytes | None:
         try:
-            return self._place.read(_NAME)
+            return self._place.read(LEASE)
         except Absent:
             return None
 
@@ -123,7 +161,7 @@ class Lease:
         self._number += 1
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         told = {"holder": holder, "token": self._token, "number": self._number}
-        self._place.write(json.dumps(told).encode(), _NAME, new=new)
+        self._place.write(json.dumps(told).encode(), LEASE, new=new)
 
     def _is_ours(self, there: bytes | None) -> bool:
         return there is not None and self._token.encode() in there

@@ -4,27 +4,31 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from bertjax.errors import BertjaxError, warn
+from bertjax.storage.lease import LEASE, FolderPlace, leased
 from bertjax.storage.paths import NO_LINK
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, instead: str = "give another folder with --run_dir") -> Iterator[None]:
+def locked(path: Path, *, instead: str = "give another folder with --run_dir") -> Iterator[Callable[[], None]]:
     """Holds a lock file, which is made where it is missing, and stays afterwards, naming its last holder.
 
     On a network file system it holds between machines where flock does: on NFS unless mounted with `nolock` or
-    `local_lock`, on Lustre with `-o flock`.
+    `local_lock`, on Lustre with `-o flock`. Where there are no locks a lease beside the lock file takes their place.
 
     Args:
       path: the lock file; the message of the error names its folder.
       instead: what to do where waiting will not do.
+
+    Yields:
+      what raises Lost where another holds it now, as it may where there are no locks.
 
     Raises:
       BertjaxError: another process holds it.
@@ -32,20 +36,27 @@ def locked(path: Path, *, instead: str = "give another folder with --run_dir") -
     """
     os.close(_opened(path))  # what cannot be written is told apart from what cannot be locked
     lock = _lock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            holder = " ".join(file.read(200).split()) or "another process"  # which has not written its name yet
-        raise BertjaxError(f"{path.parent} is in use by {holder}; wait for its end, stop it, or {instead}") from error
-    except OSError as error:
-        warn(f"{path.parent} cannot be locked ({error.strerror}): let no other run use it", stacklevel=2)
-    try:
+    with contextlib.ExitStack() as stack:
+        check_held: Callable[[], None] = _always
+        try:
+            lock.acquire(blocking=False)
+            stack.callback(lock.release)
+        except Timeout as error:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                holder = " ".join(file.read(200).split()) or "another process"  # which has not written its name yet
+            raise BertjaxError(
+                f"{path.parent} is in use by {holder}; wait for its end, stop it, or {instead}"
+            ) from error
+        except OSError as error:
+            warn(f"{path.parent} cannot be locked ({error.strerror}): {LEASE} in it keeps others out", stacklevel=2)
+            check_held = stack.enter_context(leased(FolderPlace(path.parent), instead=instead)).check
         with open(_opened(path, os.O_TRUNC), "w", encoding="utf-8") as file:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        yield
-    finally:
-        lock.release()
+        yield check_held
+
+
+def _always() -> None:
+    """A lock is held until it is released."""
 
 
 @contextlib.contextmanager

@@ -222,6 +222,7 @@ def _seed(task: Task) -> Array:
 
 def _save(run: _Run, checkpoints: CheckpointWriter, step: int, state: TrainState, best: Best) -> None:
     """Starts to save a checkpoint, which vouches for all the lines of metrics up to its step."""
+    run.folder.check_held()
     try:
         run.folder.metrics.flush()
     except OSError as error:

@@ -1,6 +1,5 @@
 """The lock: one holder at a time, and none that is dead."""
 
-import fcntl
 import os
 import select
 import signal
@@ -13,6 +12,7 @@ import pytest
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in
+from bertjax.storage.lease import FolderPlace, Lease, Lost
 from bertjax.storage.locks import locked
 
 HOLD = """
@@ -45,14 +45,33 @@ def test_a_second_holder_is_refused_and_the_dead_hold_nothing(tmp_path: Path) ->
         pass
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    with pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: let no other run"):
-        with locked(tmp_path / "lock"):
+@pytest.mark.usefixtures("no_locks")
+def test_where_there_are_no_locks_a_lease_keeps_others_out(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    said = "cannot be locked .Operation not supported.: lease.json in it keeps others out"
+    with pytest.warns(UserWarning, match=said), locked(lock) as check_held:
+        check_held()
+        with pytest.raises(BertjaxError, match=f"{tmp_path} is in use by process {os.getpid()} on"), locked(lock):
             pass
+        check_held()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    dead = Lease(FolderPlace(tmp_path), "give another")
+    dead.acquire()  # and never writes again
+    with pytest.warns(UserWarning, match=said), locked(lock) as check_held:
+        check_held()
+        with pytest.raises(Lost, match=f"{tmp_path} was taken over by process"):
+            dead.check()
+        (tmp_path / "lease.json").unlink()
+        with pytest.raises(Lost, match="was taken over by another process"):
+            check_held()
+
+
+def test_a_lease_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
+    place = FolderPlace(tmp_path / "lock")
+    (tmp_path / "lock").write_text("no folder")
+    for do in (lambda: place.read("a"), lambda: place.write(b"", "a"), lambda: place.remove("a")):
+        with pytest.raises(BertjaxError, match=r"cannot (read|write|remove) .*lock/a: Not a directory; see to it"):
+            do()
 
 
 TAKE_TURNS = """

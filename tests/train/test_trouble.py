@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -10,17 +11,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ended_runs import Killed, assert_same_end, die, newest_step
+from refusals import refusal
 
 import bertjax
 from bertjax.config import CheckpointConfig, Config, EvalConfig, OnFailure
 from bertjax.data.batching.batch import Batch
 from bertjax.data.batching.batches import Batches
 from bertjax.errors import BertjaxError, DivergedError, ExitCode
+from bertjax.runs.checkpoint_writer import CheckpointWriter
 from bertjax.runs.folder import RunFolder
+from bertjax.storage.lease import LEASE, FolderPlace
 from bertjax.train.divergence import Skip
 from bertjax.train.pretrain import pretrain
 
@@ -41,6 +46,30 @@ def fill(disk: Path) -> None:
     with contextlib.suppress(OSError), open(disk / "ballast", "wb", buffering=0) as file:
         while True:
             file.write(bytes(512))
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_there_are_no_locks_a_run_whose_folder_was_taken_over_ends(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = dataclasses.replace(tiny, run_dir=str(tmp_path / "taken"), checkpoint=CheckpointConfig(every=2))
+    whole = dataclasses.replace(taken, run_dir=str(tmp_path / "whole"))
+    save = CheckpointWriter.save
+
+    def save_and_lose(writer: CheckpointWriter, *trees: Any, **how: Any) -> None:
+        save(writer, *trees, **how)
+        lease = {"holder": "process 2 on another", "token": "", "number": 1}  # as it is after a pause of a minute
+        FolderPlace(tmp_path / "taken").write(json.dumps(lease).encode(), LEASE)
+
+    with pytest.warns(UserWarning, match="cannot be locked .Operation not supported."):
+        pretrain(whole)
+        with monkeypatch.context() as patched:
+            patched.setattr(CheckpointWriter, "save", save_and_lose)
+            assert f"{tmp_path / 'taken'} was taken over by process 2 on another" in refusal(pretrain, taken)
+        assert newest_step(tmp_path / "taken") == 2
+        pretrain(taken, resume=True)  # process 2 is silent
+    assert_same_end(tmp_path / "taken", tmp_path / "whole")
+    assert not list(tmp_path.glob("*/*lease*"))
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
