@@ -18,6 +18,8 @@ from bertjax.errors import BertjaxError
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # or Ray writes a token into the user's home
 ray = pytest.importorskip("ray", reason="ray is not installed")
+# Its forks become other programs at once, and tests before these have used JAX.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork")
 TOKENIZER = Tokenizer.train([" ".join(f"w{number}" for number in range(50))], min_frequency=1)
 
 
