@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bertjax.cli.environment import tune_this_process
 from bertjax.cli.terminal import shown_on_terminal, silence
 from bertjax.errors import BertjaxError, ExitCode
-from bertjax.runs.signals import Terminated, interrupted_for_sure, stopping_from_the_start
+from bertjax.runs.signals import Terminated, interrupted_for_sure, let_through, stopping_from_the_start
 
 _HELP = """\
 usage: bertjax COMMAND ...
@@ -56,7 +56,7 @@ _COMMANDS = {
     "prepare": "train",
     "launch": "train",
 }
-_RESUMABLE = ("pretrain", "finetune", "prepare")  # given again, they go on
+_RESUMABLE = ("pretrain", "finetune", "prepare")
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout: those of files are told of by name
 _TUNED = (
     "pretrain",
@@ -81,7 +81,10 @@ def program(*leading: str) -> int:
     """
     argv = [*leading, *sys.argv[1:]]
     if argv and argv[0] in _RESUMABLE:
-        stopping_from_the_start()
+        stopping_from_the_start("the same command with --resume goes on")
+    elif argv and argv[0] == "encode" and any(word.partition("=")[0] == "--input" for word in argv):
+        stopping_from_the_start("the same command goes on")
+    let_through()
     if argv and argv[0] in _TUNED:
         tune_this_process()
     return main(argv)

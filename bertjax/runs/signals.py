@@ -90,25 +90,32 @@ def stopping_on_signals() -> Iterator[Stop]:
         give_back()
 
 
-def stopping_from_the_start() -> None:
+def stopping_from_the_start(how: str) -> None:
     """From now on SIGTERM and SIGUSR1 end this process at once, with the code of a run that can be gone on with.
 
     A scheduler may send them in the first second, in which modules are imported and nothing has begun: their default
-    would be a failure. `held_back` may have kept one.
+    would be a failure.
+
+    Args:
+      how: to go on.
     """
 
     def leave(number: int, _: FrameType | None) -> NoReturn:
-        os.write(2, f"stopped by {signal.Signals(number).name}; the same command with --resume goes on\n".encode())
+        os.write(2, f"stopped by {signal.Signals(number).name}; {how}\n".encode())
         os._exit(ExitCode.STOPPED)  # an exception might be taken for a failure of what is imported
 
     for number in _OF_SCHEDULERS:
         signal.signal(number, leave)
+
+
+def let_through() -> None:
+    """From now on what `held_back` has kept for this program comes, and what schedulers send at all."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_SCHEDULERS)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Inside, what schedulers send waits: also for a program that takes this one's place, until it asks for it."""
+    """Inside, what schedulers send waits: also for a program that takes this one's place, until `let_through` there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_SCHEDULERS)
     try:
         yield

@@ -215,6 +215,20 @@ def test_the_program_starts_itself_anew_once(monkeypatch, capsys):
     assert program() == 0 and len(started) == 1  # nothing to be gained
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the program starts itself anew")
+@pytest.mark.parametrize(
+    ("argv", "code"), [("serve runs/a", -15), ("encode runs/a --input=a.txt", 75), ("encode runs/a --out=b", -15)]
+)
+def test_started_anew_it_obeys_sigterm(argv: str, code: int) -> None:
+    """It holds the signal back only until it has made way for itself."""
+    program = "import os, signal, sys; from bertjax.cli import main; sys.argv[1:] = os.environ['ARGV'].split(); "
+    program += "main.main = lambda argv: os.kill(os.getpid(), signal.SIGTERM); sys.exit(main.program())"
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | {"ARGV": argv}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    said = "stopped by SIGTERM; the same command goes on\n" if code == 75 else ""
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_second_start_finds_its_programs_compiled(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     del environment["JAX_COMPILATION_CACHE_DIR"]  # of all tests

@@ -86,10 +86,11 @@ def test_the_second_stops_at_once(number: int) -> None:
 
 EARLY = """
 import os, signal, sys
-from bertjax.runs.signals import held_back, stopping_from_the_start
+from bertjax.runs.signals import held_back, let_through, stopping_from_the_start
 _, code, name, *again = sys.argv
 if again:
-    stopping_from_the_start()
+    stopping_from_the_start("this goes on")
+    let_through()
     sys.exit("the signal was lost")
 with held_back():
     os.kill(os.getpid(), signal.Signals[name])
@@ -102,7 +103,7 @@ def test_a_signal_before_anything_has_begun_is_no_failure(name: str) -> None:
     """It comes while the program makes way for itself in another environment."""
     command = [sys.executable, "-S", "-c", EARLY, EARLY, name]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    said = f"stopped by {name}; the same command with --resume goes on\n"
+    said = f"stopped by {name}; this goes on\n"
     assert (ended.returncode, ended.stderr) == (ExitCode.STOPPED, said)
 
 
