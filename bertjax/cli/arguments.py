@@ -52,8 +52,8 @@ def add_precision(parser: Parser) -> None:
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="precision of the inputs of matrix products (default: float32); bfloat16 is faster on GPUs and on CPUs "
-        "with AMX, not on other CPUs",
+        help="precision of the inputs of matrix products (default: float32); bfloat16 is faster on GPUs, on CPUs "
+        "with AMX and on AMD's with avx512_bf16, not on other CPUs",
     )
 
 

@@ -31,7 +31,7 @@ class TrainConfig:
     as few as fit the devices' memory, which the run decides once"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of the inputs of matrix products; parameters, optimiser state and sums are float32 in either case;
-    bfloat16 is faster on GPUs and on CPUs with AMX, not on other CPUs"""
+    bfloat16 is faster on GPUs, on CPUs with AMX and on AMD's with avx512_bf16, not on other CPUs"""
     nsp_weight: float = 1.0
     """weight of the NSP loss, where that of the MLM loss is 1; 1 in BERT"""
     z_loss: float = 0.0
