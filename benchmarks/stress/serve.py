@@ -244,6 +244,8 @@ def besiege(
     exits: list[int] = []
     before = min(seconds / 3, _BEFORE_A_STOP)
     options = ("--max-waiting-tokens", "20000")
+    # As users have it: told nothing of malloc, the server first starts itself anew.
+    environment = {name: value for name, value in environment.items() if name != "GLIBC_TUNABLES"}
     if replicas is None:
         besieged = stopped = ours(model, environment, port, folder / "server.txt", *options)
         servers = [stopped]

@@ -35,7 +35,7 @@ def serve(argv: list[str]) -> None:
     server = Server(models, limits, Guard(keys, args.allow_origin))
     with bound:
         host = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"http://{host}:{bound.getsockname()[1]} serves {', '.join(origins)}; Ctrl-C ends it", flush=True)
+        print(f"http://{host}:{bound.getsockname()[1]} loads {', '.join(origins)}; Ctrl-C ends it", flush=True)
         run(server, bound, drain=args.drain)
         print("ended", flush=True)
 
