@@ -113,7 +113,8 @@ class Lease:
     def beat(self) -> None:
         """Writes it again and again, until it is released or lost."""
         while not self._ended.wait(BEAT):
-            with contextlib.suppress(BertjaxError):  # which was logged, and is tried again
+            # What failed is tried again; so is what another wrote at the same moment.
+            with contextlib.suppress(BertjaxError, FileExistsError):
                 if not self._is_ours(there := self._read()):
                     if not self._ended.is_set():
                         logger.warning(

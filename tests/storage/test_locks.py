@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bertjax.errors import BertjaxError
 from bertjax.storage.cache import alone_in
-from bertjax.storage.lease import FolderPlace, Lease, Lost
+from bertjax.storage.lease import FolderPlace, Lease, Lost, leased
 from bertjax.storage.locks import locked
 
 HOLD = """
@@ -64,6 +65,25 @@ def test_where_there_are_no_locks_a_lease_keeps_others_out(tmp_path: Path) -> No
         (tmp_path / "lease.json").unlink()
         with pytest.raises(Lost, match="was taken over by another process"):
             check_held()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_heart_beats_on_where_another_wrote_at_the_same_moment(tmp_path: Path) -> None:
+    beats: list[str] = []
+
+    class Contested(FolderPlace):
+        def write(self, content: bytes, name: str = "", *, new: bool = False) -> None:
+            beats.append(name)
+            if len(beats) in (2, 3):
+                raise FileExistsError
+            super().write(content, name, new=new)
+
+    with leased(Contested(tmp_path)) as lease:
+        deadline = time.monotonic() + 30
+        while len(beats) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lease.check()
+    assert len(beats) >= 5
 
 
 def test_a_lease_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
