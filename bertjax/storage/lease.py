@@ -62,9 +62,10 @@ class FolderPlace:
         try:
             with atomic_write(self._folder / name, binary=True, replace=not new) as file:
                 file.write(content)
-        except FileExistsError:
-            raise
         except OSError as error:
+            # Both have the same unfinished file, which the one that comes first takes away.
+            if isinstance(error, FileExistsError | FileNotFoundError) and self._folder.is_dir():
+                raise FileExistsError(f"another writes {self._folder / name}") from error
             raise self._cannot("write", name, error) from error
 
     def remove(self, name: str) -> None:
@@ -125,9 +126,12 @@ class Lease:
                     return
                 self._write()
 
-    def release(self) -> None:
-        """Gives it back."""
+    def stop(self) -> None:
+        """Ends the heartbeat, after what it writes now."""
         self._ended.set()
+
+    def release(self) -> None:
+        """Gives it back. No heart may beat any more, which would write it again."""
         with contextlib.suppress(BertjaxError):
             if self._is_ours(self._read()):
                 self._place.remove(LEASE)
@@ -180,10 +184,13 @@ def leased(place: Place, *, instead: str = "give another folder with --run_dir")
     """
     lease = Lease(place, instead)
     lease.acquire()
-    threading.Thread(target=lease.beat, name="lease", daemon=True).start()
+    heart = threading.Thread(target=lease.beat, name="lease", daemon=True)
+    heart.start()
     try:
         yield lease
     finally:
+        lease.stop()
+        heart.join()
         lease.release()
 
 

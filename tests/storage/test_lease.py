@@ -1,5 +1,6 @@
 """A lease keeps a second holder out while the first one lives, and lets it in when that is dead."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,21 @@ def test_a_second_holder_is_refused_while_the_first_lives(place: Remote) -> None
         held.check()
     enter(place)
     assert not place.listing()
+
+
+def test_a_beat_that_is_under_way_does_not_bring_it_back(place: Remote, store: Store) -> None:
+    writing, ended = threading.Event(), threading.Event()
+
+    def linger(operation: str, path: str) -> None:
+        if operation == "write" and threading.current_thread().name == "lease":
+            writing.set()
+            ended.wait(0.3)
+
+    with leased(place):
+        store.faults.append(linger)
+        assert writing.wait(30)
+    ended.set()
+    assert not place.listing() and "lease" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_dead_holder_loses_it_and_finds_out(place: Remote, capsys: pytest.CaptureFixture[str]) -> None:

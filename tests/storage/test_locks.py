@@ -86,6 +86,20 @@ def test_a_heart_beats_on_where_another_wrote_at_the_same_moment(tmp_path: Path)
     assert len(beats) >= 5
 
 
+def test_of_two_that_write_a_lease_at_once_one_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, replace = FolderPlace(tmp_path), os.replace
+
+    def take_away(*paths: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        place.write(b"theirs", "a")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", take_away)
+    with pytest.raises(FileExistsError, match="another writes"):
+        place.write(b"ours", "a")
+    assert place.read("a") == b"theirs" and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_lease_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
     place = FolderPlace(tmp_path / "lock")
     (tmp_path / "lock").write_text("no folder")

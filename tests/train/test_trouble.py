@@ -65,6 +65,7 @@ def test_where_there_are_no_locks_a_run_whose_folder_was_taken_over_ends(
         pretrain(whole)
         with monkeypatch.context() as patched:
             patched.setattr(CheckpointWriter, "save", save_and_lose)
+            patched.setattr("bertjax.storage.lease.BEAT", 60.0)  # seconds, in which it is silent
             assert f"{tmp_path / 'taken'} was taken over by process 2 on another" in refusal(pretrain, taken)
         assert newest_step(tmp_path / "taken") == 2
         pretrain(taken, resume=True)  # process 2 is silent
